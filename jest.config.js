@@ -1,0 +1,11 @@
+/** @type {import('jest').Config} */
+export default {
+  extensionsToTreatAsEsm: ['.ts'],
+  globalSetup: '<rootDir>/test/support/global-setup.ts',
+  globalTeardown: '<rootDir>/test/support/global-teardown.ts',
+  maxWorkers: 2,
+  modulePathIgnorePatterns: ['<rootDir>/dist', '<rootDir>/bench'],
+  testMatch: ['<rootDir>/test/**/*.test.ts'],
+  testTimeout: 30_000,
+  transform: { '\\.ts$': '<rootDir>/test/support/strip.mjs' },
+}

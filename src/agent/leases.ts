@@ -1,0 +1,90 @@
+import type { Chats, Claim } from '../chats/index.ts'
+import { TurnmillError } from '../protocol/errors.ts'
+
+export interface LeaseKeeperOptions {
+  chats: Pick<Chats, 'renew'>
+  leaseMs: number
+  renewalMs: number
+  onError(error: unknown): void
+}
+
+/** The turns that this process holds: renews all their leases in one statement, and aborts those it has lost. */
+export interface LeaseKeeper {
+  /** The signal aborts with a `TurnmillError`: `turn_fenced`, `key_revoked` or what `abortAll` was given. */
+  hold(claim: Claim): AbortSignal
+  drop(claim: Claim): void
+  abortAll(reason: TurnmillError): void
+  /** How many turns are held. */
+  size(): number
+  start(): void
+  stop(): void
+}
+
+interface HeldTurn {
+  claim: Claim
+  abort: AbortController
+  /** By this process's monotonic clock: when the lease was surely ours last. */
+  renewedAt: number
+}
+
+export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseKeeperOptions): LeaseKeeper {
+  const held = new Map<string, HeldTurn>()
+  const keyOf = ({ turnId, epoch }: Pick<Claim, 'turnId' | 'epoch'>): string => `${turnId} ${epoch}`
+  let timer: NodeJS.Timeout | undefined
+  let renewing = false
+
+  /** Whoever could not renew for a whole lease must assume that the turn runs elsewhere by now. */
+  function giveUpExpired(): void {
+    const now = performance.now()
+    for (const { claim, abort, renewedAt } of held.values())
+      if (now - renewedAt >= leaseMs) abort.abort(fenced(claim, `its lease could not be renewed for ${leaseMs} ms`))
+  }
+
+  async function renew(): Promise<void> {
+    giveUpExpired()
+    if (renewing || held.size === 0) return
+    renewing = true
+    const turns = [...held.values()]
+    const askedAt = performance.now()
+    try {
+      const renewed = await chats.renew(turns.map((turn) => turn.claim))
+      const byTurn = new Map(renewed.map((lease) => [lease.turnId, lease]))
+      for (const turn of turns) {
+        const lease = byTurn.get(turn.claim.turnId)
+        if (lease === undefined) turn.abort.abort(fenced(turn.claim, 'it is held elsewhere or ended'))
+        else if (lease.keyState === 'invalid') turn.abort.abort(revoked(turn.claim))
+        else turn.renewedAt = askedAt
+      }
+    } catch (error) {
+      onError(error)
+    } finally {
+      renewing = false
+    }
+  }
+
+  return {
+    hold: (claim) => {
+      const abort = new AbortController()
+      held.set(keyOf(claim), { claim, abort, renewedAt: performance.now() })
+      return abort.signal
+    },
+    drop: (claim) => void held.delete(keyOf(claim)),
+    abortAll: (reason) => {
+      for (const { abort } of held.values()) abort.abort(reason)
+    },
+    size: () => held.size,
+    start: () => {
+      timer ??= setInterval(() => void renew(), renewalMs)
+    },
+    stop: () => {
+      clearInterval(timer)
+      timer = undefined
+    },
+  }
+}
+
+const fenced = ({ turnId, epoch }: Claim, why: string): TurnmillError =>
+  new TurnmillError('turn_fenced', `turn ${turnId} under epoch ${epoch} was lost: ${why}`)
+
+const revoked = ({ apiKeyId }: Claim): TurnmillError =>
+  new TurnmillError('key_revoked', `API key ${apiKeyId} was revoked or expired while its turn ran`)

@@ -1,0 +1,110 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Chats, Claim, ClaimRequest } from '../chats/index.ts'
+import { toTurnError, TurnmillError } from '../protocol/errors.ts'
+import type { Logger } from '../telemetry/logger.ts'
+import type { LeaseKeeper } from './leases.ts'
+import { runTurn, type TurnEffects, type TurnOutcome } from './turn.ts'
+
+export interface TurnProcessorDeps {
+  chats: Pick<Chats, 'claim' | 'finish' | 'fail' | 'release'>
+  effects: TurnEffects
+  leases: Pick<LeaseKeeper, 'hold' | 'drop'>
+  maxTakeovers: number
+  logger: Logger
+}
+
+/** What becomes of the job: `null` ends it as completed, an error as failed. */
+export type JobOutcome = TurnmillError | null
+
+/**
+ * Takes one job through its turn. The job is a hint: whether there is anything to do, the turn's row says.
+ */
+export function createTurnProcessor(deps: TurnProcessorDeps): (request: ClaimRequest) => Promise<JobOutcome> {
+  const { chats, leases, logger } = deps
+  return async (request) => {
+    const claim = await chats.claim(request)
+    if (claim === 'mismatch') return refuseJob(request, logger)
+    if (typeof claim === 'string') {
+      logger.debug({ turnId: request.turnId, jobId: request.jobId, why: claim }, 'job without effect')
+      return null
+    }
+    const signal = leases.hold(claim)
+    try {
+      return await settle(claim, signal, deps)
+    } finally {
+      leases.drop(claim)
+    }
+  }
+}
+
+/** A forged or damaged job: the turn is not touched, and the reconciler gives it a job of its own. */
+function refuseJob({ turnId, jobId, compare }: ClaimRequest, logger: Logger): TurnmillError {
+  logger.warn({ event: 'security', code: 'job_key_mismatch', turnId, jobId, claimed: compare }, 'the job names another key or chat than its turn')
+  return new TurnmillError('job_key_mismatch', `job ${jobId} names another API key or chat than turn ${turnId}`)
+}
+
+async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps): Promise<JobOutcome> {
+  const { chats, logger } = deps
+  const outcome = await run(claim, signal, deps)
+  const commit = (write: () => Promise<void>): Promise<void> => untilCommitted(write, signal)
+  try {
+    if (outcome.type === 'answered') {
+      await commit(() => chats.finish(claim, outcome.result))
+      return null
+    }
+    return await settleFailure(claim, outcome, commit, deps)
+  } catch (error) {
+    const problem = toTurnError(error)
+    logger[problem.code === 'turn_fenced' ? 'info' : 'error']({ turnId: claim.turnId, epoch: claim.epoch, error }, 'the turn was not settled by this worker')
+    return null
+  }
+}
+
+async function run(claim: Claim, signal: AbortSignal, { effects, maxTakeovers, logger }: TurnProcessorDeps): Promise<TurnOutcome> {
+  try {
+    if (claim.takeovers > maxTakeovers)
+      throw new TurnmillError('worker_lost', `turn ${claim.turnId} was taken over ${claim.takeovers} times without progress, expected at most ${maxTakeovers}`)
+    return await runTurn(claim, effects, signal)
+  } catch (error) {
+    const problem = toTurnError(error)
+    if (problem.code === 'turn_failed') logger.error({ turnId: claim.turnId, error }, 'unexpected error in a turn')
+    return { type: 'failed', error: problem, usage: null, costMicros: null }
+  }
+}
+
+type FailedOutcome = Extract<TurnOutcome, { type: 'failed' }>
+
+async function settleFailure(
+  claim: Claim,
+  { error, usage, costMicros }: FailedOutcome,
+  commit: (write: () => Promise<void>) => Promise<void>,
+  { chats }: TurnProcessorDeps,
+): Promise<JobOutcome> {
+  // Whoever lost the turn has no say in it any more.
+  if (error.code === 'turn_fenced') return null
+  // Neither a stopping worker nor a database that went away is the turn's fault: it goes on elsewhere.
+  if (error.code === 'worker_stopped' || error.code === 'database_unavailable') {
+    await commit(() => chats.release(claim))
+    return null
+  }
+  await commit(() => chats.fail(claim, error, { usage, costMicros }))
+  return error
+}
+
+const RETRY_MS = 250
+
+/** Repeats a commit while Postgres is away and the lease may still be ours. Repeating is safe: the epoch fences it. */
+async function untilCommitted(write: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    try {
+      await write()
+      return
+    } catch (error) {
+      const problem = toTurnError(error)
+      if (problem.code !== 'database_unavailable' || isLost(signal)) throw error
+      await sleep(RETRY_MS)
+    }
+  }
+}
+
+const isLost = (signal: AbortSignal): boolean => signal.aborted && toTurnError(signal.reason).code === 'turn_fenced'

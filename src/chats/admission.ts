@@ -1,0 +1,30 @@
+import type { TurnTrigger } from '../protocol/views.ts'
+
+export type Pool = 'root' | 'subagent'
+
+/** A turn that has just been given a slot, and the job that is to be made for it. */
+export interface AdmittedTurn {
+  turnId: string
+  chatId: string
+  apiKeyId: string | null
+  trigger: TurnTrigger
+  jobId: string
+}
+
+export interface AdmittedRow {
+  turn_id: string
+  chat_id: string
+  api_key_id: string | null
+  trigger: TurnTrigger
+  job_id: string
+}
+
+export const toAdmittedTurn = (row: AdmittedRow): AdmittedTurn => ({
+  turnId: row.turn_id,
+  chatId: row.chat_id,
+  apiKeyId: row.api_key_id,
+  trigger: row.trigger,
+  jobId: row.job_id,
+})
+
+export const toAdmittedTurns = (rows: object[]): AdmittedTurn[] => (rows as AdmittedRow[]).map(toAdmittedTurn)

@@ -1,0 +1,89 @@
+import type { Database } from '../db/index.ts'
+import type { TurnmillError } from '../protocol/errors.ts'
+import type { AdmittedTurn, Pool } from './admission.ts'
+import * as produce from './produce.ts'
+import * as read from './read.ts'
+import * as recover from './recover.ts'
+import * as watch from './watch.ts'
+import * as work from './work.ts'
+
+/**
+ * The chats: the only writer of chats, messages, queued messages and turns.
+ *
+ * I1 every acknowledged message reaches exactly one terminal state.
+ * I2 at most one committed assistant result per (turn, step).
+ * I3 at most one turn with a valid epoch runs per chat.
+ * I4 turns of a chat commit in queue order; an edit drops all later ones.
+ * I5 terminal states absorb.
+ * I7 no unarchived chat has queued messages and no active turn, `failed` ones aside.
+ */
+export interface ChatsOptions {
+  db: Database
+  limits: produce.ProducerLimits & { runningSubagentTurns: number }
+  leaseMs: number
+  /** Called after a commit with the turns that got a slot: each is to be enqueued under its job id. Must not throw. */
+  onAdmitted(turns: readonly AdmittedTurn[]): Promise<void>
+  /** Called after a commit that watchers of the chat may see. Must not throw. */
+  onChanged(chatId: string): void
+}
+
+export type Chats = ReturnType<typeof createChats>
+
+export function createChats({ db, limits, leaseMs, onAdmitted, onChanged }: ChatsOptions) {
+  const slots = { root: limits.runningRootTurns, subagent: limits.runningSubagentTurns }
+  const slotsOf = (pool: Pool): number => slots[pool]
+
+  async function publish<T>(chatId: (result: T) => string, change: Promise<produce.Committed<T>>): Promise<T> {
+    const { result, admitted } = await change
+    onChanged(chatId(result))
+    await onAdmitted(admitted)
+    return result
+  }
+
+  async function publishWork(claim: work.Claim, write: Promise<AdmittedTurn[]>): Promise<void> {
+    const admitted = await write
+    onChanged(claim.chatId)
+    await onAdmitted(admitted)
+  }
+
+  return {
+    create: (initiator: produce.Initiator, input: produce.CreateInput) =>
+      publish(({ chat }) => chat.id, produce.createChat(db, limits, initiator, input)),
+    send: (initiator: produce.Initiator, input: produce.SendInput) =>
+      publish(() => input.chatId, produce.sendMessage(db, limits, initiator, input)),
+    edit: (initiator: produce.Initiator, input: produce.EditInput) =>
+      publish(() => input.chatId, produce.editMessage(db, limits, initiator, input)),
+
+    async claim(request: work.ClaimRequest): Promise<work.Claim | work.Unclaimed> {
+      const claim = await work.claimTurn(db, leaseMs, request)
+      if (typeof claim !== 'string') onChanged(claim.chatId)
+      return claim
+    },
+    renew: (held: readonly Pick<work.Claim, 'turnId' | 'epoch'>[]) => work.renewLeases(db, leaseMs, held),
+    context: (chatId: string) => work.readContext(db, chatId),
+    finish: (claim: work.Claim, result: work.StepResult) =>
+      publishWork(claim, work.finishTurn(db, slotsOf(claim.pool), claim, result)),
+    fail: (claim: work.Claim, error: TurnmillError, spent: work.Spent) =>
+      publishWork(claim, work.failTurn(db, slotsOf(claim.pool), claim, error, spent)),
+    release: (claim: work.Claim) => publishWork(claim, work.releaseTurn(db, slotsOf(claim.pool), claim)),
+
+    get: (chatId: string, userId: string) => read.readChat(db, chatId, userId),
+    list: (userId: string, page: read.PageRequest) => read.listChats(db, userId, page),
+    messages: (chatId: string, page: read.PageRequest) => read.listMessages(db, chatId, page),
+    turns: (chatId: string, page: read.PageRequest) => read.listTurns(db, chatId, page),
+    queue: (chatId: string) => read.listQueue(db, chatId),
+    changes: (chatId: string, userId: string | null, since: number) => watch.readChanges(db, chatId, userId, since),
+    versions: (chatIds: readonly string[]) => watch.readVersions(db, chatIds),
+
+    admitWaiting: (limit: number) => recover.admitWaitingTurns(db, slots, limit),
+    suspects: (options: Parameters<typeof recover.findSuspects>[1]) => recover.findSuspects(db, options),
+    renewJobs: (lost: readonly recover.Suspect[]) => recover.renewJobs(db, lost),
+  }
+}
+
+export type { AdmittedTurn, Pool } from './admission.ts'
+export type { CreateInput, EditInput, Initiator, MessageInput, ProducerLimits, SendInput, Started } from './produce.ts'
+export type { Page, PageRequest } from './read.ts'
+export type { Suspect, SuspectCursor } from './recover.ts'
+export { isBusy, TURN_MOVES, TURN_TRANSITIONS } from './states.ts'
+export type { Claim, ClaimRequest, KeyState, RenewedLease, Spent, StepResult, Unclaimed } from './work.ts'

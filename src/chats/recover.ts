@@ -1,0 +1,84 @@
+import { query, statement, type Database } from '../db/index.ts'
+import { toAdmittedTurns, type AdmittedTurn } from './admission.ts'
+
+/** Turns that Postgres holds and whose job may be lost, with the job that was made for them. */
+export interface Suspect {
+  turnId: string
+  jobId: string
+}
+
+/** Where a page of suspects ended. */
+export interface SuspectCursor {
+  enqueuedAt: Date
+  turnId: string
+}
+
+export interface SuspectPage {
+  suspects: Suspect[]
+  next: SuspectCursor | null
+}
+
+const waitingPools = `select distinct user_id, pool from turns
+  where state = 'pending' and admitted_at is null and (not_before is null or not_before <= clock_timestamp()) limit $1`
+
+/** $1 pools at most, $2 slots of a root pool, $3 slots of a subagent pool. */
+const admitWaiting = statement(
+  'reconcile/admit',
+  `select admitted.* from (${waitingPools}) waiting,
+    lateral turnmill_admit(waiting.user_id, waiting.pool, case waiting.pool when 'root' then $2 else $3 end) admitted`,
+)
+
+// A job is expected for an admitted turn whose time has come, and for a held one whose lease ran out.
+const expectsJob = `(
+    (state = 'pending' and admitted_at is not null and (not_before is null or not_before <= clock_timestamp()))
+    or (state in ('running', 'interrupting') and lease_until < clock_timestamp()))`
+
+/** $1 age of the enqueueing in ms, $2 rows at most, $3 and $4 the last row of the page before. */
+const suspects = statement(
+  'reconcile/suspects',
+  `select id as turn_id, job_id, enqueued_at from turns
+  where state in ('pending', 'running', 'interrupting') and ${expectsJob}
+    and (state <> 'pending' or enqueued_at < clock_timestamp() - $1 * interval '1 ms')
+    and ($3::timestamptz is null or (enqueued_at, id) > ($3::timestamptz, $4::uuid))
+  order by enqueued_at, id limit $2`,
+)
+
+/** $1 turns, $2 the jobs they were suspected with. */
+const enqueueAnew = statement(
+  'reconcile/enqueue-anew',
+  `update turns t set enqueues = t.enqueues + 1, enqueued_at = clock_timestamp(),
+    job_id = 'turn-' || t.id || '-' || (t.enqueues + 1)
+  from unnest($1::uuid[], $2::text[]) lost (id, job_id)
+  where t.id = lost.id and t.job_id = lost.job_id and ${expectsJob.replaceAll(/\b(state|admitted_at|not_before|lease_until)\b/g, 't.$1')}
+  returning t.id as turn_id, t.chat_id, t.api_key_id, t.trigger, t.job_id`,
+)
+
+export interface PoolSlots {
+  root: number
+  subagent: number
+}
+
+/** Query 1: gives free slots to whoever waits for one. */
+export const admitWaitingTurns = async (db: Database, slots: PoolSlots, limit: number): Promise<AdmittedTurn[]> =>
+  toAdmittedTurns(await query(db, admitWaiting(limit, slots.root, slots.subagent)))
+
+/** Queries 2 and 3: a page of turns that should have a job, oldest enqueueing first. */
+export async function findSuspects(
+  db: Database,
+  options: { olderThanMs: number; limit: number; after: SuspectCursor | null },
+): Promise<SuspectPage> {
+  const { olderThanMs, limit, after } = options
+  const statement = suspects(olderThanMs, limit, after?.enqueuedAt ?? null, after?.turnId ?? null)
+  const rows = await query<{ turn_id: string; job_id: string; enqueued_at: Date }>(db, statement)
+  const last = rows.length < limit ? undefined : rows.at(-1)
+  return {
+    suspects: rows.map((row) => ({ turnId: row.turn_id, jobId: row.job_id })),
+    next: last === undefined ? null : { enqueuedAt: last.enqueued_at, turnId: last.turn_id },
+  }
+}
+
+/** Names a new job for each turn that still expects the one it lost; the caller enqueues them. */
+export async function renewJobs(db: Database, lost: readonly Suspect[]): Promise<AdmittedTurn[]> {
+  if (lost.length === 0) return []
+  return toAdmittedTurns(await query(db, enqueueAnew(lost.map((turn) => turn.turnId), lost.map((turn) => turn.jobId)))) // prettier-ignore
+}

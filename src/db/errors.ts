@@ -1,0 +1,51 @@
+import { TurnmillError } from '../protocol/errors.ts'
+
+const UNREACHABLE = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  // https://www.postgresql.org/docs/current/errcodes-appendix.html
+  '08000',
+  '08001',
+  '08003',
+  '08004',
+  '08006',
+  '53300',
+  '57P01',
+  '57P02',
+  '57P03',
+])
+
+// `pg` gives these without a code.
+const UNREACHABLE_TEXT =
+  /connection terminated|timeout exceeded when trying to connect|not queryable|connection error/i
+
+export const errorCode = (error: unknown): string | undefined =>
+  typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string'
+    ? error.code
+    : undefined
+
+const errorText = (error: unknown): string =>
+  typeof error === 'object' && error !== null && 'message' in error ? String(error.message) : ''
+
+export const isUnreachable = (error: unknown): boolean =>
+  UNREACHABLE.has(errorCode(error) ?? '') || UNREACHABLE_TEXT.test(errorText(error))
+
+/** Postgres ended the transaction for the sake of another one; the same transaction may run again. */
+export const isTransient = (error: unknown): boolean => ['40001', '40P01'].includes(errorCode(error) ?? '')
+
+export const isUniqueViolation = (error: unknown): boolean =>
+  errorCode(error) === '23505' || errorCode(error) === 'P2002'
+
+/** An unreachable Postgres as `database_unavailable`; anything else as it is. */
+export function toDatabaseError(error: unknown): unknown {
+  if (!isUnreachable(error)) return error
+  return new TurnmillError('database_unavailable', 'Postgres cannot be reached', {
+    cause: error,
+    retryAfterMs: 1000,
+  })
+}

@@ -1,0 +1,61 @@
+import { query, statement, type Database } from '../db/index.ts'
+import { TurnmillError } from '../protocol/errors.ts'
+import type { Secret } from '../protocol/secret.ts'
+import type { Scope } from './scopes.ts'
+import { hashTokenSecret, parseToken, sameHash } from './token.ts'
+
+/** Who calls: a living key and its active owner. */
+export interface Principal {
+  apiKeyId: string
+  userId: string
+  userName: string
+  role: 'admin' | 'member'
+  scopes: readonly Scope[]
+}
+
+/** $1 key. Its last use is noted once a minute at most, in the same round trip. */
+const findKey = statement(
+  'keys/find',
+  `with used as (
+    update api_keys set last_used_at = clock_timestamp()
+    where id = $1 and (last_used_at is null or last_used_at < clock_timestamp() - interval '1 minute'))
+  select k.id, k.secret_hash, k.scopes, u.id as user_id, u.name as user_name, u.role,
+    u.status = 'active' and k.revoked_at is null and coalesce(k.expires_at > clock_timestamp(), true) as usable
+  from api_keys k join users u on u.id = k.user_id where k.id = $1`,
+)
+
+interface KeyRow {
+  id: string
+  secret_hash: Buffer
+  scopes: Scope[]
+  user_id: string
+  user_name: string
+  role: 'admin' | 'member'
+  usable: boolean
+}
+
+/** Compared against where there is no such key, so that its absence takes as long as a wrong secret. */
+const NO_HASH = Buffer.alloc(32)
+
+/**
+ * Finds out who sent a token.
+ *
+ * @throws {TurnmillError} `unauthenticated`, with one text for every cause.
+ */
+export async function authenticate(db: Database, pepper: Secret, token: string | null): Promise<Principal> {
+  const parsed = token === null ? null : parseToken(token)
+  if (parsed === null) throw unauthenticated()
+  const [row] = await query<KeyRow>(db, findKey(parsed.id))
+  const matches = sameHash(hashTokenSecret(pepper, parsed.secret), row?.secret_hash ?? NO_HASH)
+  if (row === undefined || !matches || !row.usable) throw unauthenticated()
+  return { apiKeyId: row.id, userId: row.user_id, userName: row.user_name, role: row.role, scopes: row.scopes }
+}
+
+const unauthenticated = (): TurnmillError =>
+  new TurnmillError('unauthenticated', 'the request carries no usable API key, expected Authorization: Bearer tm_<id>_<secret>')
+
+/** @throws {TurnmillError} `forbidden` where the key lacks the scope, or `admin` its owner the role. */
+export function demandScope(principal: Principal, scope: Scope): void {
+  if (!principal.scopes.includes(scope)) throw new TurnmillError('forbidden', `the API key lacks the scope ${scope}`)
+  if (scope === 'admin' && principal.role !== 'admin') throw new TurnmillError('forbidden', 'the owner of the API key is not an admin')
+}

@@ -1,0 +1,103 @@
+import { query, statement, type Database } from '../db/index.ts'
+import { TurnmillError } from '../protocol/errors.ts'
+import { newId } from '../protocol/ids.ts'
+import type { Secret } from '../protocol/secret.ts'
+import { SCOPES, type Scope } from './scopes.ts'
+import { formatToken, hashTokenSecret, newTokenSecret, parseToken } from './token.ts'
+
+export interface ApiKeyView {
+  id: string
+  userId: string
+  name: string
+  scopes: string[]
+  expiresAt: string | null
+  revokedAt: string | null
+  lastUsedAt: string | null
+  createdAt: string
+}
+
+export interface NewApiKey {
+  userId: string
+  name: string
+  scopes: readonly Scope[]
+  expiresAt: Date | null
+}
+
+interface ApiKeyRow {
+  id: string
+  userId: string
+  name: string
+  scopes: string[]
+  expiresAt: Date | null
+  revokedAt: Date | null
+  lastUsedAt: Date | null
+  createdAt: Date
+}
+
+const toView = (row: ApiKeyRow): ApiKeyView => ({
+  id: row.id,
+  userId: row.userId,
+  name: row.name,
+  scopes: row.scopes,
+  expiresAt: row.expiresAt?.toISOString() ?? null,
+  revokedAt: row.revokedAt?.toISOString() ?? null,
+  lastUsedAt: row.lastUsedAt?.toISOString() ?? null,
+  createdAt: row.createdAt.toISOString(),
+})
+
+/** Makes a key. The token is given this once and cannot be had again. */
+export async function createApiKey(db: Database, pepper: Secret, key: NewApiKey): Promise<{ apiKey: ApiKeyView; token: Secret }> {
+  const id = newId()
+  const secret = newTokenSecret()
+  const row = await db.prisma.apiKey.create({
+    data: { id, userId: key.userId, name: key.name, scopes: [...key.scopes], expiresAt: key.expiresAt, secretHash: bytes(hashTokenSecret(pepper, secret)) },
+  })
+  return { apiKey: toView(row), token: formatToken({ id, secret }) }
+}
+
+const bytes = (buffer: Buffer): Uint8Array<ArrayBuffer> => Uint8Array.from(buffer)
+
+/** A user's keys, newest first; everybody's for `null`. */
+export async function listApiKeys(db: Database, userId: string | null): Promise<ApiKeyView[]> {
+  const rows = await db.prisma.apiKey.findMany({ where: userId === null ? {} : { userId }, orderBy: { id: 'desc' } })
+  return rows.map(toView)
+}
+
+/**
+ * Revokes a key; its queued turns make no call, its running ones stop with the next lease renewal.
+ *
+ * @param userId the owner it must belong to; `null` for anybody's.
+ * @throws {TurnmillError} `not_found`.
+ */
+export async function revokeApiKey(db: Database, id: string, userId: string | null): Promise<void> {
+  const where = { id, ...(userId === null ? {} : { userId }) }
+  const { count } = await db.prisma.apiKey.updateMany({ where: { ...where, revokedAt: null }, data: { revokedAt: new Date() } })
+  if (count > 0) return
+  const known = await db.prisma.apiKey.count({ where })
+  if (known === 0) throw new TurnmillError('not_found', `API key ${id} does not exist`)
+}
+
+/** $1 user id, $2 key, $3 hash, $4 scopes. */
+const insertBootstrap = statement(
+  'keys/bootstrap',
+  `with admin as (
+    insert into users (id, name, role) select $1, 'admin', 'admin' where not exists (select 1 from api_keys where id = $2) returning id)
+  insert into api_keys (id, user_id, name, secret_hash, scopes)
+  select $2, id, 'bootstrap', $3, $4 from admin on conflict (id) do nothing`,
+)
+
+/**
+ * Sees to it that the deployment's first admin key exists. A key that is there already is left as it is, so that
+ * revoking it lasts.
+ *
+ * @throws {Error} where the token is not of the form `tm_<id>_<secret>`.
+ */
+export async function ensureBootstrapKey(db: Database, pepper: Secret, token: Secret): Promise<string> {
+  const parsed = parseToken(token.reveal())
+  if (parsed === null) throw new Error('TURNMILL_BOOTSTRAP_API_KEY is not of the form tm_<32 hex digits>_<43 characters of base64url>')
+  await query(db, insertBootstrap(newId(), parsed.id, hashTokenSecret(pepper, parsed.secret), [...SCOPES]))
+  return parsed.id
+}
+
+/** A token for a first key, made where none was given. */
+export const newToken = (): Secret => formatToken({ id: newId(), secret: newTokenSecret() })

@@ -1,0 +1,66 @@
+import { TurnmillError } from '../protocol/errors.ts'
+import type { Attribution, DirectRoute, Gateway, GatewayRoute, Route } from '../protocol/routes.ts'
+import { Secret } from '../protocol/secret.ts'
+import type { ProviderConnection } from '../providers/contract.ts'
+
+/** What the SDK is given where the real credential is not its business. The gateway strips it. */
+export const PLACEHOLDER = new Secret('turnmill-placeholder')
+
+/** Tells the gateway, in-process, that the auth header is the user's own provider key and stays. */
+export const BYOK_HEADER = 'x-turnmill-byok'
+
+/** Names the error of a gateway that refused by itself; never taken from an upstream. */
+export const ERROR_HEADER = 'x-turnmill-error'
+
+/** Never dialled: `fetch` hands every request to the gateway in-process. `.invalid` can have no address (RFC 2606). */
+const GATEWAY_ORIGIN = 'http://gateway.turnmill.invalid'
+
+/** How one model call of this route reaches its upstream. */
+export const connectRoute = (route: Route, gateway: Gateway | null): ProviderConnection =>
+  route.kind === 'gateway' ? connectGateway(route, gateway) : connectDirect(route)
+
+function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderConnection {
+  if (gateway === null) throw new TurnmillError('gateway_unavailable', `there is no gateway to reach provider ${route.provider.name}`)
+  const caller = { kind: 'delegated', apiKeyId: route.delegatedKeyId, attribution: route.attribution } as const
+  const version = route.wireFormat === 'anthropic-messages' ? '' : '/v1'
+  return {
+    baseUrl: `${GATEWAY_ORIGIN}/v1/gateway/${route.provider.name}${version}`,
+    credential: route.byok ?? PLACEHOLDER,
+    fetch: (input, init) => {
+      const request = new Request(input, init)
+      if (route.byok !== null) request.headers.set(BYOK_HEADER, '1')
+      return gateway(request, caller)
+    },
+  }
+}
+
+function connectDirect({ provider, credential, attribution }: DirectRoute): ProviderConnection {
+  return {
+    baseUrl: provider.baseUrl,
+    credential: credential ?? PLACEHOLDER,
+    fetch: async (input, init) => {
+      const request = new Request(input, init)
+      if (credential === null) for (const name of ['authorization', 'x-api-key']) request.headers.delete(name)
+      if (provider.attribution) for (const [name, value] of attributionHeaders(attribution)) request.headers.set(name, value)
+      return withoutHeader(await fetch(request, { redirect: 'manual' }), ERROR_HEADER)
+    },
+  }
+}
+
+/** What an upstream of one's own is told about a call. */
+export function attributionHeaders({ apiKeyId, chatId, turnId, purpose }: Attribution): [name: string, value: string][] {
+  const headers: [string, string | null][] = [
+    ['x-turnmill-key-id', apiKeyId],
+    ['x-turnmill-chat-id', chatId],
+    ['x-turnmill-turn-id', turnId],
+    ['x-turnmill-purpose', purpose],
+  ]
+  return headers.flatMap(([name, value]) => (value === null ? [] : [[name, value]]))
+}
+
+function withoutHeader(response: Response, name: string): Response {
+  if (!response.headers.has(name)) return response
+  const headers = new Headers(response.headers)
+  headers.delete(name)
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers })
+}

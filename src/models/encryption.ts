@@ -1,0 +1,73 @@
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
+import { Secret } from '../protocol/secret.ts'
+
+/** Where a ciphertext belongs. It decrypts nowhere else, so that rows cannot be swapped. */
+export interface CipherPlace {
+  table: 'provider_keys' | 'user_provider_keys'
+  column: 'encrypted'
+  rowId: string
+}
+
+export interface Encryption {
+  encrypt(place: CipherPlace, plain: Secret): string
+  /** @throws {Error} where the key is unknown, or the ciphertext was changed or moved. */
+  decrypt(place: CipherPlace, encrypted: string): Secret
+}
+
+const ALGORITHM = 'aes-256-gcm'
+const NONCE_BYTES = 12
+const TAG_BYTES = 16
+
+/**
+ * AES-256-GCM with the place as additional data. Form: `<key id>.<nonce>.<ciphertext and tag>`, base64url.
+ *
+ * @param keys `<id>:<32 bytes in base64>`, several separated by commas; the first encrypts, all decrypt.
+ * @throws {Error} naming what is wrong with the keys, never their value.
+ */
+export function createEncryption(keys: Secret): Encryption {
+  const ring = parseKeys(keys)
+  const [current] = ring.keys()
+  if (current === undefined) throw new Error('TURNMILL_ENCRYPTION_KEYS holds no key, expected <id>:<32 bytes in base64>')
+  return {
+    encrypt: (place, plain) => encryptWith(current, keyOf(ring, current), place, plain),
+    decrypt: (place, encrypted) => {
+      const [id = '', nonce = '', body = ''] = encrypted.split('.')
+      return decryptWith(keyOf(ring, id), place, Buffer.from(nonce, 'base64url'), Buffer.from(body, 'base64url'))
+    },
+  }
+}
+
+function parseKeys(keys: Secret): Map<string, Buffer> {
+  const entries = keys.reveal().split(',').map((entry) => entry.trim()).filter((entry) => entry !== '') // prettier-ignore
+  return new Map(entries.map(parseKey))
+}
+
+function parseKey(entry: string, index: number): [id: string, key: Buffer] {
+  const [, id, encoded] = /^([a-zA-Z0-9_-]{1,32}):([A-Za-z0-9+/_=-]+)$/.exec(entry) ?? []
+  const key = Buffer.from(encoded ?? '', 'base64')
+  if (id === undefined || key.length !== 32)
+    throw new Error(`TURNMILL_ENCRYPTION_KEYS: entry ${index + 1} is not <id>:<32 bytes in base64>`)
+  return [id, key]
+}
+
+function keyOf(ring: Map<string, Buffer>, id: string): Buffer {
+  const key = ring.get(id)
+  if (key === undefined) throw new Error(`a stored credential was encrypted with key ${JSON.stringify(id)}, which TURNMILL_ENCRYPTION_KEYS does not hold`)
+  return key
+}
+
+const additionalData = ({ table, column, rowId }: CipherPlace): Buffer => Buffer.from(`${table}/${column}/${rowId}`)
+
+function encryptWith(id: string, key: Buffer, place: CipherPlace, plain: Secret): string {
+  const nonce = randomBytes(NONCE_BYTES)
+  const cipher = createCipheriv(ALGORITHM, key, nonce).setAAD(additionalData(place))
+  const body = Buffer.concat([cipher.update(plain.reveal(), 'utf8'), cipher.final(), cipher.getAuthTag()])
+  return `${id}.${nonce.toString('base64url')}.${body.toString('base64url')}`
+}
+
+function decryptWith(key: Buffer, place: CipherPlace, nonce: Buffer, body: Buffer): Secret {
+  const decipher = createDecipheriv(ALGORITHM, key, nonce).setAAD(additionalData(place))
+  decipher.setAuthTag(body.subarray(body.length - TAG_BYTES))
+  const text = decipher.update(body.subarray(0, body.length - TAG_BYTES))
+  return new Secret(Buffer.concat([text, decipher.final()]).toString('utf8'))
+}

@@ -1,0 +1,42 @@
+import { z } from 'zod'
+
+export const MESSAGE_ROLES = ['user', 'assistant', 'tool', 'system'] as const
+export type MessageRole = (typeof MESSAGE_ROLES)[number]
+
+/** Who is shown a message: the user only, the model only, or both. */
+export type MessageVisibility = 'user' | 'model' | 'both'
+
+export const textPartSchema = z.object({ type: z.literal('text'), text: z.string() }).strict()
+
+export interface TextPart {
+  type: 'text'
+  text: string
+}
+
+export interface ReasoningPart {
+  type: 'reasoning'
+  text: string
+  providerData?: Record<string, unknown>
+}
+
+/** What a committed message is made of, as it stands in the `parts` column. */
+export type MessagePart = TextPart | ReasoningPart
+
+/** One message as a model is shown it. */
+export interface ModelMessage {
+  role: 'user' | 'assistant' | 'system'
+  parts: MessagePart[]
+}
+
+export const REASONING_EFFORTS = ['none', 'minimal', 'low', 'medium', 'high'] as const
+export type ReasoningEffort = (typeof REASONING_EFFORTS)[number]
+
+// A NUL byte and half a surrogate pair are valid in JSON and in JavaScript, and neither fits into Postgres.
+const NUL = /\u0000/g
+
+/** Text as Postgres can hold it: NUL bytes and lone surrogates become U+FFFD. */
+export const toStorableText = (text: string): string => text.replace(NUL, '\uFFFD').toWellFormed()
+
+/** The text of a message, its text parts joined. */
+export const textOf = (parts: readonly MessagePart[]): string =>
+  parts.map((part) => (part.type === 'text' ? part.text : '')).join('')

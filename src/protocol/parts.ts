@@ -1,0 +1,30 @@
+import type { TurnmillError } from './errors.ts'
+import type { Usage } from './usage.ts'
+
+/** Why a model stopped, in one vocabulary for all wire formats. */
+export type FinishReason = 'stop' | 'length' | 'content_filter' | 'refusal'
+
+/**
+ * A piece of a streamed answer that watchers see. Noun-verb; `id` names the block within its step, so that blocks may
+ * interleave. Deltas are never empty.
+ */
+export type AnswerPart =
+  | { type: 'text-start'; id: string }
+  | { type: 'text-delta'; id: string; text: string }
+  | { type: 'text-end'; id: string }
+  | { type: 'reasoning-start'; id: string }
+  | { type: 'reasoning-delta'; id: string; text: string }
+  | {
+      type: 'reasoning-end'
+      id: string
+      /** What the provider wants back with this block in later steps (signature, encrypted content), opaque to us. */
+      providerData?: Record<string, unknown>
+    }
+
+/** How a model call ends: the provider's own ending was seen, or it failed. */
+export type EndPart =
+  | { type: 'finish'; reason: FinishReason; usage: Usage; providerModel?: string; responseId?: string }
+  | { type: 'error'; error: TurnmillError; /** What the provider reported before it broke off. */ usage?: Usage }
+
+/** Everything a provider adapter yields. The last part is always exactly one `EndPart`. */
+export type StreamPart = AnswerPart | EndPart

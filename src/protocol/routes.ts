@@ -1,0 +1,72 @@
+import type { Secret } from './secret.ts'
+
+export const PROVIDER_TYPES = ['openai', 'anthropic', 'openai-compatible'] as const
+export type ProviderType = (typeof PROVIDER_TYPES)[number]
+
+export type WireFormat = 'openai-responses' | 'openai-chat' | 'anthropic-messages'
+
+/** Why a model is called. */
+export const PURPOSES = [
+  'chat',
+  'title',
+  'quickgen',
+  'advisor',
+  'compaction',
+  'subagent_general',
+  'subagent_explore',
+  'computer_use',
+] as const
+export type Purpose = (typeof PURPOSES)[number]
+
+/** What a call is made for; goes to the upstream as `x-turnmill-*` where its attribution is on. */
+export interface Attribution {
+  apiKeyId: string | null
+  chatId: string | null
+  turnId: string | null
+  purpose: Purpose
+}
+
+export interface RouteProvider {
+  id: string
+  name: string
+  type: ProviderType
+  baseUrl: string
+  attribution: boolean
+}
+
+interface RouteBase {
+  provider: RouteProvider
+  wireFormat: WireFormat
+  modelConfigId: string
+  /** The model's name at its provider. */
+  model: string
+  attribution: Attribution
+}
+
+/** Through the AI gateway, under a delegated key ID. `byok` is the user's own provider key, when it is to be used. */
+export interface GatewayRoute extends RouteBase {
+  kind: 'gateway'
+  delegatedKeyId: string
+  byok: Secret | null
+}
+
+/** Straight to the provider with its credential; `null` for a provider that takes none. */
+export interface DirectRoute extends RouteBase {
+  kind: 'direct'
+  credential: Secret | null
+  credentialKind: 'byok' | 'central'
+}
+
+export type Route = GatewayRoute | DirectRoute
+
+/** Who calls the gateway. In-process only: the key ID travels as a value, never as a header. */
+export interface DelegatedCaller {
+  kind: 'delegated'
+  apiKeyId: string
+  attribution: Attribution
+}
+
+export type Caller = DelegatedCaller
+
+/** The AI gateway: shaped like `fetch`, so that an SDK can call it as one. */
+export type Gateway = (request: Request, caller: Caller) => Promise<Response>

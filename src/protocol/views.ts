@@ -1,0 +1,98 @@
+import type { StoredError } from './errors.ts'
+import type { MessagePart, MessageRole, ReasoningEffort } from './messages.ts'
+import type { Usage } from './usage.ts'
+
+export const TURN_STATES = [
+  'pending',
+  'running',
+  'interrupting',
+  'requires_action',
+  'waiting',
+  'completed',
+  'failed',
+  'interrupted',
+  'superseded',
+] as const
+export type TurnState = (typeof TURN_STATES)[number]
+
+/** A chat repeats the state of its active turn; without one it is idle, or failed if its last turn failed. */
+export type ChatStatus = 'idle' | 'failed' | 'pending' | 'running' | 'interrupting' | 'requires_action' | 'waiting'
+
+/** A chat as its owner sees it. Times are ISO 8601 in UTC, versions count up from 1. */
+export interface ChatView {
+  id: string
+  title: string | null
+  status: ChatStatus
+  activeTurnId: string | null
+  lastTurnId: string | null
+  modelConfigId: string | null
+  labels: string[]
+  systemPrompt: string | null
+  lastError: StoredError | null
+  archivedAt: string | null
+  snapshotVersion: number
+  historyVersion: number
+  queueVersion: number
+  createdAt: string
+  updatedAt: string
+}
+
+export interface MessageView {
+  id: string
+  chatId: string
+  turnId: string | null
+  step: number
+  role: MessageRole
+  parts: MessagePart[]
+  revision: number
+  apiKeyId: string | null
+  modelConfigId: string | null
+  finishReason: string | null
+  usage: Usage | null
+  costMicros: number | null
+  createdAt: string
+}
+
+export interface TurnView {
+  id: string
+  chatId: string
+  number: number
+  trigger: TurnTrigger
+  state: TurnState
+  epoch: number
+  apiKeyId: string | null
+  userMessageId: string | null
+  modelConfigId: string | null
+  error: StoredError | null
+  usage: Usage | null
+  costMicros: number | null
+  /** The chat's snapshot version at its last change of state. */
+  revision: number
+  createdAt: string
+  claimedAt: string | null
+  firstPartAt: string | null
+  finishedAt: string | null
+}
+
+export interface QueuedMessageView {
+  id: string
+  chatId: string
+  parts: MessagePart[]
+  apiKeyId: string | null
+  modelConfigId: string | null
+  reasoningEffort: ReasoningEffort | null
+  createdAt: string
+}
+
+/** What made a turn. */
+export type TurnTrigger = 'create' | 'send' | 'edit' | 'promote' | 'subagent' | 'compact' | 'retry'
+
+/** What changed in a chat since a version, all of one moment. */
+export interface ChatChanges {
+  chat: ChatView
+  /** Committed messages, oldest first, each with its turn's number. */
+  messages: { message: MessageView; turnNumber: number | null }[]
+  /** Turns that changed their state, oldest first. */
+  turns: TurnView[]
+  queue: QueuedMessageView[]
+}

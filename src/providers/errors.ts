@@ -1,0 +1,193 @@
+import {
+  APIError as AnthropicApiError,
+  APIConnectionError as AnthropicConnectionError,
+} from '@anthropic-ai/sdk'
+import { APIError as OpenAiApiError, APIConnectionError as OpenAiConnectionError } from 'openai'
+import type { ErrorCode } from '../protocol/errors.ts'
+import { isErrorCode, isTurnmillError, TurnmillError } from '../protocol/errors.ts'
+import type { WireFormat } from '../protocol/routes.ts'
+import type { Secret } from '../protocol/secret.ts'
+import { asRecord, asText, isRecord } from './outside.ts'
+import { parseRetryAfter } from './retry-after.ts'
+import { scrub } from './scrub.ts'
+
+/** Where a failure came up, and what its message must not repeat. */
+export interface FailureContext {
+  wireFormat: WireFormat
+  model: string
+  credential: Secret
+  /** `open` until the provider's answer began, then `read`. */
+  phase: 'open' | 'read'
+}
+
+/** What a provider reported, in whichever shape it did. */
+interface ProviderFailure {
+  /** Undefined for an error event in a stream that had begun with 200. */
+  status: number | undefined
+  /** Its machine-readable words for it, finest first. */
+  names: readonly string[]
+  message: string
+  headers: Headers | undefined
+}
+
+/** Any failure of a model call as ours. The SDK's error does not go along as cause: it holds bodies and headers. */
+export function toProviderError(error: unknown, context: FailureContext): TurnmillError {
+  const ours = causesOf(error).find(isTurnmillError)
+  if (ours !== undefined) return ours
+  if (isConnectionError(error)) return toConnectionError(error, context)
+  if (isApiError(error)) return toReportedError(readFailure(error), context)
+  return context.phase === 'open' ? toUnexpectedError(error, context) : toBrokenStream(error, context)
+}
+
+/** A failure that a provider reported inside an ordinary event, such as `response.failed`. */
+export function reportedInEvent(error: unknown, context: FailureContext): TurnmillError {
+  const fields = asRecord(error)
+  const message = asText(fields.message)
+  return toReportedError({ status: undefined, names: namesOf(fields), message, headers: undefined }, context)
+}
+
+/** The stream is not what its wire format says. `what` is a phrase: `ended without …`. */
+export const brokenStream = (what: string, context: FailureContext): TurnmillError =>
+  new TurnmillError('provider_stream_broken', `${subjectOf(context)} ${scrub(what, context.credential)}`)
+
+/** Turnmill offers no tools, so nobody could run this one. `name` may be empty. */
+export function unofferedToolCall(name: string, context: FailureContext): TurnmillError {
+  const tool = name === '' ? 'a tool' : `the tool '${name}'`
+  return brokenStream(`asked for ${tool}, expected text: no tools were offered`, context)
+}
+
+const subjectOf = ({ wireFormat, model }: FailureContext): string => `${wireFormat} model ${model}`
+
+// --- What failed before or beside an answer
+
+const isConnectionError = (error: unknown): error is Error =>
+  error instanceof OpenAiConnectionError || error instanceof AnthropicConnectionError
+
+/** The codes of undici for its own limits; it gives up on a silent server after 300 s. */
+const TIMEOUT_CODES = ['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT']
+
+function toConnectionError(error: Error, context: FailureContext): TurnmillError {
+  const code = systemCodeOf(error)
+  const what = code ?? scrub(causesOf(error).at(-1)?.message ?? error.message, context.credential)
+  if (TIMEOUT_CODES.includes(what)) return timedOut(what, context)
+  return new TurnmillError('provider_unreachable', `${subjectOf(context)} could not be reached: ${what}`)
+}
+
+const timedOut = (code: string, context: FailureContext): TurnmillError =>
+  new TurnmillError('provider_timeout', `${subjectOf(context)} was silent for too long: ${code}`)
+
+function toBrokenStream(error: unknown, context: FailureContext): TurnmillError {
+  const code = systemCodeOf(error)
+  if (code !== undefined && TIMEOUT_CODES.includes(code)) return timedOut(code, context)
+  return brokenStream(`broke off or cannot be read: ${code ?? describe(error)}`, context)
+}
+
+/** A bug or an impossible setting. The error itself stays behind: a refused header's value is in its message. */
+function toUnexpectedError(error: unknown, context: FailureContext): TurnmillError {
+  const what = scrub(describe(error), context.credential)
+  return new TurnmillError('turn_failed', `the call of ${subjectOf(context)} could not be made: ${what}`)
+}
+
+const describe = (error: unknown): string => (isErrorLike(error) ? error.message : String(error))
+
+/** An error and what caused it, outermost first. Decides by shape: errors of another realm are no `Error` here. */
+function causesOf(error: unknown): Error[] {
+  const chain: Error[] = []
+  let next = error
+  while (isErrorLike(next) && !chain.includes(next)) {
+    chain.push(next)
+    next = next.cause
+  }
+  return chain
+}
+
+const isErrorLike = (error: unknown): error is Error => isRecord(error) && typeof error.message === 'string'
+
+function systemCodeOf(error: unknown): string | undefined {
+  const codes = causesOf(error).map((cause) => asText(asRecord(cause).code))
+  return codes.find((code) => /^(E[A-Z]|UND_ERR_)/.test(code))
+}
+
+// --- What a provider reported
+
+type ApiError = OpenAiApiError | AnthropicApiError
+
+const isApiError = (error: unknown): error is ApiError =>
+  error instanceof OpenAiApiError || error instanceof AnthropicApiError
+
+/** OpenAI's SDK keeps the body's `error`, Anthropic's the body. */
+function readFailure(error: ApiError): ProviderFailure {
+  const body = asRecord(error.error)
+  const fields = isRecord(body.error) ? body.error : body
+  const status = error.status ?? statusOf(fields.code)
+  const message = asText(fields.message) || error.message.replace(/^\d{3} /, '')
+  return { status, names: namesOf(fields), message, headers: error.headers }
+}
+
+/** OpenRouter reports an upstream's status as a number in the event. */
+const statusOf = (code: unknown): number | undefined =>
+  typeof code === 'number' && code >= 400 && code <= 599 ? code : undefined
+
+const namesOf = (fields: Record<string, unknown>): string[] =>
+  [asRecord(fields.details).error_code, fields.code, fields.type].map(asText).filter(Boolean)
+
+function toReportedError(failure: ProviderFailure, context: FailureContext): TurnmillError {
+  const code = refusalOfGateway(failure) ?? classify(failure)
+  const retryAfterMs = failure.headers && parseRetryAfter(failure.headers)
+  return new TurnmillError(code, messageOf(failure, context), { retryAfterMs })
+}
+
+/**
+ * The gateway's own refusals carry their code in a header. Trusted wherever it stands: the gateway strips it from
+ * upstream answers, and so does the fetch of a direct connection.
+ */
+function refusalOfGateway({ headers }: ProviderFailure): ErrorCode | undefined {
+  const code = headers?.get('x-turnmill-error')
+  return isErrorCode(code) ? code : undefined
+}
+
+function messageOf({ status, names, message }: ProviderFailure, context: FailureContext): string {
+  const verb = status === undefined ? 'reported an error in its stream' : `answered ${status}, expected 200`
+  const name = names[0] === undefined ? '' : ` (${names[0]})`
+  return scrub(`${subjectOf(context)} ${verb}${name}: ${message || 'no message'}`, context.credential)
+}
+
+/** Terminal causes first: providers send spent quotas as 429 and overlong conversations as 400. */
+function classify(failure: ProviderFailure): ErrorCode {
+  if (isQuotaExhausted(failure)) return 'provider_quota_exhausted'
+  if (isContextTooLong(failure)) return 'context_too_long'
+  return failure.status === undefined ? classifyName(failure.names) : classifyStatus(failure.status)
+}
+
+const QUOTA_NAMES = /^insufficient_(quota|credits|balance)$|billing|spend_limit_reached$|^credit_/
+const QUOTA_MESSAGES = /credit balance is too low|insufficient (credits?|balance|funds)/i
+
+const isQuotaExhausted = ({ status, names, message }: ProviderFailure): boolean =>
+  status === 402 || names.some((name) => QUOTA_NAMES.test(name)) || QUOTA_MESSAGES.test(message)
+
+const CONTEXT_NAMES = ['context_length_exceeded', 'exceed_context_size_error', 'string_above_max_length']
+const CONTEXT_MESSAGES =
+  /prompt is too long|exceeds? (the )?(model's )?(available )?context (window|limit|size|length)|maximum context length|input token count .* exceeds/i
+
+function isContextTooLong({ status, names, message }: ProviderFailure): boolean {
+  if (status !== undefined && ![400, 413, 422].includes(status)) return false
+  return names.some((name) => CONTEXT_NAMES.includes(name)) || CONTEXT_MESSAGES.test(message)
+}
+
+function classifyStatus(status: number): ErrorCode {
+  if (status === 401 || status === 403) return 'provider_auth_failed'
+  if ([408, 409, 429].includes(status) || status >= 500) return 'provider_overloaded'
+  return 'provider_rejected'
+}
+
+/** How an error event's name is to be read; the first that matches counts. */
+const NAMED_ERRORS: readonly [pattern: RegExp, code: ErrorCode][] = [
+  [/authentication|permission|invalid_api_key/, 'provider_auth_failed'],
+  [/rate_limit|overloaded|server_error|^api_error$|timeout|unavailable/, 'provider_overloaded'],
+  [/^invalid_|not_found|policy|too_large|unsupported/, 'provider_rejected'],
+]
+
+function classifyName(names: readonly string[]): ErrorCode {
+  const found = NAMED_ERRORS.find(([pattern]) => names.some((name) => pattern.test(name)))
+  return found?.[1] ?? 'provider_stream_broken'
+}

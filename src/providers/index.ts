@@ -1,0 +1,19 @@
+import { streamAnthropicMessages } from './anthropic-messages.ts'
+import type { ProviderAdapters } from './contract.ts'
+import { streamOpenAiChat } from './openai-chat.ts'
+import { streamOpenAiResponses } from './openai-responses.ts'
+
+/** The adapter of every wire format. */
+export const providerAdapters: ProviderAdapters = {
+  'openai-responses': streamOpenAiResponses,
+  'openai-chat': streamOpenAiChat,
+  'anthropic-messages': streamAnthropicMessages,
+}
+
+export type {
+  ModelCall,
+  ModelRequest,
+  ProviderAdapters,
+  ProviderConnection,
+  StreamModel,
+} from './contract.ts'

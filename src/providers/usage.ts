@@ -1,0 +1,42 @@
+import { textOf } from '../protocol/messages.ts'
+import type { Usage } from '../protocol/usage.ts'
+import type { ModelRequest } from './contract.ts'
+
+/** What a provider reported, as most of them count: the input with its cached parts, the output with its reasoning. */
+export interface ReportedUsage {
+  inputTokens: number
+  outputTokens: number
+  cacheReadTokens: number
+  cacheWriteTokens: number
+  reasoningTokens: number
+}
+
+/** Takes the cached parts out of the input, so that the counts no longer overlap. */
+export function usageOf(reported: ReportedUsage): Usage {
+  const { inputTokens, outputTokens, cacheReadTokens, cacheWriteTokens, reasoningTokens } = reported
+  return {
+    inputTokens: Math.max(0, inputTokens - cacheReadTokens - cacheWriteTokens),
+    outputTokens,
+    cacheReadTokens,
+    cacheWriteTokens,
+    reasoningTokens: Math.min(reasoningTokens, outputTokens),
+    estimated: false,
+  }
+}
+
+/** Roughly what a token stands for, in characters; common for English text, too high for most other scripts. */
+const CHARACTERS_PER_TOKEN = 4
+
+/** A count of our own, for servers that report none. */
+export function estimateUsage(request: ModelRequest, outputCharacters: number): Usage {
+  const texts = request.messages.map((message) => textOf(message.parts))
+  const inputCharacters = [request.system ?? '', ...texts].reduce((sum, text) => sum + text.length, 0)
+  return {
+    inputTokens: Math.ceil(inputCharacters / CHARACTERS_PER_TOKEN),
+    outputTokens: Math.ceil(outputCharacters / CHARACTERS_PER_TOKEN),
+    cacheReadTokens: 0,
+    cacheWriteTokens: 0,
+    reasoningTokens: 0,
+    estimated: true,
+  }
+}

@@ -1,0 +1,35 @@
+import type { QueueBackend } from './backend.ts'
+import type { TurnJob } from './jobs.ts'
+
+export const TURNS_QUEUE = 'turns'
+
+/** Finished jobs that are kept for operators to look at; a kept job swallows an add of its id, so ids never repeat. */
+const KEPT = { completed: { age: 3600, count: 1000 }, failed: { age: 7 * 24 * 3600, count: 10_000 } }
+
+/** Job states in which a job is going to be run by somebody. */
+const EXPECTED = new Set<string>(['waiting', 'prioritized', 'delayed', 'wait', 'paused'])
+
+/** The producers' side of the `turns` queue. */
+export interface TurnQueue {
+  /** The one way a turn's job is made. Adding an id twice makes one job. */
+  enqueue(jobId: string, job: TurnJob): Promise<void>
+  /** Of these jobs, those that nobody is going to run: unknown, finished, or with a worker that may be gone. */
+  findLost(jobIds: readonly string[]): Promise<Set<string>>
+  close(): Promise<void>
+}
+
+export function openTurnQueue(backend: QueueBackend): TurnQueue {
+  const queue = backend.queue<TurnJob>(TURNS_QUEUE, {
+    defaultJobOptions: { attempts: 1, removeOnComplete: KEPT.completed, removeOnFail: KEPT.failed },
+  })
+  // Connection errors also come as events, and an event without a listener would end the process.
+  queue.on('error', () => undefined)
+  return {
+    enqueue: async (jobId, job) => void (await queue.add('turn', job, { jobId })),
+    findLost: async (jobIds) => {
+      const states = await Promise.all(jobIds.map((jobId) => queue.getJobState(jobId)))
+      return new Set(jobIds.filter((_, index) => !EXPECTED.has(states[index] ?? 'unknown')))
+    },
+    close: () => queue.close(),
+  }
+}

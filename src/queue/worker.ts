@@ -1,0 +1,54 @@
+import { UnrecoverableError } from 'bullmq'
+import type { TurnmillError } from '../protocol/errors.ts'
+import type { JobWorker, QueueBackend } from './backend.ts'
+import { TURNS_QUEUE } from './turns.ts'
+
+/** A job as its handler sees it: the payload is a hint, and of any shape. */
+export interface ReceivedJob {
+  id: string
+  data: unknown
+  /** 0 for a first delivery, a duplicate and a stalled redelivery; 1 and more after an operator's retry. */
+  attemptsMade: number
+}
+
+/** Ends the job: `null` as completed, an error as failed with its code in front. */
+export type TurnJobHandler = (job: ReceivedJob) => Promise<TurnmillError | null>
+
+export interface TurnWorkerOptions {
+  concurrency: number
+  lockMs: number
+  stalledCheckMs: number
+  onError(error: Error): void
+}
+
+export interface TurnJobWorker {
+  /** Takes no new jobs; those under way go on. */
+  pause(): Promise<void>
+  /** Waits for the jobs under way. May hang while Redis is away: give it a deadline. */
+  close(): Promise<void>
+}
+
+/** High enough that BullMQ never fails a job for its dead workers: the turn's own row counts those. */
+const MAX_STALLED = 1_000_000
+
+/** Runs the jobs of the `turns` queue. */
+export function startTurnWorker(backend: QueueBackend, handle: TurnJobHandler, options: TurnWorkerOptions): TurnJobWorker {
+  const worker: JobWorker<object> = backend.worker<object>(
+    TURNS_QUEUE,
+    async (job) => {
+      const failure = await handle({ id: job.id ?? '', data: job.data, attemptsMade: job.attemptsMade })
+      if (failure !== null) throw new UnrecoverableError(`${failure.code}: ${failure.message}`)
+    },
+    {
+      concurrency: options.concurrency,
+      lockDuration: options.lockMs,
+      stalledInterval: options.stalledCheckMs,
+      maxStalledCount: MAX_STALLED,
+    },
+  )
+  worker.on('error', options.onError)
+  return {
+    pause: () => worker.pause(true),
+    close: () => worker.close(),
+  }
+}

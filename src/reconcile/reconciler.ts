@@ -1,0 +1,77 @@
+import type { AdmittedTurn, Chats, SuspectCursor } from '../chats/index.ts'
+import type { TurnQueue } from '../queue/index.ts'
+
+export interface ReconcilerOptions {
+  chats: Pick<Chats, 'admitWaiting' | 'suspects' | 'renewJobs'>
+  queue: Pick<TurnQueue, 'findLost'>
+  /** Enqueues turns whose job was lost. Must not throw. */
+  enqueue(turns: readonly AdmittedTurn[]): Promise<void>
+  /** Runs the work unless another process is at it. */
+  alone(work: () => Promise<void>): Promise<void>
+  periodMs: number
+  /** How old an enqueueing must be before its job is asked for. */
+  lostAfterMs: number
+  onPass(repaired: { admitted: number; enqueued: number }): void
+  onError(error: unknown): void
+}
+
+/** Finds work that Postgres holds and the queue has lost. Runs in every process, on nothing but a timer. */
+export interface Reconciler {
+  start(): void
+  /** A pass at once: the queue has come back. Skipped while one is under way. */
+  pass(): Promise<void>
+  /** Resolves when no pass is under way any more. */
+  stop(): Promise<void>
+}
+
+const ROWS = 500
+/** Pages per pass, so that a long backlog in good order cannot hide a lost job for ever, nor hold the pass for ever. */
+const PAGES = 40
+
+export function createReconciler(options: ReconcilerOptions): Reconciler {
+  let timer: NodeJS.Timeout | undefined
+  let running: Promise<void> | undefined
+
+  const pass = (): Promise<void> => {
+    running ??= options
+      .alone(() => reconcile(options))
+      .catch(options.onError)
+      .finally(() => (running = undefined))
+    return running
+  }
+
+  return {
+    start: () => {
+      timer ??= setInterval(() => void pass(), options.periodMs).unref()
+    },
+    pass,
+    stop: async () => {
+      clearInterval(timer)
+      timer = undefined
+      await running
+    },
+  }
+}
+
+async function reconcile(options: ReconcilerOptions): Promise<void> {
+  const admitted = await options.chats.admitWaiting(ROWS)
+  await options.enqueue(admitted)
+  const enqueued = await enqueueLost(options)
+  options.onPass({ admitted: admitted.length, enqueued })
+}
+
+/** Queries 2 and 3: a turn that should have a job, and whose job nobody is going to run, gets a new one. */
+async function enqueueLost({ chats, queue, enqueue, lostAfterMs }: ReconcilerOptions): Promise<number> {
+  let after: SuspectCursor | null = null
+  let enqueued = 0
+  for (let page = 0; page < PAGES; page++) {
+    const { suspects, next } = await chats.suspects({ olderThanMs: lostAfterMs, limit: ROWS, after })
+    const lostIds = await queue.findLost(suspects.map((suspect) => suspect.jobId))
+    const renewed = await chats.renewJobs(suspects.filter((suspect) => lostIds.has(suspect.jobId)))
+    await enqueue(renewed)
+    enqueued += renewed.length
+    if (next === null) break
+    after = next
+  }
+  return enqueued
+}

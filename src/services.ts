@@ -1,0 +1,107 @@
+import { createChats, type AdmittedTurn, type Chats } from './chats/index.ts'
+import { demand, type Config } from './config.ts'
+import { alone, openDatabase, type Database } from './db/index.ts'
+import { createEncryption, type Encryption } from './models/index.ts'
+import { openPostgresBackend, openRedisBackend, openTurnQueue, type JobTrigger, type QueueBackend, type TurnQueue } from './queue/index.ts'
+import { createReconciler, type Reconciler } from './reconcile/index.ts'
+import { openPostgresPartLog, openRedisPartLog, type PartLog } from './streams/index.ts'
+import type { Logger } from './telemetry/logger.ts'
+import type { Secret } from './protocol/secret.ts'
+
+/** What every process has, API or worker: the truth, the hint, the part log, and the timer that holds them together. */
+export interface Services {
+  config: Config
+  logger: Logger
+  db: Database
+  backend: QueueBackend
+  queue: TurnQueue
+  parts: PartLog
+  chats: Chats
+  reconciler: Reconciler
+  encryption: Encryption
+  pepper: Secret
+  close(): Promise<void>
+}
+
+/** How long a request waits for the queue after its commit, in ms; what is not said by then, the reconciler repeats. */
+const ENQUEUE_LIMIT_MS = 200
+
+/** Opens everything; the reconciler is not started yet. */
+export async function openServices(config: Config, logger: Logger): Promise<Services> {
+  const url = demand(config, 'databaseUrl', 'expected the URL of a Postgres database')
+  const pepper = demand(config, 'apiKeyPepper', 'expected 32 random bytes in base64, such as `openssl rand -base64 32` prints')
+  const encryption = createEncryption(
+    demand(config, 'encryptionKeys', 'expected <id>:<32 random bytes in base64>, such as k1:`openssl rand -base64 32`'),
+  )
+  const onError = (error: unknown): void => logger.warn({ error }, 'connection trouble')
+  const db = openDatabase({
+    url,
+    poolSize: config.databasePoolSize,
+    connectTimeoutMs: config.databaseConnectTimeoutMs,
+    applicationName: 'turnmill',
+  })
+  const backend =
+    config.redisUrl === null
+      ? await openPostgresBackend(url, onError)
+      : await openRedisBackend(config.redisUrl, config.queuePrefix, onError)
+  const queue = openTurnQueue(backend)
+  const parts =
+    config.redisUrl === null
+      ? openPostgresPartLog({ db, url, onError })
+      : openRedisPartLog({ url: config.redisUrl, prefix: config.queuePrefix, ttlMs: config.partLogTtlMs, onError })
+
+  const enqueue = (turns: readonly AdmittedTurn[], trigger?: JobTrigger): Promise<void> =>
+    enqueueTurns(queue, turns, logger, trigger)
+  const chats = createChats({
+    db,
+    limits: config,
+    leaseMs: config.leaseMs,
+    onAdmitted: enqueue,
+    onChanged: (chatId) => parts.announce(chatId),
+  })
+  const reconciler = createReconciler({
+    chats,
+    queue,
+    enqueue: (turns) => enqueue(turns, 'reconcile'),
+    alone: (work) => alone(db, 'reconcile', work),
+    periodMs: config.reconcilerPeriodMs,
+    lostAfterMs: config.lostAfterMs,
+    onPass: (repaired) => {
+      if (repaired.admitted + repaired.enqueued > 0) logger.info(repaired, 'reconciled')
+    },
+    onError: (error) => logger.warn({ error }, 'the reconciler could not finish its pass'),
+  })
+  backend.onReady(() => void reconciler.pass())
+
+  return {
+    config, logger, db, backend, queue, parts, chats, reconciler, encryption, pepper,
+    close: async () => {
+      await reconciler.stop()
+      await parts.close()
+      await queue.close().catch(onError)
+      await backend.close()
+      await db.close()
+    },
+  } // prettier-ignore
+}
+
+/** The fast path after a commit. Never throws: the row is the outbox, and the reconciler reads it. */
+async function enqueueTurns(queue: TurnQueue, turns: readonly AdmittedTurn[], logger: Logger, trigger?: JobTrigger): Promise<void> {
+  if (turns.length === 0) return
+  const enqueued = Promise.all(turns.map((turn) => enqueueTurn(queue, turn, trigger))).catch((error: unknown) => {
+    logger.warn({ error, turns: turns.length }, 'turns were not enqueued; the reconciler will')
+  })
+  let timer: NodeJS.Timeout | undefined
+  const limit = new Promise<void>((resolve) => (timer = setTimeout(resolve, ENQUEUE_LIMIT_MS)))
+  await Promise.race([enqueued, limit])
+  clearTimeout(timer)
+}
+
+const enqueueTurn = (queue: TurnQueue, turn: AdmittedTurn, trigger?: JobTrigger): Promise<void> =>
+  queue.enqueue(turn.jobId, {
+    version: 1,
+    turnId: turn.turnId,
+    chatId: turn.chatId,
+    apiKeyId: turn.apiKeyId,
+    trigger: trigger ?? turn.trigger,
+  })

@@ -1,0 +1,117 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import pg from 'pg'
+import { query, statement, type Database } from '../db/index.ts'
+import type { LoggedPart, LogNews, PartLog } from './part-log.ts'
+import { Subscribers } from './subscribers.ts'
+
+export interface PostgresPartLogOptions {
+  db: Database
+  /** The same database: news needs a connection of its own to listen on. */
+  url: string
+  onError(error: Error): void
+}
+
+const CHANNEL = 'turnmill_chats'
+const RECONNECT_MS = 500
+
+/** Postgres refuses a notification of 8,000 bytes or more. */
+const NOTIFICATION_BYTES = 7500
+
+/** $1 chat, $2 whether it begins an attempt, $3 to $7 the first part's position, $8 parts, $9 notification. */
+const appendParts = statement(
+  'streams/append',
+  `with gone as (delete from stream_parts where $2 and chat_id = $1),
+  added as (
+    insert into stream_parts (chat_id, turn, step, epoch, attempt, seq, entry) values ($1, $3, $4, $5, $6, $7, $8))
+  select pg_notify('${CHANNEL}', $9)`,
+)
+
+/** $1 chat. */
+const readParts = statement('streams/read', 'select entry from stream_parts where chat_id = $1 order by id')
+
+/** $1 notification. */
+const notify = statement('streams/notify', `select pg_notify('${CHANNEL}', $1)`)
+
+/** The part log on Postgres, for one machine without Redis: an unlogged table and LISTEN/NOTIFY. */
+export function openPostgresPartLog({ db, url, onError }: PostgresPartLogOptions): PartLog {
+  const subscribers = new Subscribers()
+  const closing = new AbortController()
+  const tell = (text: string): void => {
+    const notification = parseNotification(text)
+    if (notification !== null) subscribers.tell(notification.chatId, notification.news)
+  }
+  const toldAgain = (): void => {
+    for (const chatId of subscribers.chatIds()) subscribers.tell(chatId, { type: 'changed' })
+  }
+  let listening: Promise<void> | undefined
+  const listen = (): Promise<void> => (listening ??= keepListening({ url, tell, onReconnect: toldAgain, onError, signal: closing.signal }))
+
+  return {
+    append: async (chatId, parts) => {
+      const [first] = parts
+      if (first === undefined) return
+      const { turn, step, epoch, attempt, seq } = first
+      await query(db, appendParts(chatId, seq === 1, turn, step, epoch, attempt, seq, JSON.stringify(parts), notification(chatId, parts)))
+    },
+    read: async (chatId) => (await query<{ entry: LoggedPart[] }>(db, readParts(chatId))).flatMap((row) => row.entry),
+    announce: (chatId) => void query(db, notify(JSON.stringify({ chatId }))).catch(() => undefined),
+    subscribe: async (chatId, listener) => {
+      subscribers.add(chatId, listener)
+      await listen()
+      return () => void subscribers.remove(chatId, listener)
+    },
+    close: async () => closing.abort(),
+  }
+}
+
+// Parts that do not fit are only announced; the watcher finds a gap and reads the log.
+function notification(chatId: string, parts: readonly LoggedPart[]): string {
+  const text = JSON.stringify({ chatId, parts })
+  return Buffer.byteLength(text) < NOTIFICATION_BYTES ? text : JSON.stringify({ chatId, parts: [] })
+}
+
+function parseNotification(text: string): { chatId: string; news: LogNews } | null {
+  try {
+    const { chatId, parts } = JSON.parse(text) as { chatId: string; parts?: LoggedPart[] }
+    return { chatId, news: parts === undefined ? { type: 'changed' } : { type: 'parts', parts } }
+  } catch {
+    return null
+  }
+}
+
+interface ListenOptions {
+  url: string
+  tell(text: string): void
+  onReconnect(): void
+  onError(error: Error): void
+  signal: AbortSignal
+}
+
+/** Listens on a connection of its own until aborted, and again after it broke. Resolves once it listens. */
+async function keepListening(options: ListenOptions): Promise<void> {
+  const client = await connectListener(options)
+  client.once('end', () => void listenAgain(options))
+  options.signal.addEventListener('abort', () => void client.end().catch(() => undefined), { once: true })
+}
+
+async function connectListener({ url, tell, onError }: ListenOptions): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url, keepAlive: true, application_name: 'turnmill-listen' })
+  client.on('error', onError)
+  client.on('notification', ({ payload }) => tell(payload ?? ''))
+  await client.connect()
+  await client.query(`listen ${CHANNEL}`)
+  return client
+}
+
+async function listenAgain(options: ListenOptions): Promise<void> {
+  while (!options.signal.aborted) {
+    try {
+      await sleep(RECONNECT_MS, undefined, { signal: options.signal })
+      await keepListening(options)
+      options.onReconnect()
+      return
+    } catch (error) {
+      if (!options.signal.aborted) options.onError(error as Error)
+    }
+  }
+}

@@ -1,0 +1,86 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Redis, type ChainableCommander } from 'ioredis'
+import type { LoggedPart, LogNews, PartLog } from './part-log.ts'
+import { Subscribers } from './subscribers.ts'
+
+export interface RedisPartLogOptions {
+  url: string
+  /** Begins every key and channel. */
+  prefix: string
+  /** How long a chat's log outlives its last part, in ms. */
+  ttlMs: number
+  onError(error: Error): void
+}
+
+const RECONNECT_MS = 500
+const SUBSCRIBE_LIMIT_MS = 1000
+
+/**
+ * The part log on Redis: a stream per chat, and a channel per chat that carries the same parts, so that a watcher who
+ * is there already needs no second look.
+ */
+export function openRedisPartLog({ url, prefix, ttlMs, onError }: RedisPartLogOptions): PartLog {
+  const options = { retryStrategy: () => RECONNECT_MS, connectTimeout: 2000 }
+  const commands = new Redis(url, { ...options, enableOfflineQueue: false, maxRetriesPerRequest: 1, commandTimeout: 2000 })
+  const subscriber = new Redis(url, { ...options, maxRetriesPerRequest: null })
+  for (const redis of [commands, subscriber]) redis.on('error', onError)
+
+  const subscribers = new Subscribers()
+  const key = (chatId: string): string => `${prefix}:parts:{${chatId}}`
+  const channel = (chatId: string): string => `${prefix}:chat:{${chatId}}`
+  subscriber.on('message', (name: string, text: string) => {
+    const chatId = name.slice(prefix.length + ':chat:{'.length, -1)
+    const news = parseNews(text)
+    if (news !== null) subscribers.tell(chatId, news)
+  })
+  // What was published while the connection was away is gone: every watcher looks for itself.
+  subscriber.on('ready', () => {
+    for (const chatId of subscribers.chatIds()) subscribers.tell(chatId, { type: 'changed' })
+  })
+
+  return {
+    append: async (chatId, parts) => {
+      const text = JSON.stringify(parts)
+      const pipeline = commands.pipeline()
+      if (parts[0]?.seq === 1) pipeline.del(key(chatId))
+      pipeline.xadd(key(chatId), '*', 'parts', text)
+      pipeline.pexpire(key(chatId), ttlMs)
+      pipeline.publish(channel(chatId), text)
+      await execute(pipeline)
+    },
+    read: async (chatId) => {
+      const records = await commands.xrange(key(chatId), '-', '+')
+      return records.flatMap(([, fields]) => JSON.parse(fields[1] ?? '[]') as LoggedPart[])
+    },
+    announce: (chatId) => void commands.publish(channel(chatId), CHANGED).catch(() => undefined),
+    subscribe: async (chatId, listener) => {
+      subscribers.add(chatId, listener)
+      // While Redis is away the subscription waits in line, and the watcher goes on with what Postgres says.
+      const subscribed = subscriber.subscribe(channel(chatId)).catch(onError)
+      await Promise.race([subscribed, sleep(SUBSCRIBE_LIMIT_MS, undefined, { ref: false })])
+      return () => {
+        if (subscribers.remove(chatId, listener)) void subscriber.unsubscribe(channel(chatId)).catch(() => undefined)
+      }
+    },
+    close: async () => {
+      commands.disconnect()
+      subscriber.disconnect()
+    },
+  }
+}
+
+const CHANGED = '"changed"'
+
+function parseNews(text: string): LogNews | null {
+  try {
+    const news = JSON.parse(text) as unknown
+    if (news === 'changed') return { type: 'changed' }
+    return Array.isArray(news) ? { type: 'parts', parts: news as LoggedPart[] } : null
+  } catch {
+    return null
+  }
+}
+
+async function execute(pipeline: ChainableCommander): Promise<void> {
+  for (const [error] of (await pipeline.exec()) ?? []) if (error !== null) throw error
+}

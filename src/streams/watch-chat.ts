@@ -1,0 +1,150 @@
+import type { ChatChanges, MessageView, TurnView } from '../protocol/views.ts'
+import { formatEventId } from './cursor.ts'
+import type { ChatEvent, PlacedEvent } from './events.ts'
+import { createMailbox, type Mailbox } from './mailbox.ts'
+import type { LoggedPart, LogNews, PartLog } from './part-log.ts'
+import { Preview } from './preview.ts'
+
+export interface WatchOptions {
+  chatId: string
+  log: Pick<PartLog, 'read' | 'subscribe'>
+  /** What changed in the chat since a version; `null` where it is gone. */
+  readChanges(since: number): Promise<ChatChanges | null>
+  /** Where the watcher is registered for the look at Postgres that no lost notification can prevent. */
+  registry: WatchRegistry
+  signal: AbortSignal
+}
+
+/** Whoever watches a chat is told `changed` when its snapshot version is not the one given here. */
+export interface WatchRegistry {
+  add(chatId: string, watcher: Watcher): () => void
+}
+
+export interface Watcher {
+  seenVersion(): number
+  tell(news: LogNews): void
+}
+
+const ENDED = new Set(['completed', 'failed', 'interrupted', 'superseded'])
+
+/**
+ * Everything a watcher of a chat is told, from its first message to now and then as it happens. Committed state comes
+ * from Postgres, parts come from the log; the log's tail is noted before Postgres is read, so that nothing falls
+ * between the two. Ends when `signal` aborts or the chat is gone.
+ */
+export async function* watchChat(options: WatchOptions): AsyncGenerator<PlacedEvent, void, undefined> {
+  const { chatId, log, registry, signal } = options
+  const mailbox = createMailbox<LogNews>(signal)
+  const watch = new ChatWatch(options)
+  const unregister = registry.add(chatId, { seenVersion: () => watch.version, tell: mailbox.put })
+  const unsubscribe = await log.subscribe(chatId, mailbox.put)
+  try {
+    const logged = await watch.readLog()
+    yield* watch.catchUp()
+    yield* watch.showParts(logged)
+    yield* follow(watch, mailbox)
+  } finally {
+    unsubscribe()
+    unregister()
+  }
+}
+
+async function* follow(watch: ChatWatch, mailbox: Mailbox<LogNews>): AsyncGenerator<PlacedEvent> {
+  for await (const news of mailbox.batches()) {
+    for (const one of news) if (one.type === 'parts') yield* watch.showNews(one.parts)
+    if (news.some((one) => one.type === 'changed')) yield* watch.catchUp()
+    if (watch.gone) return
+  }
+}
+
+/** One watcher's view of one chat. */
+class ChatWatch {
+  readonly #options: WatchOptions
+  readonly #preview = new Preview()
+  #changes: ChatChanges | null = null
+  gone = false
+
+  constructor(options: WatchOptions) {
+    this.#options = options
+  }
+
+  get version(): number {
+    return this.#changes?.chat.snapshotVersion ?? 0
+  }
+
+  /** What the log holds; nothing while it is away. */
+  async readLog(): Promise<LoggedPart[]> {
+    return this.#options.log.read(this.#options.chatId).catch(() => [])
+  }
+
+  /** Tells what Postgres holds that the watcher has not seen. */
+  async *catchUp(): AsyncGenerator<PlacedEvent> {
+    const before = this.#changes
+    const changes = await this.#options.readChanges(this.version)
+    this.gone = changes === null
+    if (changes === null || changes.chat.snapshotVersion === before?.chat.snapshotVersion) return
+    if (before !== null && before.chat.historyVersion !== changes.chat.historyVersion) yield* this.#startOver()
+    else yield* this.#tellChanges(before, changes)
+  }
+
+  /** Messages were taken away: the watcher drops all it has and gets what remains. */
+  async *#startOver(): AsyncGenerator<PlacedEvent> {
+    const changes = await this.#options.readChanges(0)
+    this.gone = changes === null
+    if (changes === null) return
+    this.#preview.drop()
+    yield this.#place({ type: 'reset', scope: 'history' }, changes.chat.snapshotVersion)
+    const known = this.version
+    yield* this.#tellChanges(this.#changes, { ...changes, turns: changes.turns.filter((turn) => turn.revision > known) })
+  }
+
+  *#tellChanges(before: ChatChanges | null, changes: ChatChanges): Generator<PlacedEvent> {
+    this.#changes = changes
+    for (const { message, turnNumber } of changes.messages) yield this.#tellMessage(message, turnNumber)
+    for (const turn of changes.turns) yield* this.#tellTurn(turn, before !== null)
+    const { chat, queue } = changes
+    if (before?.chat.status !== chat.status || before.chat.activeTurnId !== chat.activeTurnId)
+      yield this.#place({ type: 'status', status: chat.status, activeTurnId: chat.activeTurnId, error: chat.lastError })
+    if (before?.chat.queueVersion !== chat.queueVersion) yield this.#place({ type: 'queue', queuedMessages: queue })
+  }
+
+  #tellMessage(message: MessageView, turnNumber: number | null): PlacedEvent {
+    if (turnNumber !== null && message.role === 'assistant') this.#preview.committed(turnNumber, message.step)
+    return this.#place({ type: 'message', message }, message.revision)
+  }
+
+  /** Turns that ended before the watcher came are history, not news. */
+  *#tellTurn(turn: TurnView, news: boolean): Generator<PlacedEvent> {
+    if (!ENDED.has(turn.state)) return
+    if (this.#preview.ended(turn.number)) yield this.#place({ type: 'reset', scope: 'preview' })
+    const { id: turnId, number, state, usage, error } = turn
+    if (news) yield this.#place({ type: 'turn', turnId, number, state, usage, error })
+  }
+
+  /** Parts as they were published; where some are missing, the log may still have them. */
+  async *showNews(parts: LoggedPart[]): AsyncGenerator<PlacedEvent> {
+    const missing = parts.length === 0 || parts.some((part) => this.#preview.judge(part) === 'gap')
+    const first = parts[0]
+    if (missing && (first === undefined || this.#preview.judge(first) !== 'drop')) yield* this.showParts(await this.readLog())
+    yield* this.showParts(parts)
+  }
+
+  *showParts(parts: readonly LoggedPart[]): Generator<PlacedEvent> {
+    for (const part of parts) {
+      const verdict = this.#preview.judge(part)
+      if (verdict === 'gap' && this.#preview.withdraw(part)) yield this.#place({ type: 'reset', scope: 'preview' })
+      if (verdict === 'reset-and-deliver') yield this.#place({ type: 'reset', scope: 'preview' })
+      if (verdict === 'deliver' || verdict === 'reset-and-deliver') yield this.#showPart(part)
+    }
+  }
+
+  #showPart(part: LoggedPart): PlacedEvent {
+    this.#preview.delivered(part)
+    const event: ChatEvent = { type: 'part', turn: part.turn, step: part.step, part: part.part }
+    return this.#place(event, part.snapshotVersion)
+  }
+
+  #place(event: ChatEvent, version = this.version): PlacedEvent {
+    return { id: formatEventId(version, this.#preview.cursor), event }
+  }
+}

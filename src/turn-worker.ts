@@ -1,0 +1,109 @@
+import { createLeaseKeeper, createTurnProcessor, type TurnEffects } from './agent/index.ts'
+import { createGateway } from './gateway/index.ts'
+import { buildRoute, connectRoute, readRouteFacts, type ReadFacts, type RoutingMode } from './models/index.ts'
+import { TurnmillError } from './protocol/errors.ts'
+import type { Gateway } from './protocol/routes.ts'
+import { providerAdapters } from './providers/index.ts'
+import { readJob, startTurnWorker, type TurnJobHandler } from './queue/index.ts'
+import type { Services } from './services.ts'
+import { createPartWriter } from './streams/index.ts'
+
+/** A worker for turns. `stop` lets them end for the drain time, gives the rest back, and resolves when nothing runs. */
+export interface TurnWorker {
+  start(): void
+  stop(): Promise<void>
+}
+
+export function createTurnWorker(services: Services): TurnWorker {
+  const { chats, config, logger } = services
+  const gateway = config.gatewayRouting
+    ? createGateway({ db: services.db, encryption: services.encryption, fetch: globalThis.fetch })
+    : null
+  const leases = createLeaseKeeper({
+    chats,
+    leaseMs: config.leaseMs,
+    renewalMs: config.leaseRenewalMs,
+    onError: (error) => logger.warn({ error }, 'leases were not renewed'),
+  })
+  const effects = createEffects(services, gateway)
+  const process = createTurnProcessor({ chats, effects, leases, maxTakeovers: config.maxTakeovers, logger })
+  const handle: TurnJobHandler = async (job) => {
+    const claim = readJob(job.data)
+    if (claim !== null) return process({ ...claim, jobId: job.id, attemptsMade: job.attemptsMade })
+    logger.warn({ event: 'security', jobId: job.id }, 'the job names no turn')
+    return null
+  }
+  let worker: ReturnType<typeof startTurnWorker> | undefined
+
+  return {
+    start: () => {
+      leases.start()
+      worker ??= startTurnWorker(services.backend, handle, {
+        concurrency: config.workerConcurrency,
+        lockMs: config.lockMs,
+        stalledCheckMs: config.stalledCheckMs,
+        onError: (error) => logger.warn({ error }, 'queue trouble'),
+      })
+    },
+    stop: async () => {
+      if (worker !== undefined) await drain(worker.close(), leases.abortAll, config.drainMs)
+      worker = undefined
+      leases.stop()
+    },
+  }
+}
+
+function createEffects(services: Services, gateway: Gateway | null): TurnEffects {
+  const { chats, config, db, encryption, logger, parts } = services
+  const mode: RoutingMode = { gatewayRouting: config.gatewayRouting, gatewayPresent: gateway !== null }
+  const readFacts: ReadFacts = (request) => readRouteFacts(db, encryption, request)
+  return {
+    loadContext: (claim) => chats.context(claim.chatId),
+    buildRoute: (claim) =>
+      buildRoute(
+        mode,
+        readFacts,
+        {
+          purpose: 'chat',
+          chatId: claim.chatId,
+          turnId: claim.turnId,
+          chatUserId: claim.userId,
+          modelConfigIds: [claim.modelConfigId, claim.chatModelConfigId].filter((id) => id !== null),
+        },
+        claim,
+      ),
+    callModel: (route, request, signal) =>
+      providerAdapters[route.wireFormat]({ connection: connectRoute(route, gateway), request, signal }),
+    openParts: (claim, step, attempt) =>
+      createPartWriter(
+        { chatId: claim.chatId, snapshotVersion: claim.snapshotVersion, turn: claim.number, step, epoch: claim.epoch, attempt },
+        {
+          log: parts,
+          flushMs: config.partFlushMs,
+          flushBytes: config.partFlushBytes,
+          onError: (error) => logger.debug({ error }, 'parts were not logged'),
+        },
+      ),
+    deadlines: {
+      firstPartMs: config.firstPartTimeoutMs,
+      reasoningFirstPartMs: config.reasoningFirstPartTimeoutMs,
+      silenceMs: config.silenceTimeoutMs,
+      attemptMs: config.attemptTimeoutMs,
+    },
+  }
+}
+
+/** How long a worker waits for the queue once its turns are given back, in ms: Redis may be away. */
+const CLOSE_LIMIT_MS = 3000
+
+/** Waits for the turns under way, then gives them back. */
+async function drain(closed: Promise<void>, abortAll: (reason: TurnmillError) => void, drainMs: number): Promise<void> {
+  const timers: NodeJS.Timeout[] = []
+  const after = (ms: number): Promise<'late'> =>
+    new Promise((resolve) => timers.push(setTimeout(() => resolve('late'), ms)))
+  if ((await Promise.race([closed, after(drainMs)])) === 'late') {
+    abortAll(new TurnmillError('worker_stopped', 'the worker was told to stop before the turn ended'))
+    await Promise.race([closed, after(CLOSE_LIMIT_MS)])
+  }
+  timers.forEach(clearTimeout)
+}
