@@ -19,10 +19,11 @@ const MAY_IMPORT = {
   reconcile: MIDDLE,
   api: HIGH,
   admin: HIGH,
+  development: HIGH, // What `npm start` makes up where nothing is configured.
 }
 
 /** Folders that may also read the parsed configuration; the composition files in src/ itself may as well. */
-const MAY_IMPORT_CONFIG = ['api', 'admin']
+const MAY_IMPORT_CONFIG = ['api', 'admin', 'development']
 
 function allowedPaths(folder) {
   const open = folder === 'protocol' ? [] : ['telemetry']

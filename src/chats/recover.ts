@@ -25,7 +25,7 @@ const waitingPools = `select distinct user_id, pool from turns
 const admitWaiting = statement(
   'reconcile/admit',
   `select admitted.* from (${waitingPools}) waiting,
-    lateral turnmill_admit(waiting.user_id, waiting.pool, case waiting.pool when 'root' then $2 else $3 end) admitted`,
+    lateral turnmill_admit(waiting.user_id, waiting.pool, case waiting.pool when 'root' then $2::int else $3::int end) admitted`,
 )
 
 // A job is expected for an admitted turn whose time has come, and for a held one whose lease ran out.

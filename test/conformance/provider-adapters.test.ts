@@ -215,9 +215,11 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
     })
   })
 
-  test('a reader that leaves in the middle closes the socket at the provider', async () => {
+  test('a reader that leaves in the middle closes the socket at the provider at once', async () => {
     answer({ chunks: ['one', 'two'], gate: hold(), gateAt: 1 })
-    for await (const part of adapter(modelCall(here()))) if (part.type === 'text-delta') break
+    const { fetch, answered } = watchedFetch()
+    for await (const part of adapter(modelCall(here({ fetch })))) if (part.type === 'text-delta') break
+    expect((await answered).aborted).toBe(true)
     const request = await upstream.waitForRequest(1)
     expect(await request.closed).toMatchObject({ early: true })
   })
@@ -259,9 +261,11 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
       expect(error.message).toMatch(/'rm_rf'.*no tools were offered/)
     })
 
-    test('closes the socket when it is given up', async () => {
+    test('closes the socket at once when it is given up', async () => {
       answer({ toolCall: 'rm_rf', ending: 'lingering' })
-      await runToError(adapter, here())
+      const { fetch, answered } = watchedFetch()
+      await runToError(adapter, here({ fetch }))
+      expect((await answered).aborted).toBe(true)
       const request = await upstream.waitForRequest(1)
       expect(await request.closed).toMatchObject({ early: true })
     })
@@ -344,10 +348,11 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
     })
 
     test('repeats no credential', async () => {
-      const leaks = `${TEST_CREDENTIAL} sk-proj-abcdef123456 Bearer abc.def x-api-key: zzz999 tm_0123456789_secret`
+      const credential = 'a key of no known form'
+      const leaks = `${credential} sk-proj-abcdef123456 Bearer abc.def x-api-key: zzz999 tm_0123456789_secret`
       script({ type: 'status', status: 401, error: { message: `Incorrect: ${leaks}` } })
-      const { message } = await runToError(adapter, here())
-      for (const leak of ['test-credential', 'abcdef123456', 'abc.def', 'zzz999', '0123456789', 'secret'])
+      const { message } = await runToError(adapter, here({ credential }))
+      for (const leak of [credential, 'abcdef123456', 'abc.def', 'zzz999', '0123456789', 'secret'])
         expect(message).not.toContain(leak)
     })
 
@@ -558,12 +563,12 @@ function scriptedBody(
 const answering = (body: ReadableStream<Uint8Array>) => () =>
   Promise.resolve(new Response(body, { headers: { 'content-type': 'text/event-stream' } }))
 
-/** A fetch that tells when it has answered. */
+/** A fetch that tells when it has answered, and by which signal it can be stopped. */
 function watchedFetch() {
-  const answered = Promise.withResolvers<undefined>()
+  const answered = Promise.withResolvers<AbortSignal>()
   const watched: typeof fetch = async (input, init) => {
     const response = await fetch(input, init)
-    answered.resolve(undefined)
+    answered.resolve(init?.signal ?? AbortSignal.any([]))
     return response
   }
   return { fetch: watched, answered: answered.promise }

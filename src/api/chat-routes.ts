@@ -1,0 +1,160 @@
+import type { FastifyRequest } from 'fastify'
+import { z } from 'zod'
+import type { Initiator, PageRequest } from '../chats/index.ts'
+import { demandModelConfig } from '../models/index.ts'
+import type { MessagePart, ReasoningEffort } from '../protocol/messages.ts'
+import { watchChat } from '../streams/index.ts'
+import { principalOf } from './authentication.ts'
+import type { ApiContext, ApiServer } from './context.ts'
+import { sendEventStream } from './event-stream.ts'
+import * as schemas from './schemas.ts'
+
+const initiatorOf = (request: FastifyRequest): Initiator => {
+  const { userId, apiKeyId } = principalOf(request)
+  return { userId, apiKeyId }
+}
+
+interface MessageBody {
+  content: MessagePart[]
+  modelConfigId?: string | null | undefined
+  reasoningEffort?: ReasoningEffort | null | undefined
+}
+
+const toMessageInput = (body: MessageBody) => ({
+  parts: body.content,
+  modelConfigId: body.modelConfigId ?? null,
+  reasoningEffort: body.reasoningEffort ?? null,
+})
+
+const toPageRequest = ({ limit, after }: { limit: number; after?: string | undefined }): PageRequest => ({ limit, after: after ?? null })
+
+const read = { scope: 'chats:read' } as const
+const write = { scope: 'chats:write' } as const
+const tags = ['chats']
+
+/** Chats, their messages and their queue. */
+export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): void {
+  app.post('/v1/chats', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Create a chat with its first message',
+      body: schemas.createChatBody,
+      response: { 201: schemas.startedAnswer.extend({ chat: schemas.chatAnswer }) },
+    },
+    handler: async (request, reply) => {
+      const { title, labels, systemPrompt, ...message } = request.body
+      await demandModelConfig(db, message.modelConfigId ?? null)
+      const input = { ...toMessageInput(message), title: title ?? null, labels: labels ?? [], systemPrompt: systemPrompt ?? null }
+      return reply.code(201).send(await chats.create(initiatorOf(request), input))
+    },
+  })
+
+  app.get('/v1/chats', {
+    config: read,
+    schema: { tags, summary: 'List your chats, newest first', querystring: schemas.chatsQuery, response: { 200: schemas.pageOf(schemas.chatAnswer) } },
+    handler: async (request) => chats.list(principalOf(request).userId, toPageRequest(request.query)),
+  })
+
+  app.get('/v1/chats/:id', {
+    config: read,
+    schema: { tags, summary: 'Read a chat', params: schemas.chatParams, response: { 200: schemas.chatAnswer } },
+    handler: async (request) => chats.get(request.params.id, principalOf(request).userId),
+  })
+
+  app.post('/v1/chats/:id/messages', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Send a message; a busy chat queues it',
+      params: schemas.chatParams,
+      body: schemas.sendMessageBody,
+      response: { 202: z.union([schemas.startedAnswer, z.object({ queuedMessage: schemas.queuedMessageAnswer })]) },
+    },
+    handler: async (request, reply) => {
+      const { whenBusy, ...message } = request.body
+      await demandModelConfig(db, message.modelConfigId ?? null)
+      const input = { ...toMessageInput(message), chatId: request.params.id, whenBusy }
+      return reply.code(202).send(await chats.send(initiatorOf(request), input))
+    },
+  })
+
+  app.get('/v1/chats/:id/messages', {
+    config: read,
+    schema: {
+      tags,
+      summary: 'List the committed messages, oldest first',
+      params: schemas.chatParams,
+      querystring: schemas.messagesQuery,
+      response: { 200: schemas.pageOf(schemas.messageAnswer) },
+    },
+    handler: async (request) => {
+      await chats.get(request.params.id, principalOf(request).userId)
+      return chats.messages(request.params.id, toPageRequest(request.query))
+    },
+  })
+
+  app.patch('/v1/chats/:id/messages/:messageId', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Edit a user message: everything after it is removed and the turn runs anew',
+      params: schemas.messageParams,
+      body: schemas.editMessageBody,
+      response: { 202: schemas.startedAnswer },
+    },
+    handler: async (request, reply) => {
+      const { id: chatId, messageId } = request.params
+      await demandModelConfig(db, request.body.modelConfigId ?? null)
+      const input = { ...toMessageInput(request.body), chatId, messageId }
+      return reply.code(202).send(await chats.edit(initiatorOf(request), input))
+    },
+  })
+
+  app.get('/v1/chats/:id/queue', {
+    config: read,
+    schema: { tags, summary: 'List the queued messages, next first', params: schemas.chatParams, response: { 200: z.object({ items: z.array(schemas.queuedMessageAnswer) }) } },
+    handler: async (request) => {
+      await chats.get(request.params.id, principalOf(request).userId)
+      return { items: await chats.queue(request.params.id) }
+    },
+  })
+
+  app.get('/v1/chats/:id/turns', {
+    config: read,
+    schema: {
+      tags,
+      summary: 'List the turns, newest first',
+      params: schemas.chatParams,
+      querystring: schemas.turnsQuery,
+      response: { 200: schemas.pageOf(schemas.turnAnswer) },
+    },
+    handler: async (request) => {
+      await chats.get(request.params.id, principalOf(request).userId)
+      return chats.turns(request.params.id, toPageRequest(request.query))
+    },
+  })
+}
+
+/** The event stream of a chat. */
+export function registerStreamRoute(app: ApiServer, { chats, config, logger, parts, stopping, watching }: ApiContext): void {
+  app.get('/v1/chats/:id/stream', {
+    config: read,
+    schema: {
+      tags,
+      summary: 'Watch a chat (server-sent events: message, part, status, queue, reset, turn, error)',
+      params: schemas.chatParams,
+    },
+    handler: async (request, reply) => {
+      const chatId = request.params.id
+      const { userId } = principalOf(request)
+      await chats.get(chatId, userId)
+      const readChanges = (since: number) => chats.changes(chatId, userId, since)
+      await sendEventStream(reply, (signal) => watchChat({ chatId, log: parts, readChanges, registry: watching, signal }), {
+        heartbeatMs: config.streamHeartbeatMs,
+        signal: stopping,
+        onError: (error) => logger.warn({ error, chatId }, 'an event stream broke off'),
+      })
+    },
+  })
+}

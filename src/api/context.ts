@@ -1,0 +1,27 @@
+import type { FastifyBaseLogger, FastifyInstance, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify'
+import type { ZodTypeProvider } from 'fastify-type-provider-zod'
+import type { Chats } from '../chats/index.ts'
+import type { Config } from '../config.ts'
+import type { Database } from '../db/index.ts'
+import type { Encryption } from '../models/index.ts'
+import type { Secret } from '../protocol/secret.ts'
+import type { PartLog, WatchRegistry } from '../streams/index.ts'
+import type { Logger } from '../telemetry/logger.ts'
+
+/** What the routes stand on. */
+export interface ApiContext {
+  config: Config
+  logger: Logger
+  db: Database
+  chats: Chats
+  parts: PartLog
+  watching: WatchRegistry
+  encryption: Encryption
+  pepper: Secret
+  /** Aborts when the API stops: open streams end. */
+  stopping: AbortSignal
+  /** The state of each thing we depend on: `null` where it answers, else why not. */
+  checks: Readonly<Record<string, () => Promise<void>>>
+}
+
+export type ApiServer = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, ZodTypeProvider>

@@ -1,0 +1,87 @@
+import { z } from 'zod'
+import * as models from '../models/index.ts'
+import { principalOf } from './authentication.ts'
+import type { ApiContext, ApiServer } from './context.ts'
+import * as schemas from './schemas.ts'
+
+const admin = { scope: 'admin' } as const
+const tags = ['models']
+
+/** Providers and model configs, and the caller's own provider keys. Secrets go in and never come out. */
+export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiContext): void {
+  app.post('/v1/providers', {
+    config: admin,
+    schema: { tags, summary: 'Create a provider', body: schemas.createProviderBody, response: { 201: schemas.providerAnswer } },
+    handler: async (request, reply) => reply.code(201).send(await models.createProvider(db, encryption, request.body)),
+  })
+
+  app.get('/v1/providers', {
+    config: admin,
+    schema: { tags, summary: 'List the providers', response: { 200: z.object({ items: z.array(schemas.providerAnswer) }) } },
+    handler: async () => ({ items: await models.listProviders(db) }),
+  })
+
+  app.patch('/v1/providers/:id', {
+    config: admin,
+    schema: { tags, summary: 'Change a provider', params: schemas.idParams, body: schemas.updateProviderBody, response: { 200: schemas.providerAnswer } },
+    handler: async (request) => models.updateProvider(db, request.params.id, withoutUndefined(request.body)),
+  })
+
+  app.post('/v1/model-configs', {
+    config: admin,
+    schema: { tags, summary: 'Create a model config', body: schemas.createModelConfigBody, response: { 201: schemas.modelConfigAnswer } },
+    handler: async (request, reply) => {
+      const { displayName, options, ...config } = request.body
+      const created = await models.createModelConfig(db, { ...config, displayName: displayName ?? config.model, options: withoutUndefined(options) })
+      return reply.code(201).send(created)
+    },
+  })
+
+  app.get('/v1/model-configs', {
+    config: admin,
+    schema: { tags, summary: 'List the model configs', response: { 200: z.object({ items: z.array(schemas.modelConfigAnswer) }) } },
+    handler: async () => ({ items: await models.listModelConfigs(db) }),
+  })
+
+  app.patch('/v1/model-configs/:id', {
+    config: admin,
+    schema: { tags, summary: 'Change a model config', params: schemas.idParams, body: schemas.updateModelConfigBody, response: { 200: schemas.modelConfigAnswer } },
+    handler: async (request) => {
+      const { options, ...change } = request.body
+      return models.updateModelConfig(db, request.params.id, {
+        ...withoutUndefined(change),
+        ...(options === undefined ? {} : { options: withoutUndefined(options) }),
+      })
+    },
+  })
+
+  app.put('/v1/me/provider-keys/:provider', {
+    config: { scope: 'chats:write' },
+    schema: {
+      tags,
+      summary: 'Store your own key for a provider (BYOK)',
+      params: schemas.userProviderKeyParams,
+      body: schemas.userProviderKeyBody,
+      response: { 200: z.object({ provider: z.string(), hint: z.string() }) },
+    },
+    handler: async (request) => {
+      const owner = { userId: principalOf(request).userId, providerName: request.params.provider }
+      return models.putUserProviderKey(db, encryption, owner, request.body.key)
+    },
+  })
+
+  app.delete('/v1/me/provider-keys/:provider', {
+    config: { scope: 'chats:write' },
+    schema: { tags, summary: 'Delete your own key for a provider', params: schemas.userProviderKeyParams, response: { 204: z.null() } },
+    handler: async (request, reply) => {
+      await models.deleteUserProviderKey(db, principalOf(request).userId, request.params.provider)
+      return reply.code(204).send(null)
+    },
+  })
+}
+
+type Defined<T> = { [K in keyof T]: Exclude<T[K], undefined> }
+
+/** A field that was not sent is not a field that was sent empty. */
+const withoutUndefined = <T extends object>(value: T): Partial<Defined<T>> =>
+  Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as Partial<Defined<T>>

@@ -1,0 +1,53 @@
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
+import { ERRORS, isTurnmillError, TurnmillError, type ErrorCode } from '../protocol/errors.ts'
+import type { Logger } from '../telemetry/logger.ts'
+
+/** Fastify's own errors, as ours. What is not named here is a bad request below 500 and a bug from 500 on. */
+const FASTIFY_CODES: Readonly<Record<string, ErrorCode>> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: 'payload_too_large',
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported_media_type',
+  FST_ERR_NOT_FOUND: 'not_found',
+}
+
+/** Any failure of a request as one of ours, with a text that is safe to show. */
+export function toProblem(error: FastifyError | TurnmillError): TurnmillError {
+  if (isTurnmillError(error)) return error
+  if (hasZodFastifySchemaValidationErrors(error)) return new TurnmillError('invalid_request', describeValidation(error))
+  const { code, statusCode = 500, message } = error as FastifyError
+  const known = FASTIFY_CODES[code]
+  if (known !== undefined) return new TurnmillError(known, message)
+  if (statusCode < 500) return new TurnmillError('invalid_request', message)
+  return new TurnmillError('internal', 'an unexpected error, logged under the request id', { cause: error })
+}
+
+interface ValidationFailure {
+  validationContext?: string
+  validation: { instancePath: string; message?: string | undefined }[]
+}
+
+// `body/content: Invalid input`, one per field, in the order they were found.
+function describeValidation({ validationContext = 'request', validation }: ValidationFailure): string {
+  const problems = validation.slice(0, 5).map(({ instancePath, message = 'not valid' }) => `${validationContext}${instancePath}: ${message}`)
+  return problems.join('; ')
+}
+
+/** Answers with `application/problem+json` (RFC 9457). */
+export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: TurnmillError): FastifyReply {
+  const { code, status, message, retryAfterMs } = error
+  if (retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(retryAfterMs / 1000))
+  if (status === 401) reply.header('www-authenticate', 'Bearer')
+  const title = ERRORS[code].meaning
+  return reply
+    .code(status)
+    .type('application/problem+json')
+    .send(JSON.stringify({ type: `urn:turnmill:error:${code}`, title, status, code, detail: message, requestId: request.id }))
+}
+
+export function createErrorHandler(logger: Logger) {
+  return (error: FastifyError | TurnmillError, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
+    const problem = toProblem(error)
+    if (problem.code === 'internal') logger.error({ error, requestId: request.id, route: request.routeOptions.url }, 'unexpected error in a request')
+    return sendProblem(request, reply, problem)
+  }
+}

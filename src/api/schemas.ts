@@ -1,0 +1,285 @@
+import { z } from 'zod'
+import { DEFAULT_SCOPES, SCOPES } from '../keys/index.ts'
+import { isErrorCode, type ErrorCode } from '../protocol/errors.ts'
+import { REASONING_EFFORTS, toStorableText, type TextPart } from '../protocol/messages.ts'
+import { PROVIDER_TYPES } from '../protocol/routes.ts'
+import { Secret } from '../protocol/secret.ts'
+
+const id = z.uuid()
+
+/** Text that Postgres can hold and that says something. */
+const text = z
+  .string()
+  .regex(/\S/, 'expected text that is not blank')
+  .transform(toStorableText)
+
+const line = (maximum: number) => z.string().min(1).max(maximum).transform(toStorableText)
+
+const content = z
+  .union([
+    text.transform((value): TextPart[] => [{ type: 'text', text: value }]),
+    z.array(z.strictObject({ type: z.literal('text'), text })).min(1).max(100),
+  ])
+  .meta({ description: 'A string, or an array of text parts.' })
+
+const message = {
+  content,
+  modelConfigId: id.nullish(),
+  reasoningEffort: z.enum(REASONING_EFFORTS).nullish(),
+}
+
+export const createChatBody = z.strictObject({
+  ...message,
+  title: line(200).nullish(),
+  labels: z.array(line(64)).max(20).optional(),
+  systemPrompt: z.string().max(200_000).transform(toStorableText).nullish(),
+})
+
+export const sendMessageBody = z.strictObject({ ...message, whenBusy: z.enum(['queue', 'reject']).default('queue') })
+
+export const editMessageBody = z.strictObject(message)
+
+export const chatParams = z.object({ id })
+export const messageParams = z.object({ id, messageId: z.string().regex(/^\d{1,18}$/) })
+
+const page = z.object({ limit: z.coerce.number().int().min(1).max(200).default(50) })
+const bigintCursor = z.string().regex(/^\d{1,18}$/)
+export const chatsQuery = page.extend({ after: id.optional() })
+export const messagesQuery = page.extend({ after: bigintCursor.optional() })
+export const turnsQuery = page.extend({ after: z.string().regex(/^\d{1,9}$/).optional() })
+
+const secret = z
+  .string()
+  .min(1)
+  .max(4096)
+  .regex(/^[\x21-\x7e]+$/, 'expected printable ASCII without spaces')
+  .transform((value) => new Secret(value))
+
+const baseUrl = z.url({ protocol: /^https?$/ }).refine((value) => URL.canParse(value) && new URL(value).search === '' && new URL(value).username === '', 'expected no query and no credentials')
+
+export const createProviderBody = z.strictObject({
+  name: z.string().max(63).regex(/^[a-z0-9]+(-[a-z0-9]+)*$/, 'expected lower-case letters and digits, separated by single hyphens'),
+  type: z.enum(PROVIDER_TYPES),
+  baseUrl,
+  enabled: z.boolean().default(true),
+  allowByok: z.boolean().default(false),
+  attribution: z.boolean().default(false),
+  keys: z.array(secret).max(20).default([]),
+})
+
+export const updateProviderBody = z
+  .strictObject({ baseUrl, enabled: z.boolean(), allowByok: z.boolean(), attribution: z.boolean() })
+  .partial()
+
+const tokens = z.number().int().min(1).max(2_000_000_000)
+const price = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable().default(null)
+
+const modelOptions = z.strictObject({
+  temperature: z.number().min(0).max(2).optional(),
+  reasoningEffort: z.enum(REASONING_EFFORTS).optional(),
+  useResponsesApi: z.boolean().optional(),
+})
+
+export const createModelConfigBody = z.strictObject({
+  providerId: id,
+  model: line(200),
+  displayName: line(200).optional(),
+  enabled: z.boolean().default(true),
+  isDefault: z.boolean().default(false),
+  contextWindow: tokens.nullable().default(null),
+  maxOutputTokens: tokens.nullable().default(null),
+  options: modelOptions.default({}),
+  prices: z.strictObject({ input: price, output: price, cacheRead: price, cacheWrite: price }).prefault({}),
+})
+
+export const updateModelConfigBody = z
+  .strictObject({
+    displayName: line(200),
+    enabled: z.boolean(),
+    isDefault: z.boolean(),
+    contextWindow: tokens.nullable(),
+    maxOutputTokens: tokens.nullable(),
+    options: modelOptions,
+  })
+  .partial()
+
+export const userProviderKeyParams = z.object({ provider: z.string().min(1).max(63) })
+export const userProviderKeyBody = z.strictObject({ key: secret })
+
+export const createUserBody = z.strictObject({
+  name: line(200),
+  email: z.email().max(320).nullish(),
+  role: z.enum(['admin', 'member']).default('member'),
+})
+
+export const createApiKeyBody = z.strictObject({
+  name: line(200),
+  userId: id.optional(),
+  scopes: z.array(z.enum(SCOPES)).min(1).default([...DEFAULT_SCOPES]),
+  expiresAt: z.iso.datetime({ offset: true }).nullish(),
+})
+
+export const idParams = z.object({ id })
+
+// --- Answers
+
+const time = z.iso.datetime()
+const nullable = <T extends z.ZodType>(schema: T) => schema.nullable()
+
+const errorCode = z.custom<ErrorCode>(isErrorCode).meta({ type: 'string' })
+const storedError = z.object({ code: errorCode, message: z.string(), recovery: z.enum(['retry', 'stop']) }).meta({ id: 'StoredError' })
+
+const usage = z
+  .object({
+    inputTokens: z.number(),
+    outputTokens: z.number(),
+    cacheReadTokens: z.number(),
+    cacheWriteTokens: z.number(),
+    reasoningTokens: z.number(),
+    estimated: z.boolean(),
+  })
+  .meta({ id: 'Usage' })
+
+const messagePart = z
+  .discriminatedUnion('type', [
+    z.object({ type: z.literal('text'), text: z.string() }),
+    z.object({ type: z.literal('reasoning'), text: z.string(), providerData: z.record(z.string(), z.unknown()).optional() }),
+  ])
+  .meta({ id: 'MessagePart' })
+
+export const chatAnswer = z
+  .object({
+    id,
+    title: nullable(z.string()),
+    status: z.enum(['idle', 'failed', 'pending', 'running', 'interrupting', 'requires_action', 'waiting']),
+    activeTurnId: nullable(id),
+    lastTurnId: nullable(id),
+    modelConfigId: nullable(id),
+    labels: z.array(z.string()),
+    systemPrompt: nullable(z.string()),
+    lastError: nullable(storedError),
+    archivedAt: nullable(time),
+    snapshotVersion: z.number(),
+    historyVersion: z.number(),
+    queueVersion: z.number(),
+    createdAt: time,
+    updatedAt: time,
+  })
+  .meta({ id: 'Chat' })
+
+export const messageAnswer = z
+  .object({
+    id: z.string(),
+    chatId: id,
+    turnId: nullable(id),
+    step: z.number(),
+    role: z.enum(['user', 'assistant', 'tool', 'system']),
+    parts: z.array(messagePart),
+    revision: z.number(),
+    apiKeyId: nullable(id),
+    modelConfigId: nullable(id),
+    finishReason: nullable(z.string()),
+    usage: nullable(usage),
+    costMicros: nullable(z.number()),
+    createdAt: time,
+  })
+  .meta({ id: 'Message' })
+
+export const turnAnswer = z
+  .object({
+    id,
+    chatId: id,
+    number: z.number(),
+    trigger: z.enum(['create', 'send', 'edit', 'promote', 'subagent', 'compact', 'retry']),
+    state: z.enum(['pending', 'running', 'interrupting', 'requires_action', 'waiting', 'completed', 'failed', 'interrupted', 'superseded']),
+    epoch: z.number(),
+    apiKeyId: nullable(id),
+    userMessageId: nullable(z.string()),
+    modelConfigId: nullable(id),
+    error: nullable(storedError),
+    usage: nullable(usage),
+    costMicros: nullable(z.number()),
+    revision: z.number(),
+    createdAt: time,
+    claimedAt: nullable(time),
+    firstPartAt: nullable(time),
+    finishedAt: nullable(time),
+  })
+  .meta({ id: 'Turn' })
+
+export const queuedMessageAnswer = z
+  .object({
+    id: z.string(),
+    chatId: id,
+    parts: z.array(messagePart),
+    apiKeyId: nullable(id),
+    modelConfigId: nullable(id),
+    reasoningEffort: nullable(z.enum(REASONING_EFFORTS)),
+    createdAt: time,
+  })
+  .meta({ id: 'QueuedMessage' })
+
+export const pageOf = <T extends z.ZodType>(item: T) =>
+  z.object({ items: z.array(item), next: nullable(z.string()).meta({ description: 'Goes into the next request as `after`.' }) })
+
+export const startedAnswer = z.object({ message: messageAnswer, turn: turnAnswer })
+
+export const providerAnswer = z
+  .object({
+    id,
+    name: z.string(),
+    type: z.enum(PROVIDER_TYPES),
+    baseUrl: z.string(),
+    enabled: z.boolean(),
+    allowByok: z.boolean(),
+    attribution: z.boolean(),
+    keys: z.array(z.object({ id, position: z.number(), hint: z.string() })),
+    createdAt: time,
+  })
+  .meta({ id: 'Provider' })
+
+const priceAnswer = nullable(z.number())
+
+export const modelConfigAnswer = z
+  .object({
+    id,
+    providerId: nullable(id),
+    model: z.string(),
+    displayName: z.string(),
+    enabled: z.boolean(),
+    isDefault: z.boolean(),
+    contextWindow: nullable(z.number()),
+    maxOutputTokens: nullable(z.number()),
+    options: modelOptions,
+    prices: z.object({ input: priceAnswer, output: priceAnswer, cacheRead: priceAnswer, cacheWrite: priceAnswer }),
+    createdAt: time,
+  })
+  .meta({ id: 'ModelConfig' })
+
+export const apiKeyAnswer = z
+  .object({
+    id,
+    userId: id,
+    name: z.string(),
+    scopes: z.array(z.string()),
+    expiresAt: nullable(time),
+    revokedAt: nullable(time),
+    lastUsedAt: nullable(time),
+    createdAt: time,
+  })
+  .meta({ id: 'ApiKey' })
+
+export const userAnswer = z
+  .object({ id, name: z.string(), email: nullable(z.string()), role: z.string(), status: z.string(), createdAt: time })
+  .meta({ id: 'User' })
+
+export const problem = z
+  .object({
+    type: z.string(),
+    title: z.string(),
+    status: z.number(),
+    code: z.string(),
+    detail: z.string(),
+    requestId: z.string(),
+  })
+  .meta({ id: 'Problem', description: 'RFC 9457. `code` is listed in docs/errors.md.' })

@@ -1,0 +1,51 @@
+import { z } from 'zod'
+import type { ApiContext, ApiServer } from './context.ts'
+
+const open = { scope: 'public' } as const
+const tags = ['system']
+
+const state = z.enum(['up', 'down'])
+
+/** How long a dependency may take to say that it is there, in ms. */
+const CHECK_LIMIT_MS = 1000
+
+/** Whether the process lives, and whether it can do its work. */
+export function registerSystemRoutes(app: ApiServer, { checks }: ApiContext): void {
+  app.get('/healthz', {
+    config: open,
+    schema: { tags, summary: 'The process lives', response: { 200: z.object({ status: z.literal('ok') }) } },
+    handler: async () => ({ status: 'ok' as const }),
+  })
+
+  app.get('/readyz', {
+    config: open,
+    schema: {
+      tags,
+      summary: 'What it depends on answers',
+      response: { 200: z.record(z.string(), state), 503: z.record(z.string(), state) },
+    },
+    handler: async (_request, reply) => {
+      const states = await Promise.all(Object.entries(checks).map(async ([name, check]) => [name, await probe(check)] as const))
+      const ready = states.every(([, up]) => up === 'up')
+      return reply.code(ready ? 200 : 503).send(Object.fromEntries(states))
+    },
+  })
+
+  app.get('/openapi.json', {
+    config: open,
+    schema: { hide: true },
+    handler: async () => app.swagger(),
+  })
+}
+
+async function probe(check: () => Promise<void>): Promise<'up' | 'down'> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<'down'>((resolve) => (timer = setTimeout(() => resolve('down'), CHECK_LIMIT_MS)))
+  try {
+    return await Promise.race([check().then(() => 'up' as const), late])
+  } catch {
+    return 'down'
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,71 @@
+import swagger from '@fastify/swagger'
+import Fastify from 'fastify'
+import { jsonSchemaTransform, jsonSchemaTransformObject, validatorCompiler } from 'fastify-type-provider-zod'
+import { registerAccountRoutes } from './api/account-routes.ts'
+import { createAuthenticator } from './api/authentication.ts'
+import { registerChatRoutes, registerStreamRoute } from './api/chat-routes.ts'
+import type { ApiContext, ApiServer } from './api/context.ts'
+import { registerModelRoutes } from './api/model-routes.ts'
+import { createErrorHandler, sendProblem } from './api/problems.ts'
+import { registerSystemRoutes } from './api/system-routes.ts'
+import { query, statement } from './db/index.ts'
+import { newId } from './protocol/ids.ts'
+import { TurnmillError } from './protocol/errors.ts'
+import type { Services } from './services.ts'
+import { createWatchRegistry } from './streams/index.ts'
+
+const ping = statement('app/ping', 'select 1')
+
+/** The HTTP application, complete and not listening. Closing it ends open streams; the services stay open. */
+export async function createApp(services: Services): Promise<ApiServer> {
+  const { chats, config, db, logger } = services
+  const stopping = new AbortController()
+  const watching = createWatchRegistry({
+    readVersions: chats.versions,
+    periodMs: config.watchPollMs,
+    onError: (error) => logger.warn({ error }, 'watched chats were not looked at'),
+  })
+  const checks = {
+    postgres: async () => void (await query(db, ping())),
+    queue: () => services.backend.ping(),
+  }
+  const context: ApiContext = { ...services, watching, stopping: stopping.signal, checks }
+
+  const app: ApiServer = Fastify({
+    bodyLimit: config.messageBodyBytes,
+    genReqId: newId,
+    forceCloseConnections: true,
+    routerOptions: { maxParamLength: 200 },
+  }).withTypeProvider()
+  app.setValidatorCompiler(validatorCompiler)
+  // Answers are built from typed views; the schemas of answers are for the reference.
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data))
+  app.setErrorHandler(createErrorHandler(logger))
+  app.setNotFoundHandler({}, (request, reply) =>
+    sendProblem(request, reply, new TurnmillError('not_found', `there is no ${request.method} ${request.url.split('?')[0] ?? ''}`)),
+  )
+  app.decorateRequest('principal', null)
+  app.addHook('onRequest', createAuthenticator(db, services.pepper))
+  app.addHook('onSend', async (request, reply) => void reply.header('x-request-id', request.id))
+  app.addHook('onReady', async () => watching.start())
+  app.addHook('preClose', async () => {
+    watching.stop()
+    stopping.abort()
+  })
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'Turnmill', description: 'Chat turns from a job queue.', version: '0.1.0' },
+      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', bearerFormat: 'tm_<id>_<secret>' } } },
+      security: [{ key: [] }],
+    },
+    transform: jsonSchemaTransform,
+    transformObject: jsonSchemaTransformObject,
+  })
+  registerSystemRoutes(app, context)
+  registerAccountRoutes(app, context)
+  registerModelRoutes(app, context)
+  registerChatRoutes(app, context)
+  registerStreamRoute(app, context)
+  return app
+}

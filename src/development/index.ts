@@ -1,0 +1,2 @@
+export type { SimulatedProvider, SimulatedRequest } from './simulated-provider.ts'
+export { startLocalGround, startProviders, type LocalGround } from './start.ts'

@@ -1,0 +1,64 @@
+import type { LLMock } from '@copilotkit/aimock'
+
+/** One request as the simulated provider saw it. Credentials are redacted by the mock itself. */
+export interface SimulatedRequest {
+  path: string
+  headers: Readonly<Record<string, string>>
+  /** The text of the last user message. */
+  prompt: string
+}
+
+export interface SimulatedProvider {
+  /** Speaks OpenAI's and Anthropic's APIs. */
+  url: string
+  requests(): SimulatedRequest[]
+  stop(): Promise<void>
+}
+
+/** About how fast a model writes, so that there is something to watch. */
+const PACE = { ttft: 200, tps: 40, jitter: 0.1 }
+
+/**
+ * Starts aimock, an independent mock of the provider APIs, as the provider where no key is set: a real HTTP server on
+ * a free port of the loopback interface.
+ *
+ * @throws {Error} where the optional package is not installed.
+ */
+export async function startSimulatedProvider(): Promise<SimulatedProvider> {
+  const { LLMock } = await importAimock()
+  const mock = new LLMock({ port: 0, host: '127.0.0.1', chunkSize: 6, logLevel: 'silent', journalMaxEntries: 1000 })
+  mock.on({}, (request) => ({ content: answer(textOfLast(request.messages)) }), { streamingProfile: PACE })
+  await mock.start()
+  return {
+    url: mock.url,
+    requests: () => mock.getRequests().map(toSimulatedRequest),
+    stop: () => mock.stop(),
+  }
+}
+
+async function importAimock(): Promise<typeof import('@copilotkit/aimock')> {
+  try {
+    return await import('@copilotkit/aimock')
+  } catch (error) {
+    throw new Error('the simulated provider is not installed; run npm ci with optional dependencies, or set OPENAI_API_KEY or ANTHROPIC_API_KEY', { cause: error })
+  }
+}
+
+type JournalEntry = ReturnType<LLMock['getRequests']>[number]
+type ChatMessages = { role: string; content?: unknown }[]
+
+const answer = (prompt: string): string =>
+  `You wrote: “${prompt.slice(0, 200)}”. I am the simulated provider of Turnmill, so this is all I can say about it; ` +
+  'set OPENAI_API_KEY or ANTHROPIC_API_KEY and start again to talk to a real model.'
+
+function toSimulatedRequest({ path, headers, body }: JournalEntry): SimulatedRequest {
+  const messages = typeof body === 'object' && body !== null && 'messages' in body ? (body.messages as ChatMessages) : []
+  return { path, headers, prompt: textOfLast(messages) }
+}
+
+function textOfLast(messages: ChatMessages): string {
+  const content = messages.findLast((message) => message.role === 'user')?.content
+  if (typeof content === 'string') return content
+  if (!Array.isArray(content)) return ''
+  return content.map((part: unknown) => (typeof part === 'object' && part !== null && 'text' in part ? String(part.text) : '')).join('')
+}

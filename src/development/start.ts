@@ -1,0 +1,31 @@
+import path from 'node:path'
+import type { Config } from '../config.ts'
+import { startEmbeddedPostgres } from '../db/embedded.ts'
+import type { Services } from '../services.ts'
+import { withLocalSecrets } from './secrets.ts'
+import { hasRealProvider, seedProvider, seedsOf, simulatedSeed } from './seed.ts'
+import { startSimulatedProvider, type SimulatedProvider } from './simulated-provider.ts'
+
+/** What was started because it was not configured, and how it is stopped. */
+export interface LocalGround {
+  config: Config
+  stop(): Promise<void>
+}
+
+/** Fills in what the configuration leaves open: a Postgres, and the secrets. */
+export async function startLocalGround(given: Config): Promise<LocalGround> {
+  const config = withLocalSecrets(given)
+  if (config.databaseUrl !== null) return { config, stop: async () => undefined }
+  const postgres = await startEmbeddedPostgres({ dataDir: path.resolve(config.dataDir, 'postgres') })
+  return { config: { ...config, databaseUrl: postgres.url }, stop: () => postgres.stop() }
+}
+
+/** Sees to it that there is a provider: those whose key is set, else the simulated one, else what is there already. */
+export async function startProviders({ config, db, encryption }: Services): Promise<SimulatedProvider | null> {
+  const seeds = seedsOf(config)
+  for (const seed of seeds) await seedProvider(db, encryption, seed)
+  if (seeds.length > 0 || (await hasRealProvider(db))) return null
+  const simulated = await startSimulatedProvider()
+  await seedProvider(db, encryption, simulatedSeed(simulated.url))
+  return simulated
+}

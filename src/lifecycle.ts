@@ -1,0 +1,59 @@
+import type { Logger } from './telemetry/logger.ts'
+
+/** Something that was started: ends with it, in the reverse order of starting. */
+export type Stop = () => Promise<void>
+
+/** What a process has started so far, so that it stops in the reverse order, also when starting fails half-way. */
+export class Shutdown {
+  readonly #stops: Stop[] = []
+
+  add(stop: Stop): void {
+    this.#stops.push(stop)
+  }
+
+  /** Stops all; a failure of one does not spare the others. */
+  async run(logger: Logger): Promise<void> {
+    for (const stop of this.#stops.splice(0).reverse()) {
+      try {
+        await stop()
+      } catch (error) {
+        logger.error({ error }, 'something did not stop cleanly')
+      }
+    }
+  }
+}
+
+/** How long a process may take beyond its drain before it exits anyway, in ms. */
+const EXIT_MARGIN_MS = 4000
+
+/**
+ * Runs a process: starts, waits for SIGINT or SIGTERM, stops, exits. A second signal exits at once.
+ *
+ * @param start registers what it starts with `shutdown`.
+ */
+export async function runProcess(logger: Logger, drainMs: number, start: (shutdown: Shutdown) => Promise<void>): Promise<void> {
+  const shutdown = new Shutdown()
+  process.on('unhandledRejection', (error) => logger.error({ error }, 'unhandled rejection'))
+  let stopping = false
+  const stop = (signal: NodeJS.Signals): void => {
+    if (stopping) process.exit(1)
+    stopping = true
+    logger.info({ signal }, 'stopping')
+    setTimeout(() => process.exit(1), drainMs + EXIT_MARGIN_MS).unref()
+    void shutdown.run(logger).then(() => process.exit(0))
+  }
+  process.on('SIGINT', stop).on('SIGTERM', stop)
+  try {
+    await start(shutdown)
+  } catch (error) {
+    await shutdown.run(logger)
+    throw error
+  }
+}
+
+/** A failed start in words for a person; the whole error goes to the log at `debug`. */
+export function reportFailedStart(error: unknown): never {
+  const message = error instanceof Error ? error.message : String(error)
+  process.stderr.write(`turnmill could not start: ${message}\n`)
+  process.exit(1)
+}

@@ -1,0 +1,26 @@
+import { createApp } from './app.ts'
+import { loadConfig } from './config.ts'
+import { migrate } from './db/migrate.ts'
+import { ensureBootstrapKey } from './keys/index.ts'
+import { reportFailedStart, runProcess } from './lifecycle.ts'
+import { openServices } from './services.ts'
+import { createLogger } from './telemetry/logger.ts'
+
+/** The API process. */
+async function main(): Promise<void> {
+  const config = loadConfig()
+  const logger = createLogger({ level: config.logLevel, role: 'api' })
+  await runProcess(logger, 0, async (shutdown) => {
+    const services = await openServices(config, logger)
+    shutdown.add(() => services.close())
+    await migrate(config.databaseUrl ?? '')
+    if (config.bootstrapApiKey !== null) await ensureBootstrapKey(services.db, services.pepper, config.bootstrapApiKey)
+    const app = await createApp(services)
+    shutdown.add(() => app.close())
+    await app.listen({ host: config.host, port: config.port })
+    services.reconciler.start()
+    logger.info({ addresses: app.addresses() }, 'listening')
+  })
+}
+
+await main().catch(reportFailedStart)
