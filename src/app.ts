@@ -26,7 +26,9 @@ export async function createApp(services: Services): Promise<ApiServer> {
     onError: (error) => logger.warn({ error }, 'watched chats were not looked at'),
   })
   const checks = {
-    postgres: async () => void (await query(db, ping())),
+    postgres: async () => {
+      await query(db, ping())
+    },
     queue: () => services.backend.ping(),
   }
   const context: ApiContext = { ...services, watching, stopping: stopping.signal, checks }
@@ -42,11 +44,17 @@ export async function createApp(services: Services): Promise<ApiServer> {
   app.setSerializerCompiler(() => (data) => JSON.stringify(data))
   app.setErrorHandler(createErrorHandler(logger))
   app.setNotFoundHandler({}, (request, reply) =>
-    sendProblem(request, reply, new TurnmillError('not_found', `there is no ${request.method} ${request.url.split('?')[0] ?? ''}`)),
+    sendProblem(
+      request,
+      reply,
+      new TurnmillError('not_found', `there is no ${request.method} ${request.url.split('?')[0] ?? ''}`),
+    ),
   )
   app.decorateRequest('principal', null)
   app.addHook('onRequest', createAuthenticator(db, services.pepper))
-  app.addHook('onSend', async (request, reply) => void reply.header('x-request-id', request.id))
+  app.addHook('onSend', async (request, reply) => {
+    reply.header('x-request-id', request.id)
+  })
   app.addHook('onReady', async () => watching.start())
   app.addHook('preClose', async () => {
     watching.stop()
@@ -56,7 +64,9 @@ export async function createApp(services: Services): Promise<ApiServer> {
     openapi: {
       openapi: '3.1.0',
       info: { title: 'Turnmill', description: 'Chat turns from a job queue.', version: '0.1.0' },
-      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer', bearerFormat: 'tm_<id>_<secret>' } } },
+      components: {
+        securitySchemes: { key: { type: 'http', scheme: 'bearer', bearerFormat: 'tm_<id>_<secret>' } },
+      },
       security: [{ key: [] }],
     },
     transform: jsonSchemaTransform,

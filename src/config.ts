@@ -12,9 +12,16 @@ export interface Setting<T> {
   parse(text: string): T
 }
 
-type Described<T> = Omit<Setting<T>, 'type' | 'parse' | 'unit' | 'default'> & { default?: string; unit?: string }
+type Described<T> = Omit<Setting<T>, 'type' | 'parse' | 'unit' | 'default'> & {
+  default?: string
+  unit?: string
+}
 
-const describe = <T>(type: Setting<T>['type'], row: Described<T>, parse: Setting<T>['parse']): Setting<T> => ({
+const describe = <T>(
+  type: Setting<T>['type'],
+  row: Described<T>,
+  parse: Setting<T>['parse'],
+): Setting<T> => ({
   name: row.name,
   type,
   default: row.default ?? null,
@@ -25,7 +32,8 @@ const describe = <T>(type: Setting<T>['type'], row: Described<T>, parse: Setting
 
 const text = (row: Described<string>): Setting<string> => describe('text', row, (value) => value)
 
-const secret = (row: Described<Secret>): Setting<Secret> => describe('secret', row, (value) => new Secret(value))
+const secret = (row: Described<Secret>): Setting<Secret> =>
+  describe('secret', row, (value) => new Secret(value))
 
 function url(row: Described<string>, ...protocols: string[]): Setting<string> {
   return describe('url', row, (value) => {
@@ -39,7 +47,9 @@ function integer(row: Described<number>, minimum: number, maximum: number): Sett
   return describe('integer', row, (value) => {
     const number = Number(value)
     if (!/^\d+$/.test(value) || number < minimum || number > maximum)
-      throw new Error(`a whole number from ${minimum} to ${maximum}${row.unit === undefined ? '' : ` (${row.unit})`}`)
+      throw new Error(
+        `a whole number from ${minimum} to ${maximum}${row.unit === undefined ? '' : ` (${row.unit})`}`,
+      )
     return number
   })
 }
@@ -60,68 +70,286 @@ function choice<T extends string>(row: Described<T>, values: readonly T[]): Sett
   })
 }
 
-const milliseconds = (row: Omit<Described<number>, 'unit'>, minimum = 1, maximum = 86_400_000): Setting<number> =>
-  integer({ ...row, unit: 'ms' }, minimum, maximum)
+const milliseconds = (
+  row: Omit<Described<number>, 'unit'>,
+  minimum = 1,
+  maximum = 86_400_000,
+): Setting<number> => integer({ ...row, unit: 'ms' }, minimum, maximum)
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 
 /** Every setting there is. Nothing else reads the environment. */
 export const SETTINGS = {
-  databaseUrl: url({ name: 'DATABASE_URL', sentence: 'Postgres, the truth. Without it an embedded one is started in the data directory.' }, 'postgres:', 'postgresql:'),
-  redisUrl: url({ name: 'REDIS_URL', sentence: 'Redis, for the queue and the part log. Without it both live in Postgres.' }, 'redis:', 'rediss:'),
+  databaseUrl: url(
+    {
+      name: 'DATABASE_URL',
+      sentence: 'Postgres, the truth. Without it an embedded one is started in the data directory.',
+    },
+    'postgres:',
+    'postgresql:',
+  ),
+  redisUrl: url(
+    {
+      name: 'REDIS_URL',
+      sentence: 'Redis, for the queue and the part log. Without it both live in Postgres.',
+    },
+    'redis:',
+    'rediss:',
+  ),
   host: text({ name: 'HOST', default: '127.0.0.1', sentence: 'The address the API listens on.' }),
-  port: integer({ name: 'PORT', default: '3000', sentence: 'The port the API listens on; 0 takes a free one.' }, 0, 65_535),
-  logLevel: choice({ name: 'LOG_LEVEL', default: 'info', sentence: 'The least severe level that is logged.' }, LOG_LEVELS),
-  openaiApiKey: secret({ name: 'OPENAI_API_KEY', sentence: 'Read by `npm start` only, to seed the provider `openai`; workers drop it from their environment.' }),
-  anthropicApiKey: secret({ name: 'ANTHROPIC_API_KEY', sentence: 'Read by `npm start` only, to seed the provider `anthropic`; workers drop it from their environment.' }),
-  openaiModel: text({ name: 'TURNMILL_OPENAI_MODEL', default: 'gpt-5.4-mini', sentence: 'The model that `npm start` seeds with `OPENAI_API_KEY`.' }),
-  anthropicModel: text({ name: 'TURNMILL_ANTHROPIC_MODEL', default: 'claude-sonnet-5-5', sentence: 'The model that `npm start` seeds with `ANTHROPIC_API_KEY`.' }),
+  port: integer(
+    { name: 'PORT', default: '3000', sentence: 'The port the API listens on; 0 takes a free one.' },
+    0,
+    65_535,
+  ),
+  logLevel: choice(
+    { name: 'LOG_LEVEL', default: 'info', sentence: 'The least severe level that is logged.' },
+    LOG_LEVELS,
+  ),
+  openaiApiKey: secret({
+    name: 'OPENAI_API_KEY',
+    sentence:
+      'Read by `npm start` only, to seed the provider `openai`; workers drop it from their environment.',
+  }),
+  anthropicApiKey: secret({
+    name: 'ANTHROPIC_API_KEY',
+    sentence:
+      'Read by `npm start` only, to seed the provider `anthropic`; workers drop it from their environment.',
+  }),
+  openaiModel: text({
+    name: 'TURNMILL_OPENAI_MODEL',
+    default: 'gpt-5.4-mini',
+    sentence: 'The model that `npm start` seeds with `OPENAI_API_KEY`.',
+  }),
+  anthropicModel: text({
+    name: 'TURNMILL_ANTHROPIC_MODEL',
+    default: 'claude-sonnet-5-5',
+    sentence: 'The model that `npm start` seeds with `ANTHROPIC_API_KEY`.',
+  }),
 
-  dataDir: text({ name: 'TURNMILL_DATA_DIR', default: '.turnmill', sentence: 'Where `npm start` keeps the embedded Postgres and the secrets it made.' }),
-  bootstrapApiKey: secret({ name: 'TURNMILL_BOOTSTRAP_API_KEY', sentence: 'The first admin key, `tm_<id>_<secret>`. Made and printed by `npm start` where it is not set.' }),
-  apiKeyPepper: secret({ name: 'TURNMILL_API_KEY_PEPPER', sentence: 'The key under which API keys are hashed, 32 random bytes in base64. Changing it invalidates every API key.' }),
-  encryptionKeys: secret({ name: 'TURNMILL_ENCRYPTION_KEYS', sentence: 'Encrypts provider credentials: `<id>:<32 bytes in base64>`, several separated by commas; the first encrypts, all decrypt.' }),
-  gatewayRouting: flag({ name: 'TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED', default: 'true', sentence: 'Whether model calls go through the AI gateway, which demands a key ID, or straight to the provider.' }),
+  dataDir: text({
+    name: 'TURNMILL_DATA_DIR',
+    default: '.turnmill',
+    sentence: 'Where `npm start` keeps the embedded Postgres and the secrets it made.',
+  }),
+  bootstrapApiKey: secret({
+    name: 'TURNMILL_BOOTSTRAP_API_KEY',
+    sentence: 'The first admin key, `tm_<id>_<secret>`. Made and printed by `npm start` where it is not set.',
+  }),
+  apiKeyPepper: secret({
+    name: 'TURNMILL_API_KEY_PEPPER',
+    sentence:
+      'The key under which API keys are hashed, 32 random bytes in base64. Changing it invalidates every API key.',
+  }),
+  encryptionKeys: secret({
+    name: 'TURNMILL_ENCRYPTION_KEYS',
+    sentence:
+      'Encrypts provider credentials: `<id>:<32 bytes in base64>`, several separated by commas; the first encrypts, all decrypt.',
+  }),
+  gatewayRouting: flag({
+    name: 'TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED',
+    default: 'true',
+    sentence:
+      'Whether model calls go through the AI gateway, which demands a key ID, or straight to the provider.',
+  }),
 
-  workerConcurrency: integer({ name: 'TURNMILL_WORKER_CONCURRENCY', default: '100', unit: 'turns', sentence: 'Turns that one worker process runs at once.' }, 1, 10_000),
-  databasePoolSize: integer({ name: 'TURNMILL_DATABASE_POOL_SIZE', default: '20', unit: 'connections', sentence: 'Connections to Postgres per process.' }, 2, 1000),
-  databaseConnectTimeoutMs: milliseconds({ name: 'TURNMILL_DATABASE_CONNECT_TIMEOUT_MS', default: '900', sentence: 'Longest wait for a database connection before a request is answered with 503.' }),
-  queuePrefix: text({ name: 'TURNMILL_QUEUE_PREFIX', default: 'turnmill', sentence: 'Begins every key in Redis, so that deployments can share one.' }),
+  workerConcurrency: integer(
+    {
+      name: 'TURNMILL_WORKER_CONCURRENCY',
+      default: '100',
+      unit: 'turns',
+      sentence: 'Turns that one worker process runs at once.',
+    },
+    1,
+    10_000,
+  ),
+  databasePoolSize: integer(
+    {
+      name: 'TURNMILL_DATABASE_POOL_SIZE',
+      default: '20',
+      unit: 'connections',
+      sentence: 'Connections to Postgres per process.',
+    },
+    2,
+    1000,
+  ),
+  databaseConnectTimeoutMs: milliseconds({
+    name: 'TURNMILL_DATABASE_CONNECT_TIMEOUT_MS',
+    default: '900',
+    sentence: 'Longest wait for a database connection before a request is answered with 503.',
+  }),
+  queuePrefix: text({
+    name: 'TURNMILL_QUEUE_PREFIX',
+    default: 'turnmill',
+    sentence: 'Begins every key in Redis, so that deployments can share one.',
+  }),
 
-  queueLimit: integer({ name: 'TURNMILL_QUEUE_LIMIT', default: '20', unit: 'messages', sentence: 'Messages queued per chat at most.' }, 1, 10_000),
-  runningRootTurns: integer({ name: 'TURNMILL_RUNNING_ROOT_TURNS', default: '5', unit: 'turns', sentence: 'Root turns of one user that run at once.' }, 1, 10_000),
-  runningSubagentTurns: integer({ name: 'TURNMILL_RUNNING_SUBAGENT_TURNS', default: '10', unit: 'turns', sentence: 'Subagent turns of one user that run at once.' }, 1, 10_000),
-  pendingTurns: integer({ name: 'TURNMILL_PENDING_TURNS', default: '1000', unit: 'turns', sentence: 'Pending turns of one user at most, then 429.' }, 1, 1_000_000),
-  messageBodyBytes: integer({ name: 'TURNMILL_MESSAGE_BODY_BYTES', default: '1048576', unit: 'bytes', sentence: 'The largest request body.' }, 1024, 64 * 1024 * 1024),
+  queueLimit: integer(
+    {
+      name: 'TURNMILL_QUEUE_LIMIT',
+      default: '20',
+      unit: 'messages',
+      sentence: 'Messages queued per chat at most.',
+    },
+    1,
+    10_000,
+  ),
+  runningRootTurns: integer(
+    {
+      name: 'TURNMILL_RUNNING_ROOT_TURNS',
+      default: '5',
+      unit: 'turns',
+      sentence: 'Root turns of one user that run at once.',
+    },
+    1,
+    10_000,
+  ),
+  runningSubagentTurns: integer(
+    {
+      name: 'TURNMILL_RUNNING_SUBAGENT_TURNS',
+      default: '10',
+      unit: 'turns',
+      sentence: 'Subagent turns of one user that run at once.',
+    },
+    1,
+    10_000,
+  ),
+  pendingTurns: integer(
+    {
+      name: 'TURNMILL_PENDING_TURNS',
+      default: '1000',
+      unit: 'turns',
+      sentence: 'Pending turns of one user at most, then 429.',
+    },
+    1,
+    1_000_000,
+  ),
+  messageBodyBytes: integer(
+    {
+      name: 'TURNMILL_MESSAGE_BODY_BYTES',
+      default: '1048576',
+      unit: 'bytes',
+      sentence: 'The largest request body.',
+    },
+    1024,
+    64 * 1024 * 1024,
+  ),
 
-  leaseMs: milliseconds({ name: 'TURNMILL_LEASE_MS', default: '10000', sentence: 'How long a worker holds a turn without renewing.' }),
-  leaseRenewalMs: milliseconds({ name: 'TURNMILL_LEASE_RENEWAL_MS', default: '3000', sentence: 'How often a worker renews its leases; well below the lease.' }),
-  lockMs: milliseconds({ name: 'TURNMILL_LOCK_MS', default: '10000', sentence: "BullMQ's lock on a running job." }),
-  stalledCheckMs: milliseconds({ name: 'TURNMILL_STALLED_CHECK_MS', default: '5000', sentence: 'How often BullMQ looks for jobs whose lock ran out.' }),
-  maxTakeovers: integer({ name: 'TURNMILL_MAX_TAKEOVERS', default: '10', unit: 'takeovers', sentence: 'Takeovers of a turn without a committed step before it fails as `worker_lost`.' }, 1, 1000),
-  reconcilerPeriodMs: milliseconds({ name: 'TURNMILL_RECONCILER_PERIOD_MS', default: '2000', sentence: 'How often each process looks for work that the queue has lost.' }),
-  lostAfterMs: milliseconds({ name: 'TURNMILL_LOST_AFTER_MS', default: '5000', sentence: 'How old an enqueueing must be before the reconciler asks the queue for its job.' }),
-  drainMs: milliseconds({ name: 'TURNMILL_DRAIN_MS', default: '20000', sentence: 'How long a stopping worker lets its turns end before it gives them back.' }),
+  leaseMs: milliseconds({
+    name: 'TURNMILL_LEASE_MS',
+    default: '10000',
+    sentence: 'How long a worker holds a turn without renewing.',
+  }),
+  leaseRenewalMs: milliseconds({
+    name: 'TURNMILL_LEASE_RENEWAL_MS',
+    default: '3000',
+    sentence: 'How often a worker renews its leases; well below the lease.',
+  }),
+  lockMs: milliseconds({
+    name: 'TURNMILL_LOCK_MS',
+    default: '10000',
+    sentence: "BullMQ's lock on a running job.",
+  }),
+  stalledCheckMs: milliseconds({
+    name: 'TURNMILL_STALLED_CHECK_MS',
+    default: '5000',
+    sentence: 'How often BullMQ looks for jobs whose lock ran out.',
+  }),
+  maxTakeovers: integer(
+    {
+      name: 'TURNMILL_MAX_TAKEOVERS',
+      default: '10',
+      unit: 'takeovers',
+      sentence: 'Takeovers of a turn without a committed step before it fails as `worker_lost`.',
+    },
+    1,
+    1000,
+  ),
+  reconcilerPeriodMs: milliseconds({
+    name: 'TURNMILL_RECONCILER_PERIOD_MS',
+    default: '2000',
+    sentence: 'How often each process looks for work that the queue has lost.',
+  }),
+  lostAfterMs: milliseconds({
+    name: 'TURNMILL_LOST_AFTER_MS',
+    default: '5000',
+    sentence: 'How old an enqueueing must be before the reconciler asks the queue for its job.',
+  }),
+  drainMs: milliseconds({
+    name: 'TURNMILL_DRAIN_MS',
+    default: '20000',
+    sentence: 'How long a stopping worker lets its turns end before it gives them back.',
+  }),
 
-  firstPartTimeoutMs: milliseconds({ name: 'TURNMILL_FIRST_PART_TIMEOUT_MS', default: '60000', sentence: 'Longest wait for the first part of an answer.' }),
-  reasoningFirstPartTimeoutMs: milliseconds({ name: 'TURNMILL_REASONING_FIRST_PART_TIMEOUT_MS', default: '300000', sentence: 'The same for calls with reasoning.' }),
-  silenceTimeoutMs: milliseconds({ name: 'TURNMILL_SILENCE_TIMEOUT_MS', default: '60000', sentence: 'Longest silence between two parts of an answer.' }),
-  attemptTimeoutMs: milliseconds({ name: 'TURNMILL_ATTEMPT_TIMEOUT_MS', default: '600000', sentence: 'Longest model call.' }),
+  firstPartTimeoutMs: milliseconds({
+    name: 'TURNMILL_FIRST_PART_TIMEOUT_MS',
+    default: '60000',
+    sentence: 'Longest wait for the first part of an answer.',
+  }),
+  reasoningFirstPartTimeoutMs: milliseconds({
+    name: 'TURNMILL_REASONING_FIRST_PART_TIMEOUT_MS',
+    default: '300000',
+    sentence: 'The same for calls with reasoning.',
+  }),
+  silenceTimeoutMs: milliseconds({
+    name: 'TURNMILL_SILENCE_TIMEOUT_MS',
+    default: '60000',
+    sentence: 'Longest silence between two parts of an answer.',
+  }),
+  attemptTimeoutMs: milliseconds({
+    name: 'TURNMILL_ATTEMPT_TIMEOUT_MS',
+    default: '600000',
+    sentence: 'Longest model call.',
+  }),
 
-  partFlushMs: milliseconds({ name: 'TURNMILL_PART_FLUSH_MS', default: '25', sentence: 'How long parts are gathered before they are written to the part log.' }),
-  partFlushBytes: integer({ name: 'TURNMILL_PART_FLUSH_BYTES', default: '2048', unit: 'bytes', sentence: 'How much text is gathered before parts are written to the part log.' }, 1, 1_048_576),
-  partLogTtlMs: milliseconds({ name: 'TURNMILL_PART_LOG_TTL_MS', default: '3600000', sentence: 'How long the part log of a chat is kept after its last part.' }),
-  streamHeartbeatMs: milliseconds({ name: 'TURNMILL_STREAM_HEARTBEAT_MS', default: '15000', sentence: 'How often an idle event stream sends a comment.' }),
-  watchPollMs: milliseconds({ name: 'TURNMILL_WATCH_POLL_MS', default: '2000', sentence: 'How often watched chats are looked at in Postgres, should a notification be lost.' }),
+  partFlushMs: milliseconds({
+    name: 'TURNMILL_PART_FLUSH_MS',
+    default: '25',
+    sentence: 'How long parts are gathered before they are written to the part log.',
+  }),
+  partFlushBytes: integer(
+    {
+      name: 'TURNMILL_PART_FLUSH_BYTES',
+      default: '2048',
+      unit: 'bytes',
+      sentence: 'How much text is gathered before parts are written to the part log.',
+    },
+    1,
+    1_048_576,
+  ),
+  partLogTtlMs: milliseconds({
+    name: 'TURNMILL_PART_LOG_TTL_MS',
+    default: '3600000',
+    sentence: 'How long the part log of a chat is kept after its last part.',
+  }),
+  streamHeartbeatMs: milliseconds({
+    name: 'TURNMILL_STREAM_HEARTBEAT_MS',
+    default: '15000',
+    sentence: 'How often an idle event stream sends a comment.',
+  }),
+  watchPollMs: milliseconds({
+    name: 'TURNMILL_WATCH_POLL_MS',
+    default: '2000',
+    sentence: 'How often watched chats are looked at in Postgres, should a notification be lost.',
+  }),
 } satisfies Record<string, Setting<unknown>>
 
 type Parsed<S> = S extends Setting<infer T> ? T : never
 
 /** Settings without a default that nobody has to set. */
-type Optional = 'databaseUrl' | 'redisUrl' | 'openaiApiKey' | 'anthropicApiKey' | 'bootstrapApiKey' | 'apiKeyPepper' | 'encryptionKeys'
+type Optional =
+  | 'databaseUrl'
+  | 'redisUrl'
+  | 'openaiApiKey'
+  | 'anthropicApiKey'
+  | 'bootstrapApiKey'
+  | 'apiKeyPepper'
+  | 'encryptionKeys'
 
 export type Config = {
-  readonly [K in keyof typeof SETTINGS]: K extends Optional ? Parsed<(typeof SETTINGS)[K]> | null : Parsed<(typeof SETTINGS)[K]>
+  readonly [K in keyof typeof SETTINGS]: K extends Optional
+    ? Parsed<(typeof SETTINGS)[K]> | null
+    : Parsed<(typeof SETTINGS)[K]>
 }
 
 /** Names every bad value at once, each with what was expected; never prints the value of a secret. */
@@ -143,7 +371,10 @@ export class ConfigError extends Error {
  */
 export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config {
   const problems: string[] = []
-  const entries = Object.entries(SETTINGS).map(([key, setting]) => [key, readSetting(setting, environment, problems)])
+  const entries = Object.entries(SETTINGS).map(([key, setting]) => [
+    key,
+    readSetting(setting, environment, problems),
+  ])
   if (problems.length > 0) throw new ConfigError(problems)
   const config = Object.fromEntries(entries) as Config
   checkTogether(config)

@@ -31,7 +31,11 @@ const EXIT_MARGIN_MS = 4000
  *
  * @param start registers what it starts with `shutdown`.
  */
-export async function runProcess(logger: Logger, drainMs: number, start: (shutdown: Shutdown) => Promise<void>): Promise<void> {
+export async function runProcess(
+  logger: Logger,
+  drainMs: number,
+  start: (shutdown: Shutdown) => Promise<void>,
+): Promise<void> {
   const shutdown = new Shutdown()
   process.on('unhandledRejection', (error) => logger.error({ error }, 'unhandled rejection'))
   let stopping = false

@@ -2,7 +2,14 @@ import { createChats, type AdmittedTurn, type Chats } from './chats/index.ts'
 import { demand, type Config } from './config.ts'
 import { alone, openDatabase, type Database } from './db/index.ts'
 import { createEncryption, type Encryption } from './models/index.ts'
-import { openPostgresBackend, openRedisBackend, openTurnQueue, type JobTrigger, type QueueBackend, type TurnQueue } from './queue/index.ts'
+import {
+  openPostgresBackend,
+  openRedisBackend,
+  openTurnQueue,
+  type JobTrigger,
+  type QueueBackend,
+  type TurnQueue,
+} from './queue/index.ts'
 import { createReconciler, type Reconciler } from './reconcile/index.ts'
 import { openPostgresPartLog, openRedisPartLog, type PartLog } from './streams/index.ts'
 import type { Logger } from './telemetry/logger.ts'
@@ -29,9 +36,17 @@ const ENQUEUE_LIMIT_MS = 200
 /** Opens everything; the reconciler is not started yet. */
 export async function openServices(config: Config, logger: Logger): Promise<Services> {
   const url = demand(config, 'databaseUrl', 'expected the URL of a Postgres database')
-  const pepper = demand(config, 'apiKeyPepper', 'expected 32 random bytes in base64, such as `openssl rand -base64 32` prints')
+  const pepper = demand(
+    config,
+    'apiKeyPepper',
+    'expected 32 random bytes in base64, such as `openssl rand -base64 32` prints',
+  )
   const encryption = createEncryption(
-    demand(config, 'encryptionKeys', 'expected <id>:<32 random bytes in base64>, such as k1:`openssl rand -base64 32`'),
+    demand(
+      config,
+      'encryptionKeys',
+      'expected <id>:<32 random bytes in base64>, such as k1:`openssl rand -base64 32`',
+    ),
   )
   const onError = (error: unknown): void => logger.warn({ error }, 'connection trouble')
   const db = openDatabase({
@@ -48,7 +63,12 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
   const parts =
     config.redisUrl === null
       ? openPostgresPartLog({ db, url, onError })
-      : openRedisPartLog({ url: config.redisUrl, prefix: config.queuePrefix, ttlMs: config.partLogTtlMs, onError })
+      : openRedisPartLog({
+          url: config.redisUrl,
+          prefix: config.queuePrefix,
+          ttlMs: config.partLogTtlMs,
+          onError,
+        })
 
   const enqueue = (turns: readonly AdmittedTurn[], trigger?: JobTrigger): Promise<void> =>
     enqueueTurns(queue, turns, logger, trigger)
@@ -86,11 +106,18 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
 }
 
 /** The fast path after a commit. Never throws: the row is the outbox, and the reconciler reads it. */
-async function enqueueTurns(queue: TurnQueue, turns: readonly AdmittedTurn[], logger: Logger, trigger?: JobTrigger): Promise<void> {
+async function enqueueTurns(
+  queue: TurnQueue,
+  turns: readonly AdmittedTurn[],
+  logger: Logger,
+  trigger?: JobTrigger,
+): Promise<void> {
   if (turns.length === 0) return
-  const enqueued = Promise.all(turns.map((turn) => enqueueTurn(queue, turn, trigger))).catch((error: unknown) => {
-    logger.warn({ error, turns: turns.length }, 'turns were not enqueued; the reconciler will')
-  })
+  const enqueued = Promise.all(turns.map((turn) => enqueueTurn(queue, turn, trigger))).catch(
+    (error: unknown) => {
+      logger.warn({ error, turns: turns.length }, 'turns were not enqueued; the reconciler will')
+    },
+  )
   let timer: NodeJS.Timeout | undefined
   const limit = new Promise<void>((resolve) => (timer = setTimeout(resolve, ENQUEUE_LIMIT_MS)))
   await Promise.race([enqueued, limit])

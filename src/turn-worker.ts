@@ -76,7 +76,14 @@ function createEffects(services: Services, gateway: Gateway | null): TurnEffects
       providerAdapters[route.wireFormat]({ connection: connectRoute(route, gateway), request, signal }),
     openParts: (claim, step, attempt) =>
       createPartWriter(
-        { chatId: claim.chatId, snapshotVersion: claim.snapshotVersion, turn: claim.number, step, epoch: claim.epoch, attempt },
+        {
+          chatId: claim.chatId,
+          snapshotVersion: claim.snapshotVersion,
+          turn: claim.number,
+          step,
+          epoch: claim.epoch,
+          attempt,
+        },
         {
           log: parts,
           flushMs: config.partFlushMs,
@@ -97,7 +104,11 @@ function createEffects(services: Services, gateway: Gateway | null): TurnEffects
 const CLOSE_LIMIT_MS = 3000
 
 /** Waits for the turns under way, then gives them back. */
-async function drain(closed: Promise<void>, abortAll: (reason: TurnmillError) => void, drainMs: number): Promise<void> {
+async function drain(
+  closed: Promise<void>,
+  abortAll: (reason: TurnmillError) => void,
+  drainMs: number,
+): Promise<void> {
   const timers: NodeJS.Timeout[] = []
   const after = (ms: number): Promise<'late'> =>
     new Promise((resolve) => timers.push(setTimeout(() => resolve('late'), ms)))

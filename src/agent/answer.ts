@@ -8,7 +8,11 @@ export interface Answer {
   parts(): MessagePart[]
 }
 
-type Block = { kind: 'text' | 'reasoning'; pieces: string[]; providerData?: Record<string, unknown> }
+interface Block {
+  kind: 'text' | 'reasoning'
+  pieces: string[]
+  providerData?: Record<string, unknown>
+}
 
 export function createAnswer(): Answer {
   const blocks = new Map<string, Block>()

@@ -37,7 +37,8 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
   function giveUpExpired(): void {
     const now = performance.now()
     for (const { claim, abort, renewedAt } of held.values())
-      if (now - renewedAt >= leaseMs) abort.abort(fenced(claim, `its lease could not be renewed for ${leaseMs} ms`))
+      if (now - renewedAt >= leaseMs)
+        abort.abort(fenced(claim, `its lease could not be renewed for ${leaseMs} ms`))
   }
 
   async function renew(): Promise<void> {

@@ -39,8 +39,14 @@ export function createTurnProcessor(deps: TurnProcessorDeps): (request: ClaimReq
 
 /** A forged or damaged job: the turn is not touched, and the reconciler gives it a job of its own. */
 function refuseJob({ turnId, jobId, compare }: ClaimRequest, logger: Logger): TurnmillError {
-  logger.warn({ event: 'security', code: 'job_key_mismatch', turnId, jobId, claimed: compare }, 'the job names another key or chat than its turn')
-  return new TurnmillError('job_key_mismatch', `job ${jobId} names another API key or chat than turn ${turnId}`)
+  logger.warn(
+    { event: 'security', code: 'job_key_mismatch', turnId, jobId, claimed: compare },
+    'the job names another key or chat than its turn',
+  )
+  return new TurnmillError(
+    'job_key_mismatch',
+    `job ${jobId} names another API key or chat than turn ${turnId}`,
+  )
 }
 
 async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps): Promise<JobOutcome> {
@@ -55,19 +61,30 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
     return await settleFailure(claim, outcome, commit, deps)
   } catch (error) {
     const problem = toTurnError(error)
-    logger[problem.code === 'turn_fenced' ? 'info' : 'error']({ turnId: claim.turnId, epoch: claim.epoch, error }, 'the turn was not settled by this worker')
+    logger[problem.code === 'turn_fenced' ? 'info' : 'error'](
+      { turnId: claim.turnId, epoch: claim.epoch, error },
+      'the turn was not settled by this worker',
+    )
     return null
   }
 }
 
-async function run(claim: Claim, signal: AbortSignal, { effects, maxTakeovers, logger }: TurnProcessorDeps): Promise<TurnOutcome> {
+async function run(
+  claim: Claim,
+  signal: AbortSignal,
+  { effects, maxTakeovers, logger }: TurnProcessorDeps,
+): Promise<TurnOutcome> {
   try {
     if (claim.takeovers > maxTakeovers)
-      throw new TurnmillError('worker_lost', `turn ${claim.turnId} was taken over ${claim.takeovers} times without progress, expected at most ${maxTakeovers}`)
+      throw new TurnmillError(
+        'worker_lost',
+        `turn ${claim.turnId} was taken over ${claim.takeovers} times without progress, expected at most ${maxTakeovers}`,
+      )
     return await runTurn(claim, effects, signal)
   } catch (error) {
     const problem = toTurnError(error)
-    if (problem.code === 'turn_failed') logger.error({ turnId: claim.turnId, error }, 'unexpected error in a turn')
+    if (problem.code === 'turn_failed')
+      logger.error({ turnId: claim.turnId, error }, 'unexpected error in a turn')
     return { type: 'failed', error: problem, usage: null, costMicros: null }
   }
 }
@@ -107,4 +124,5 @@ async function untilCommitted(write: () => Promise<void>, signal: AbortSignal): 
   }
 }
 
-const isLost = (signal: AbortSignal): boolean => signal.aborted && toTurnError(signal.reason).code === 'turn_fenced'
+const isLost = (signal: AbortSignal): boolean =>
+  signal.aborted && toTurnError(signal.reason).code === 'turn_fenced'

@@ -35,7 +35,10 @@ const ATTEMPT = 1
 export async function runTurn(claim: Claim, effects: TurnEffects, signal: AbortSignal): Promise<TurnOutcome> {
   const startedAt = performance.now()
   demandUsableKey(claim)
-  const [messages, { route, facts }] = await Promise.all([effects.loadContext(claim), effects.buildRoute(claim)])
+  const [messages, { route, facts }] = await Promise.all([
+    effects.loadContext(claim),
+    effects.buildRoute(claim),
+  ])
   const request = toModelRequest(claim, messages, facts)
   const parts = effects.openParts(claim, STEP, ATTEMPT)
   const stream = withDeadlines(
@@ -49,16 +52,27 @@ export async function runTurn(claim: Claim, effects: TurnEffects, signal: AbortS
   if (collected.type === 'failed') return { ...collected, costMicros: cost }
   const { firstPartAt, ...answer } = collected
   const firstPartMs = Math.round((firstPartAt ?? performance.now()) - startedAt)
-  return { type: 'answered', result: { ...answer, step: STEP, modelConfigId: facts.modelConfig.id, costMicros: cost, firstPartMs } }
+  return {
+    type: 'answered',
+    result: { ...answer, step: STEP, modelConfigId: facts.modelConfig.id, costMicros: cost, firstPartMs },
+  }
 }
 
 /** A key ID that is there is checked in both routing modes; where none is, the route decides. */
 function demandUsableKey({ keyState, apiKeyId, ownerActive, chatId }: Claim): void {
-  if (keyState === 'invalid') throw new TurnmillError('key_revoked', `API key ${apiKeyId} is expired or revoked, or its owner is not active`)
+  if (keyState === 'invalid')
+    throw new TurnmillError(
+      'key_revoked',
+      `API key ${apiKeyId} is expired or revoked, or its owner is not active`,
+    )
   if (!ownerActive) throw new TurnmillError('key_revoked', `the owner of chat ${chatId} is not active`)
 }
 
-const toModelRequest = (claim: Claim, messages: readonly ModelMessage[], { modelConfig }: BuiltRoute['facts']): ModelRequest => ({
+const toModelRequest = (
+  claim: Claim,
+  messages: readonly ModelMessage[],
+  { modelConfig }: BuiltRoute['facts'],
+): ModelRequest => ({
   model: modelConfig.model,
   system: claim.systemPrompt,
   messages,
@@ -72,16 +86,29 @@ type Collected =
   | { type: 'failed'; error: TurnmillError; usage: Usage | null }
 
 /** The whole answer is the stream, collected. A failed attempt's text is dropped. */
-async function collect(stream: AsyncIterable<StreamPart>, show: (part: AnswerPart) => void): Promise<Collected> {
+async function collect(
+  stream: AsyncIterable<StreamPart>,
+  show: (part: AnswerPart) => void,
+): Promise<Collected> {
   const answer = createAnswer()
   let firstPartAt: number | null = null
   for await (const part of stream) {
     if (part.type === 'error') return { type: 'failed', error: part.error, usage: part.usage ?? null }
     if (part.type === 'finish')
-      return { type: 'answered', parts: answer.parts(), finishReason: part.reason, usage: part.usage, firstPartAt }
+      return {
+        type: 'answered',
+        parts: answer.parts(),
+        finishReason: part.reason,
+        usage: part.usage,
+        firstPartAt,
+      }
     firstPartAt ??= performance.now()
     answer.add(part)
     show(part)
   }
-  return { type: 'failed', error: new TurnmillError('provider_stream_broken', 'the stream ended without an ending'), usage: null }
+  return {
+    type: 'failed',
+    error: new TurnmillError('provider_stream_broken', 'the stream ended without an ending'),
+    usage: null,
+  }
 }

@@ -1,6 +1,13 @@
 import { z } from 'zod'
 import { isUniqueViolation } from '../db/index.ts'
-import { createApiKey, demandScope, listApiKeys, revokeApiKey, type Principal, type Scope } from '../keys/index.ts'
+import {
+  createApiKey,
+  demandScope,
+  listApiKeys,
+  revokeApiKey,
+  type Principal,
+  type Scope,
+} from '../keys/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import { principalOf } from './authentication.ts'
@@ -16,20 +23,38 @@ const isAdmin = ({ role, scopes }: Principal): boolean => role === 'admin' && sc
 export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext): void {
   app.get('/v1/me', {
     config: any,
-    schema: { tags, summary: 'Who you are', response: { 200: z.object({ apiKeyId: z.uuid(), userId: z.uuid(), userName: z.string(), role: z.string(), scopes: z.array(z.string()) }) } },
+    schema: {
+      tags,
+      summary: 'Who you are',
+      response: {
+        200: z.object({
+          apiKeyId: z.uuid(),
+          userId: z.uuid(),
+          userName: z.string(),
+          role: z.string(),
+          scopes: z.array(z.string()),
+        }),
+      },
+    },
     handler: async (request) => ({ ...principalOf(request), scopes: [...principalOf(request).scopes] }),
   })
 
   app.post('/v1/users', {
     config: { scope: 'admin' },
-    schema: { tags, summary: 'Create a user', body: schemas.createUserBody, response: { 201: schemas.userAnswer } },
+    schema: {
+      tags,
+      summary: 'Create a user',
+      body: schemas.createUserBody,
+      response: { 201: schemas.userAnswer },
+    },
     handler: async (request, reply) => {
       const { name, email, role } = request.body
       try {
         const user = await db.prisma.user.create({ data: { id: newId(), name, email: email ?? null, role } })
         return await reply.code(201).send({ ...user, createdAt: user.createdAt.toISOString() })
       } catch (error) {
-        if (isUniqueViolation(error)) throw new TurnmillError('conflict', `a user with the email ${email ?? ''} exists already`)
+        if (isUniqueViolation(error))
+          throw new TurnmillError('conflict', `a user with the email ${email ?? ''} exists already`)
         throw error
       }
     },
@@ -37,7 +62,11 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
 
   app.get('/v1/users', {
     config: { scope: 'admin' },
-    schema: { tags, summary: 'List the users', response: { 200: z.object({ items: z.array(schemas.userAnswer) }) } },
+    schema: {
+      tags,
+      summary: 'List the users',
+      response: { 200: z.object({ items: z.array(schemas.userAnswer) }) },
+    },
     handler: async () => {
       const users = await db.prisma.user.findMany({ orderBy: { id: 'desc' }, take: 1000 })
       return { items: users.map((user) => ({ ...user, createdAt: user.createdAt.toISOString() })) }
@@ -56,7 +85,12 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
       const principal = principalOf(request)
       const { name, scopes, userId = principal.userId, expiresAt } = request.body
       await demandGrant(principal, userId, scopes)
-      const key = { userId, name, scopes, expiresAt: expiresAt == null ? null : new Date(expiresAt) }
+      const key = {
+        userId,
+        name,
+        scopes,
+        expiresAt: expiresAt === null || expiresAt === undefined ? null : new Date(expiresAt),
+      }
       const { apiKey, token } = await createApiKey(db, pepper, key)
       return reply.code(201).send({ apiKey, token: token.reveal() })
     },
@@ -64,7 +98,11 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
 
   app.get('/v1/api-keys', {
     config: any,
-    schema: { tags, summary: 'List your API keys; all of them for an admin', response: { 200: z.object({ items: z.array(schemas.apiKeyAnswer) }) } },
+    schema: {
+      tags,
+      summary: 'List your API keys; all of them for an admin',
+      response: { 200: z.object({ items: z.array(schemas.apiKeyAnswer) }) },
+    },
     handler: async (request) => {
       const principal = principalOf(request)
       return { items: await listApiKeys(db, isAdmin(principal) ? null : principal.userId) }

@@ -26,7 +26,10 @@ const toMessageInput = (body: MessageBody) => ({
   reasoningEffort: body.reasoningEffort ?? null,
 })
 
-const toPageRequest = ({ limit, after }: { limit: number; after?: string | undefined }): PageRequest => ({ limit, after: after ?? null })
+const toPageRequest = ({ limit, after }: { limit: number; after?: string | undefined }): PageRequest => ({
+  limit,
+  after: after ?? null,
+})
 
 const read = { scope: 'chats:read' } as const
 const write = { scope: 'chats:write' } as const
@@ -45,20 +48,35 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
     handler: async (request, reply) => {
       const { title, labels, systemPrompt, ...message } = request.body
       await demandModelConfig(db, message.modelConfigId ?? null)
-      const input = { ...toMessageInput(message), title: title ?? null, labels: labels ?? [], systemPrompt: systemPrompt ?? null }
+      const input = {
+        ...toMessageInput(message),
+        title: title ?? null,
+        labels: labels ?? [],
+        systemPrompt: systemPrompt ?? null,
+      }
       return reply.code(201).send(await chats.create(initiatorOf(request), input))
     },
   })
 
   app.get('/v1/chats', {
     config: read,
-    schema: { tags, summary: 'List your chats, newest first', querystring: schemas.chatsQuery, response: { 200: schemas.pageOf(schemas.chatAnswer) } },
+    schema: {
+      tags,
+      summary: 'List your chats, newest first',
+      querystring: schemas.chatsQuery,
+      response: { 200: schemas.pageOf(schemas.chatAnswer) },
+    },
     handler: async (request) => chats.list(principalOf(request).userId, toPageRequest(request.query)),
   })
 
   app.get('/v1/chats/:id', {
     config: read,
-    schema: { tags, summary: 'Read a chat', params: schemas.chatParams, response: { 200: schemas.chatAnswer } },
+    schema: {
+      tags,
+      summary: 'Read a chat',
+      params: schemas.chatParams,
+      response: { 200: schemas.chatAnswer },
+    },
     handler: async (request) => chats.get(request.params.id, principalOf(request).userId),
   })
 
@@ -69,7 +87,9 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
       summary: 'Send a message; a busy chat queues it',
       params: schemas.chatParams,
       body: schemas.sendMessageBody,
-      response: { 202: z.union([schemas.startedAnswer, z.object({ queuedMessage: schemas.queuedMessageAnswer })]) },
+      response: {
+        202: z.union([schemas.startedAnswer, z.object({ queuedMessage: schemas.queuedMessageAnswer })]),
+      },
     },
     handler: async (request, reply) => {
       const { whenBusy, ...message } = request.body
@@ -113,7 +133,12 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
 
   app.get('/v1/chats/:id/queue', {
     config: read,
-    schema: { tags, summary: 'List the queued messages, next first', params: schemas.chatParams, response: { 200: z.object({ items: z.array(schemas.queuedMessageAnswer) }) } },
+    schema: {
+      tags,
+      summary: 'List the queued messages, next first',
+      params: schemas.chatParams,
+      response: { 200: z.object({ items: z.array(schemas.queuedMessageAnswer) }) },
+    },
     handler: async (request) => {
       await chats.get(request.params.id, principalOf(request).userId)
       return { items: await chats.queue(request.params.id) }
@@ -137,7 +162,10 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
 }
 
 /** The event stream of a chat. */
-export function registerStreamRoute(app: ApiServer, { chats, config, logger, parts, stopping, watching }: ApiContext): void {
+export function registerStreamRoute(
+  app: ApiServer,
+  { chats, config, logger, parts, stopping, watching }: ApiContext,
+): void {
   app.get('/v1/chats/:id/stream', {
     config: read,
     schema: {
@@ -150,11 +178,15 @@ export function registerStreamRoute(app: ApiServer, { chats, config, logger, par
       const { userId } = principalOf(request)
       await chats.get(chatId, userId)
       const readChanges = (since: number) => chats.changes(chatId, userId, since)
-      await sendEventStream(reply, (signal) => watchChat({ chatId, log: parts, readChanges, registry: watching, signal }), {
-        heartbeatMs: config.streamHeartbeatMs,
-        signal: stopping,
-        onError: (error) => logger.warn({ error, chatId }, 'an event stream broke off'),
-      })
+      await sendEventStream(
+        reply,
+        (signal) => watchChat({ chatId, log: parts, readChanges, registry: watching, signal }),
+        {
+          heartbeatMs: config.streamHeartbeatMs,
+          signal: stopping,
+          onError: (error) => logger.warn({ error, chatId }, 'an event stream broke off'),
+        },
+      )
     },
   })
 }

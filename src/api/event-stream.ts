@@ -26,7 +26,12 @@ export async function sendEventStream(
   const response = reply.raw
   const gone = new AbortController()
   response.once('close', () => gone.abort())
-  response.writeHead(200, { ...headersOf(reply), 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store', 'x-accel-buffering': 'no' })
+  response.writeHead(200, {
+    ...headersOf(reply),
+    'content-type': 'text/event-stream; charset=utf-8',
+    'cache-control': 'no-store',
+    'x-accel-buffering': 'no',
+  })
   response.write(': watching\n\n')
   const heartbeat = setInterval(() => response.write(':\n\n'), heartbeatMs)
   const ended = AbortSignal.any([gone.signal, signal])
@@ -34,7 +39,9 @@ export async function sendEventStream(
     for await (const placed of open(ended)) if (!(await write(response, format(placed)))) break
   } catch (error) {
     onError(error)
-    response.write('event: error\ndata: {"code":"internal","message":"the stream broke off; connect again"}\n\n')
+    response.write(
+      'event: error\ndata: {"code":"internal","message":"the stream broke off; connect again"}\n\n',
+    )
   } finally {
     clearInterval(heartbeat)
     response.end()

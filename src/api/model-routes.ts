@@ -11,41 +11,76 @@ const tags = ['models']
 export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiContext): void {
   app.post('/v1/providers', {
     config: admin,
-    schema: { tags, summary: 'Create a provider', body: schemas.createProviderBody, response: { 201: schemas.providerAnswer } },
-    handler: async (request, reply) => reply.code(201).send(await models.createProvider(db, encryption, request.body)),
+    schema: {
+      tags,
+      summary: 'Create a provider',
+      body: schemas.createProviderBody,
+      response: { 201: schemas.providerAnswer },
+    },
+    handler: async (request, reply) =>
+      reply.code(201).send(await models.createProvider(db, encryption, request.body)),
   })
 
   app.get('/v1/providers', {
     config: admin,
-    schema: { tags, summary: 'List the providers', response: { 200: z.object({ items: z.array(schemas.providerAnswer) }) } },
+    schema: {
+      tags,
+      summary: 'List the providers',
+      response: { 200: z.object({ items: z.array(schemas.providerAnswer) }) },
+    },
     handler: async () => ({ items: await models.listProviders(db) }),
   })
 
   app.patch('/v1/providers/:id', {
     config: admin,
-    schema: { tags, summary: 'Change a provider', params: schemas.idParams, body: schemas.updateProviderBody, response: { 200: schemas.providerAnswer } },
+    schema: {
+      tags,
+      summary: 'Change a provider',
+      params: schemas.idParams,
+      body: schemas.updateProviderBody,
+      response: { 200: schemas.providerAnswer },
+    },
     handler: async (request) => models.updateProvider(db, request.params.id, withoutUndefined(request.body)),
   })
 
   app.post('/v1/model-configs', {
     config: admin,
-    schema: { tags, summary: 'Create a model config', body: schemas.createModelConfigBody, response: { 201: schemas.modelConfigAnswer } },
+    schema: {
+      tags,
+      summary: 'Create a model config',
+      body: schemas.createModelConfigBody,
+      response: { 201: schemas.modelConfigAnswer },
+    },
     handler: async (request, reply) => {
       const { displayName, options, ...config } = request.body
-      const created = await models.createModelConfig(db, { ...config, displayName: displayName ?? config.model, options: withoutUndefined(options) })
+      const created = await models.createModelConfig(db, {
+        ...config,
+        displayName: displayName ?? config.model,
+        options: withoutUndefined(options),
+      })
       return reply.code(201).send(created)
     },
   })
 
   app.get('/v1/model-configs', {
     config: admin,
-    schema: { tags, summary: 'List the model configs', response: { 200: z.object({ items: z.array(schemas.modelConfigAnswer) }) } },
+    schema: {
+      tags,
+      summary: 'List the model configs',
+      response: { 200: z.object({ items: z.array(schemas.modelConfigAnswer) }) },
+    },
     handler: async () => ({ items: await models.listModelConfigs(db) }),
   })
 
   app.patch('/v1/model-configs/:id', {
     config: admin,
-    schema: { tags, summary: 'Change a model config', params: schemas.idParams, body: schemas.updateModelConfigBody, response: { 200: schemas.modelConfigAnswer } },
+    schema: {
+      tags,
+      summary: 'Change a model config',
+      params: schemas.idParams,
+      body: schemas.updateModelConfigBody,
+      response: { 200: schemas.modelConfigAnswer },
+    },
     handler: async (request) => {
       const { options, ...change } = request.body
       return models.updateModelConfig(db, request.params.id, {
@@ -72,7 +107,12 @@ export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiConte
 
   app.delete('/v1/me/provider-keys/:provider', {
     config: { scope: 'chats:write' },
-    schema: { tags, summary: 'Delete your own key for a provider', params: schemas.userProviderKeyParams, response: { 204: z.null() } },
+    schema: {
+      tags,
+      summary: 'Delete your own key for a provider',
+      params: schemas.userProviderKeyParams,
+      response: { 204: z.null() },
+    },
     handler: async (request, reply) => {
       await models.deleteUserProviderKey(db, principalOf(request).userId, request.params.provider)
       return reply.code(204).send(null)

@@ -13,8 +13,9 @@ const FASTIFY_CODES: Readonly<Record<string, ErrorCode>> = {
 /** Any failure of a request as one of ours, with a text that is safe to show. */
 export function toProblem(error: FastifyError | TurnmillError): TurnmillError {
   if (isTurnmillError(error)) return error
-  if (hasZodFastifySchemaValidationErrors(error)) return new TurnmillError('invalid_request', describeValidation(error))
-  const { code, statusCode = 500, message } = error as FastifyError
+  if (hasZodFastifySchemaValidationErrors(error))
+    return new TurnmillError('invalid_request', describeValidation(error))
+  const { code, statusCode = 500, message } = error
   const known = FASTIFY_CODES[code]
   if (known !== undefined) return new TurnmillError(known, message)
   if (statusCode < 500) return new TurnmillError('invalid_request', message)
@@ -28,12 +29,18 @@ interface ValidationFailure {
 
 // `body/content: Invalid input`, one per field, in the order they were found.
 function describeValidation({ validationContext = 'request', validation }: ValidationFailure): string {
-  const problems = validation.slice(0, 5).map(({ instancePath, message = 'not valid' }) => `${validationContext}${instancePath}: ${message}`)
+  const problems = validation
+    .slice(0, 5)
+    .map(({ instancePath, message = 'not valid' }) => `${validationContext}${instancePath}: ${message}`)
   return problems.join('; ')
 }
 
 /** Answers with `application/problem+json` (RFC 9457). */
-export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: TurnmillError): FastifyReply {
+export function sendProblem(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  error: TurnmillError,
+): FastifyReply {
   const { code, status, message, retryAfterMs } = error
   if (retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(retryAfterMs / 1000))
   if (status === 401) reply.header('www-authenticate', 'Bearer')
@@ -41,13 +48,30 @@ export function sendProblem(request: FastifyRequest, reply: FastifyReply, error:
   return reply
     .code(status)
     .type('application/problem+json')
-    .send(JSON.stringify({ type: `urn:turnmill:error:${code}`, title, status, code, detail: message, requestId: request.id }))
+    .send(
+      JSON.stringify({
+        type: `urn:turnmill:error:${code}`,
+        title,
+        status,
+        code,
+        detail: message,
+        requestId: request.id,
+      }),
+    )
 }
 
 export function createErrorHandler(logger: Logger) {
-  return (error: FastifyError | TurnmillError, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
+  return (
+    error: FastifyError | TurnmillError,
+    request: FastifyRequest,
+    reply: FastifyReply,
+  ): FastifyReply => {
     const problem = toProblem(error)
-    if (problem.code === 'internal') logger.error({ error, requestId: request.id, route: request.routeOptions.url }, 'unexpected error in a request')
+    if (problem.code === 'internal')
+      logger.error(
+        { error, requestId: request.id, route: request.routeOptions.url },
+        'unexpected error in a request',
+      )
     return sendProblem(request, reply, problem)
   }
 }

@@ -8,17 +8,17 @@ import { Secret } from '../protocol/secret.ts'
 const id = z.uuid()
 
 /** Text that Postgres can hold and that says something. */
-const text = z
-  .string()
-  .regex(/\S/, 'expected text that is not blank')
-  .transform(toStorableText)
+const text = z.string().regex(/\S/, 'expected text that is not blank').transform(toStorableText)
 
 const line = (maximum: number) => z.string().min(1).max(maximum).transform(toStorableText)
 
 const content = z
   .union([
     text.transform((value): TextPart[] => [{ type: 'text', text: value }]),
-    z.array(z.strictObject({ type: z.literal('text'), text })).min(1).max(100),
+    z
+      .array(z.strictObject({ type: z.literal('text'), text }))
+      .min(1)
+      .max(100),
   ])
   .meta({ description: 'A string, or an array of text parts.' })
 
@@ -35,7 +35,10 @@ export const createChatBody = z.strictObject({
   systemPrompt: z.string().max(200_000).transform(toStorableText).nullish(),
 })
 
-export const sendMessageBody = z.strictObject({ ...message, whenBusy: z.enum(['queue', 'reject']).default('queue') })
+export const sendMessageBody = z.strictObject({
+  ...message,
+  whenBusy: z.enum(['queue', 'reject']).default('queue'),
+})
 
 export const editMessageBody = z.strictObject(message)
 
@@ -46,7 +49,12 @@ const page = z.object({ limit: z.coerce.number().int().min(1).max(200).default(5
 const bigintCursor = z.string().regex(/^\d{1,18}$/)
 export const chatsQuery = page.extend({ after: id.optional() })
 export const messagesQuery = page.extend({ after: bigintCursor.optional() })
-export const turnsQuery = page.extend({ after: z.string().regex(/^\d{1,9}$/).optional() })
+export const turnsQuery = page.extend({
+  after: z
+    .string()
+    .regex(/^\d{1,9}$/)
+    .optional(),
+})
 
 const secret = z
   .string()
@@ -55,10 +63,18 @@ const secret = z
   .regex(/^[\x21-\x7e]+$/, 'expected printable ASCII without spaces')
   .transform((value) => new Secret(value))
 
-const baseUrl = z.url({ protocol: /^https?$/ }).refine((value) => URL.canParse(value) && new URL(value).search === '' && new URL(value).username === '', 'expected no query and no credentials')
+const baseUrl = z
+  .url({ protocol: /^https?$/ })
+  .refine(
+    (value) => URL.canParse(value) && new URL(value).search === '' && new URL(value).username === '',
+    'expected no query and no credentials',
+  )
 
 export const createProviderBody = z.strictObject({
-  name: z.string().max(63).regex(/^[a-z0-9]+(-[a-z0-9]+)*$/, 'expected lower-case letters and digits, separated by single hyphens'),
+  name: z
+    .string()
+    .max(63)
+    .regex(/^[a-z0-9]+(-[a-z0-9]+)*$/, 'expected lower-case letters and digits, separated by single hyphens'),
   type: z.enum(PROVIDER_TYPES),
   baseUrl,
   enabled: z.boolean().default(true),
@@ -115,7 +131,10 @@ export const createUserBody = z.strictObject({
 export const createApiKeyBody = z.strictObject({
   name: line(200),
   userId: id.optional(),
-  scopes: z.array(z.enum(SCOPES)).min(1).default([...DEFAULT_SCOPES]),
+  scopes: z
+    .array(z.enum(SCOPES))
+    .min(1)
+    .default([...DEFAULT_SCOPES]),
   expiresAt: z.iso.datetime({ offset: true }).nullish(),
 })
 
@@ -127,7 +146,9 @@ const time = z.iso.datetime()
 const nullable = <T extends z.ZodType>(schema: T) => schema.nullable()
 
 const errorCode = z.custom<ErrorCode>(isErrorCode).meta({ type: 'string' })
-const storedError = z.object({ code: errorCode, message: z.string(), recovery: z.enum(['retry', 'stop']) }).meta({ id: 'StoredError' })
+const storedError = z
+  .object({ code: errorCode, message: z.string(), recovery: z.enum(['retry', 'stop']) })
+  .meta({ id: 'StoredError' })
 
 const usage = z
   .object({
@@ -143,7 +164,11 @@ const usage = z
 const messagePart = z
   .discriminatedUnion('type', [
     z.object({ type: z.literal('text'), text: z.string() }),
-    z.object({ type: z.literal('reasoning'), text: z.string(), providerData: z.record(z.string(), z.unknown()).optional() }),
+    z.object({
+      type: z.literal('reasoning'),
+      text: z.string(),
+      providerData: z.record(z.string(), z.unknown()).optional(),
+    }),
   ])
   .meta({ id: 'MessagePart' })
 
@@ -191,7 +216,17 @@ export const turnAnswer = z
     chatId: id,
     number: z.number(),
     trigger: z.enum(['create', 'send', 'edit', 'promote', 'subagent', 'compact', 'retry']),
-    state: z.enum(['pending', 'running', 'interrupting', 'requires_action', 'waiting', 'completed', 'failed', 'interrupted', 'superseded']),
+    state: z.enum([
+      'pending',
+      'running',
+      'interrupting',
+      'requires_action',
+      'waiting',
+      'completed',
+      'failed',
+      'interrupted',
+      'superseded',
+    ]),
     epoch: z.number(),
     apiKeyId: nullable(id),
     userMessageId: nullable(z.string()),
@@ -220,7 +255,10 @@ export const queuedMessageAnswer = z
   .meta({ id: 'QueuedMessage' })
 
 export const pageOf = <T extends z.ZodType>(item: T) =>
-  z.object({ items: z.array(item), next: nullable(z.string()).meta({ description: 'Goes into the next request as `after`.' }) })
+  z.object({
+    items: z.array(item),
+    next: nullable(z.string()).meta({ description: 'Goes into the next request as `after`.' }),
+  })
 
 export const startedAnswer = z.object({ message: messageAnswer, turn: turnAnswer })
 
@@ -251,7 +289,12 @@ export const modelConfigAnswer = z
     contextWindow: nullable(z.number()),
     maxOutputTokens: nullable(z.number()),
     options: modelOptions,
-    prices: z.object({ input: priceAnswer, output: priceAnswer, cacheRead: priceAnswer, cacheWrite: priceAnswer }),
+    prices: z.object({
+      input: priceAnswer,
+      output: priceAnswer,
+      cacheRead: priceAnswer,
+      cacheWrite: priceAnswer,
+    }),
     createdAt: time,
   })
   .meta({ id: 'ModelConfig' })
@@ -270,7 +313,14 @@ export const apiKeyAnswer = z
   .meta({ id: 'ApiKey' })
 
 export const userAnswer = z
-  .object({ id, name: z.string(), email: nullable(z.string()), role: z.string(), status: z.string(), createdAt: time })
+  .object({
+    id,
+    name: z.string(),
+    email: nullable(z.string()),
+    role: z.string(),
+    status: z.string(),
+    createdAt: time,
+  })
   .meta({ id: 'User' })
 
 export const problem = z

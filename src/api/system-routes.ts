@@ -25,7 +25,9 @@ export function registerSystemRoutes(app: ApiServer, { checks }: ApiContext): vo
       response: { 200: z.record(z.string(), state), 503: z.record(z.string(), state) },
     },
     handler: async (_request, reply) => {
-      const states = await Promise.all(Object.entries(checks).map(async ([name, check]) => [name, await probe(check)] as const))
+      const states = await Promise.all(
+        Object.entries(checks).map(async ([name, check]) => [name, await probe(check)] as const),
+      )
       const ready = states.every(([, up]) => up === 'up')
       return reply.code(ready ? 200 : 503).send(Object.fromEntries(states))
     },

@@ -1,6 +1,6 @@
 import type { Database } from '../db/index.ts'
 import type { TurnmillError } from '../protocol/errors.ts'
-import type { AdmittedTurn, Pool } from './admission.ts'
+import type { AdmittedTurn } from './admission.ts'
 import * as produce from './produce.ts'
 import * as read from './read.ts'
 import * as recover from './recover.ts'
@@ -31,9 +31,12 @@ export type Chats = ReturnType<typeof createChats>
 
 export function createChats({ db, limits, leaseMs, onAdmitted, onChanged }: ChatsOptions) {
   const slots = { root: limits.runningRootTurns, subagent: limits.runningSubagentTurns }
-  const slotsOf = (pool: Pool): number => slots[pool]
+  const hold = (claim: work.Claim): work.HeldTurn => ({ db, slots: slots[claim.pool], claim })
 
-  async function publish<T>(chatId: (result: T) => string, change: Promise<produce.Committed<T>>): Promise<T> {
+  async function publish<T>(
+    chatId: (result: T) => string,
+    change: Promise<produce.Committed<T>>,
+  ): Promise<T> {
     const { result, admitted } = await change
     onChanged(chatId(result))
     await onAdmitted(admitted)
@@ -62,17 +65,18 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged }: Chat
     renew: (held: readonly Pick<work.Claim, 'turnId' | 'epoch'>[]) => work.renewLeases(db, leaseMs, held),
     context: (chatId: string) => work.readContext(db, chatId),
     finish: (claim: work.Claim, result: work.StepResult) =>
-      publishWork(claim, work.finishTurn(db, slotsOf(claim.pool), claim, result)),
+      publishWork(claim, work.finishTurn(hold(claim), result)),
     fail: (claim: work.Claim, error: TurnmillError, spent: work.Spent) =>
-      publishWork(claim, work.failTurn(db, slotsOf(claim.pool), claim, error, spent)),
-    release: (claim: work.Claim) => publishWork(claim, work.releaseTurn(db, slotsOf(claim.pool), claim)),
+      publishWork(claim, work.failTurn(hold(claim), error, spent)),
+    release: (claim: work.Claim) => publishWork(claim, work.releaseTurn(hold(claim))),
 
     get: (chatId: string, userId: string) => read.readChat(db, chatId, userId),
     list: (userId: string, page: read.PageRequest) => read.listChats(db, userId, page),
     messages: (chatId: string, page: read.PageRequest) => read.listMessages(db, chatId, page),
     turns: (chatId: string, page: read.PageRequest) => read.listTurns(db, chatId, page),
     queue: (chatId: string) => read.listQueue(db, chatId),
-    changes: (chatId: string, userId: string | null, since: number) => watch.readChanges(db, chatId, userId, since),
+    changes: (chatId: string, userId: string | null, since: number) =>
+      watch.readChanges(db, chatId, userId, since),
     versions: (chatIds: readonly string[]) => watch.readVersions(db, chatIds),
 
     admitWaiting: (limit: number) => recover.admitWaitingTurns(db, slots, limit),
@@ -82,7 +86,15 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged }: Chat
 }
 
 export type { AdmittedTurn, Pool } from './admission.ts'
-export type { CreateInput, EditInput, Initiator, MessageInput, ProducerLimits, SendInput, Started } from './produce.ts'
+export type {
+  CreateInput,
+  EditInput,
+  Initiator,
+  MessageInput,
+  ProducerLimits,
+  SendInput,
+  Started,
+} from './produce.ts'
 export type { Page, PageRequest } from './read.ts'
 export type { Suspect, SuspectCursor } from './recover.ts'
 export { isBusy, TURN_MOVES, TURN_TRANSITIONS } from './states.ts'

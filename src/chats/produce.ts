@@ -56,7 +56,12 @@ export interface Committed<T> {
   admitted: AdmittedTurn[]
 }
 
-type LockedChat = { status: ChatStatus; active_turn_id: string | null; archived_at: Date | null; user_id: string }
+interface LockedChat {
+  status: ChatStatus
+  active_turn_id: string | null
+  archived_at: Date | null
+  user_id: string
+}
 
 /** Commits a chat, its first message and its turn. One round trip. */
 export async function createChat(
@@ -90,11 +95,16 @@ export function sendMessage(
     const chat = await lockOwnChat(tx, input.chatId, initiator.userId)
     // A failed chat keeps its queue, and what is sent then goes behind it; an idle one has none (I7).
     const queued = chat.status === 'failed' ? await countQueued(tx, input.chatId) : 0
-    if (!isBusy(chat.status) && queued === 0) return startTurn(tx, limits, initiator, input, 'send')
+    const scope = { tx, limits, initiator }
+    if (!isBusy(chat.status) && queued === 0) return startTurn(scope, input)
     // Refused before the promotion, so that a refusal changes nothing.
     if (queued >= limits.queueLimit) throw queueFull(input.chatId, limits)
-    if (input.whenBusy === 'reject') throw new TurnmillError('chat_busy', `chat ${input.chatId} is ${chat.status} with ${queued} queued, expected idle`)
-    return enqueueMessage(tx, limits, initiator, input, chat.status === 'failed')
+    if (input.whenBusy === 'reject')
+      throw new TurnmillError(
+        'chat_busy',
+        `chat ${input.chatId} is ${chat.status} with ${queued} queued, expected idle`,
+      )
+    return enqueueMessage(scope, input, chat.status === 'failed')
   })
 }
 
@@ -125,7 +135,10 @@ interface StartedRow {
   turn: JsonRow
 }
 
-const toStarted = (row: StartedRow): Started => ({ message: toMessageView(row.message), turn: toTurnView(row.turn) })
+const toStarted = (row: StartedRow): Started => ({
+  message: toMessageView(row.message),
+  turn: toTurnView(row.turn),
+})
 
 const admitRoot = (userId: string, limits: ProducerLimits): Statement =>
   sql.admit(userId, 'root', limits.runningRootTurns)
@@ -161,14 +174,17 @@ const insertTurn = (
     input.reasoningEffort, trigger,
   ) // prettier-ignore
 
+interface ProduceScope {
+  tx: Transaction
+  limits: ProducerLimits
+  initiator: Initiator
+}
+
 async function startTurn(
-  tx: Transaction,
-  limits: ProducerLimits,
-  initiator: Initiator,
+  { tx, limits, initiator }: ProduceScope,
   input: SendInput,
-  trigger: 'send',
 ): Promise<Committed<Started>> {
-  const insert = insertTurn(limits, initiator, input, trigger)
+  const insert = insertTurn(limits, initiator, input, 'send')
   const [rows = [], admitted = []] = await tx.commitWith([insert, admitRoot(initiator.userId, limits)])
   const row = rows[0] as StartedRow | undefined
   if (row === undefined) throw tooManyPending(limits)
@@ -176,9 +192,7 @@ async function startTurn(
 }
 
 async function enqueueMessage(
-  tx: Transaction,
-  limits: ProducerLimits,
-  { userId, apiKeyId }: Initiator,
+  { tx, limits, initiator: { userId, apiKeyId } }: ProduceScope,
   input: SendInput,
   promote: boolean,
 ): Promise<Committed<{ queuedMessage: QueuedMessageView }>> {
@@ -194,8 +208,16 @@ async function enqueueMessage(
 }
 
 async function demandEditable(tx: Transaction, chatId: string, messageId: string): Promise<void> {
-  const [message] = await tx.query<{ role: string; deleted_at: Date | null }>(sql.readMessage(chatId, messageId))
-  if (message === undefined) throw new TurnmillError('not_found', `message ${messageId} does not exist in chat ${chatId}`)
-  if (message.deleted_at !== null) throw new TurnmillError('message_not_editable', `message ${messageId} is no longer part of the history`)
-  if (message.role !== 'user') throw new TurnmillError('message_not_editable', `message ${messageId} is of role ${message.role}, expected user`)
+  const [message] = await tx.query<{ role: string; deleted_at: Date | null }>(
+    sql.readMessage(chatId, messageId),
+  )
+  if (message === undefined)
+    throw new TurnmillError('not_found', `message ${messageId} does not exist in chat ${chatId}`)
+  if (message.deleted_at !== null)
+    throw new TurnmillError('message_not_editable', `message ${messageId} is no longer part of the history`)
+  if (message.role !== 'user')
+    throw new TurnmillError(
+      'message_not_editable',
+      `message ${messageId} is of role ${message.role}, expected user`,
+    )
 }

@@ -15,7 +15,10 @@ export interface PageRequest {
 }
 
 /** $1 chat, $2 owner. */
-const chatById = statement('read/chat', 'select to_jsonb(c) as row from chats c where id = $1 and user_id = $2')
+const chatById = statement(
+  'read/chat',
+  'select to_jsonb(c) as row from chats c where id = $1 and user_id = $2',
+)
 
 /** $1 owner, $2 rows, $3 the last id of the page before. Newest first. */
 const chatsOfUser = statement(
@@ -58,22 +61,43 @@ export async function readChat(db: Database, chatId: string, userId: string): Pr
 
 /** A user's chats without the children of subagents, newest first. */
 export const listChats = async (db: Database, userId: string, page: PageRequest): Promise<Page<ChatView>> =>
-  toPage(await query<Row>(db, chatsOfUser(userId, page.limit + 1, page.after)), page, toChatView, (chat) => chat.id)
+  toPage(
+    await query<Row>(db, chatsOfUser(userId, page.limit + 1, page.after)),
+    page,
+    toChatView,
+    (chat) => chat.id,
+  )
 
 /** Committed messages, oldest first. */
-export const listMessages = async (db: Database, chatId: string, page: PageRequest): Promise<Page<MessageView>> =>
-  toPage(await query<Row>(db, messagesOfChat(chatId, page.limit + 1, page.after)), page, toMessageView, (message) => message.id)
+export const listMessages = async (
+  db: Database,
+  chatId: string,
+  page: PageRequest,
+): Promise<Page<MessageView>> =>
+  toPage(
+    await query<Row>(db, messagesOfChat(chatId, page.limit + 1, page.after)),
+    page,
+    toMessageView,
+    (message) => message.id,
+  )
 
 /** Turns, newest first. */
 export const listTurns = async (db: Database, chatId: string, page: PageRequest): Promise<Page<TurnView>> =>
-  toPage(await query<Row>(db, turnsOfChat(chatId, page.limit + 1, page.after)), page, toTurnView, (turn) => String(turn.number))
+  toPage(await query<Row>(db, turnsOfChat(chatId, page.limit + 1, page.after)), page, toTurnView, (turn) =>
+    String(turn.number),
+  )
 
 /** Queued messages in the order of their promotion. */
 export const listQueue = async (db: Database, chatId: string): Promise<QueuedMessageView[]> =>
   (await query<Row>(db, queueOfChat(chatId))).map(({ row }) => toQueuedMessageView(row))
 
 // One row more than asked for tells whether there is a next page.
-function toPage<T>(rows: Row[], { limit }: PageRequest, toView: (row: JsonRow) => T, cursor: (view: T) => string): Page<T> {
+function toPage<T>(
+  rows: Row[],
+  { limit }: PageRequest,
+  toView: (row: JsonRow) => T,
+  cursor: (view: T) => string,
+): Page<T> {
   const items = rows.slice(0, limit).map(({ row }) => toView(row))
   const last = items.at(-1)
   return { items, next: rows.length > limit && last !== undefined ? cursor(last) : null }

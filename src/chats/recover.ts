@@ -59,7 +59,11 @@ export interface PoolSlots {
 }
 
 /** Query 1: gives free slots to whoever waits for one. */
-export const admitWaitingTurns = async (db: Database, slots: PoolSlots, limit: number): Promise<AdmittedTurn[]> =>
+export const admitWaitingTurns = async (
+  db: Database,
+  slots: PoolSlots,
+  limit: number,
+): Promise<AdmittedTurn[]> =>
   toAdmittedTurns(await query(db, admitWaiting(limit, slots.root, slots.subagent)))
 
 /** Queries 2 and 3: a page of turns that should have a job, oldest enqueueing first. */

@@ -8,7 +8,13 @@ export type TurnTransition = (typeof TURN_TRANSITIONS)[number]
 /** Every legal move of a turn: from → transition → where it lands. A pair that is absent is refused. */
 export const TURN_MOVES: Record<TurnState, Partial<Record<TurnTransition, TurnState>>> = {
   pending: { claim: 'running', supersede: 'superseded' },
-  running: { claim: 'running', finish: 'completed', fail: 'failed', release: 'pending', supersede: 'superseded' },
+  running: {
+    claim: 'running',
+    finish: 'completed',
+    fail: 'failed',
+    release: 'pending',
+    supersede: 'superseded',
+  },
   interrupting: { supersede: 'superseded' },
   requires_action: { supersede: 'superseded' },
   waiting: { supersede: 'superseded' },

@@ -16,7 +16,7 @@ export type JsonRow = Record<string, unknown>
 
 const time = (value: unknown): string => new Date(value as string).toISOString()
 const timeOrNull = (value: unknown): string | null => (value === null ? null : time(value))
-const idOrNull = (value: unknown): string | null => (value === null ? null : String(value))
+const idOrNull = (value: unknown): string | null => (value === null ? null : `${value as number}`)
 const numberOrNull = (value: unknown): number | null => (value === null ? null : Number(value))
 
 export const toChatView = (row: JsonRow): ChatView => ({

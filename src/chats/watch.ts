@@ -29,7 +29,12 @@ interface ChangesRow {
 }
 
 /** `null` where the chat is gone or belongs to somebody else. @param since 0 for everything. */
-export async function readChanges(db: Database, chatId: string, userId: string | null, since: number): Promise<ChatChanges | null> {
+export async function readChanges(
+  db: Database,
+  chatId: string,
+  userId: string | null,
+  since: number,
+): Promise<ChatChanges | null> {
   const [row] = await query<ChangesRow>(db, changesSince(chatId, userId, since))
   if (row === undefined) return null
   return {

@@ -84,7 +84,11 @@ interface TurnStateRow {
 }
 
 /** Takes the turn for this worker, or says why not. One round trip where it succeeds. */
-export async function claimTurn(db: Database, leaseMs: number, request: ClaimRequest): Promise<Claim | Unclaimed> {
+export async function claimTurn(
+  db: Database,
+  leaseMs: number,
+  request: ClaimRequest,
+): Promise<Claim | Unclaimed> {
   const { turnId, jobId, attemptsMade, compare } = request
   const claim = sql.claimTurn(
     turnId, leaseMs, statesBefore('claim'), jobId, attemptsMade, compare !== null, compare?.apiKeyId, compare?.chatId,
@@ -144,16 +148,23 @@ export async function renewLeases(
   return rows.map((row) => ({ turnId: row.turn_id, state: row.state, keyState: row.key_state }))
 }
 
+/** A turn that this worker holds, and the slots of its pool. */
+export interface HeldTurn {
+  db: Database
+  slots: number
+  claim: Claim
+}
+
 /**
  * Commits the last step with its usage, completes the turn and promotes the head of the queue: one transaction, one
  * round trip.
  *
  * @throws {TurnmillError} `turn_fenced` where another worker holds the turn or it ended; nothing was written.
  */
-export const finishTurn = (db: Database, slots: number, claim: Claim, result: StepResult): Promise<AdmittedTurn[]> =>
-  writeFenced(db, slots, claim, 'finish', sql.finishTurn(
-    claim.turnId, claim.epoch, statesBefore('finish'), result.step, JSON.stringify(result.parts), result.modelConfigId,
-    result.finishReason, JSON.stringify(result.usage), result.costMicros, result.firstPartMs, newId(),
+export const finishTurn = (held: HeldTurn, result: StepResult): Promise<AdmittedTurn[]> =>
+  writeFenced(held, 'finish', sql.finishTurn(
+    held.claim.turnId, held.claim.epoch, statesBefore('finish'), result.step, JSON.stringify(result.parts),
+    result.modelConfigId, result.finishReason, JSON.stringify(result.usage), result.costMicros, result.firstPartMs, newId(),
   )) // prettier-ignore
 
 /** What a failed turn spent all the same, where the provider reported it. */
@@ -163,20 +174,18 @@ export interface Spent {
 }
 
 /** Ends the turn as failed and keeps the queue. @throws {TurnmillError} `turn_fenced`. */
-export const failTurn = (db: Database, slots: number, claim: Claim, error: TurnmillError, spent: Spent): Promise<AdmittedTurn[]> =>
-  writeFenced(db, slots, claim, 'fail', sql.failTurn(
-    claim.turnId, claim.epoch, statesBefore('fail'), JSON.stringify(toStoredError(error)),
+export const failTurn = (held: HeldTurn, error: TurnmillError, spent: Spent): Promise<AdmittedTurn[]> =>
+  writeFenced(held, 'fail', sql.failTurn(
+    held.claim.turnId, held.claim.epoch, statesBefore('fail'), JSON.stringify(toStoredError(error)),
     spent.usage === null ? null : JSON.stringify(spent.usage), spent.costMicros,
   )) // prettier-ignore
 
 /** Gives the turn back unfinished; it is admitted and enqueued anew. @throws {TurnmillError} `turn_fenced`. */
-export const releaseTurn = (db: Database, slots: number, claim: Claim): Promise<AdmittedTurn[]> =>
-  writeFenced(db, slots, claim, 'release', sql.releaseTurn(claim.turnId, claim.epoch, statesBefore('release')))
+export const releaseTurn = (held: HeldTurn): Promise<AdmittedTurn[]> =>
+  writeFenced(held, 'release', sql.releaseTurn(held.claim.turnId, held.claim.epoch, statesBefore('release')))
 
 async function writeFenced(
-  db: Database,
-  slots: number,
-  claim: Claim,
+  { db, slots, claim }: HeldTurn,
   transition: TurnTransition,
   write: Statement,
 ): Promise<AdmittedTurn[]> {
@@ -187,4 +196,7 @@ async function writeFenced(
 }
 
 const fenced = (claim: Claim, transition: TurnTransition): TurnmillError =>
-  new TurnmillError('turn_fenced', `${transition} of turn ${claim.turnId} under epoch ${claim.epoch} changed nothing: it is held elsewhere or ended`)
+  new TurnmillError(
+    'turn_fenced',
+    `${transition} of turn ${claim.turnId} under epoch ${claim.epoch} changed nothing: it is held elsewhere or ended`,
+  )

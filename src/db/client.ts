@@ -31,7 +31,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     application_name: options.applicationName,
     keepAlive: true,
     pipeline: true,
-  } as pg.PoolConfig)
+  })
   // An idle connection that breaks is replaced by the pool; the next query tells whoever needs to know.
   pool.on('error', () => undefined)
   const prisma = new PrismaClient({ adapter: new PrismaPg(pool, { statementNameGenerator: statementName }) })

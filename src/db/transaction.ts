@@ -1,4 +1,4 @@
-import type { PoolClient } from 'pg'
+import type { PoolClient, QueryResult } from 'pg'
 import type { Database } from './client.ts'
 import { isTransient, toDatabaseError } from './errors.ts'
 import type { Statement } from './statement.ts'
@@ -54,19 +54,19 @@ async function runOnce<T>(db: Database, work: (tx: Transaction) => Promise<T>): 
 }
 
 function open(client: PoolClient): Transaction & { end(): Promise<void> } {
-  const begun = client.query('begin')
+  const begun: Promise<QueryResult<object>> = client.query('begin')
   begun.catch(() => undefined)
   let committed = false
   return {
     query: async <Row extends object>(statement: Statement) => {
-      const [, result] = await settle([begun, client.query<Row>(statement)])
-      return result.rows
+      const [, result] = await settleAll<QueryResult<Row>>([begun as Promise<QueryResult<Row>>, client.query<Row>(statement)])
+      return result?.rows ?? []
     },
     commitWith: async (statements) => {
       committed = true
       const sent = statements.map((statement) => client.query<object>(statement))
-      const [results] = await settle([settle(sent), client.query('commit'), begun])
-      return results.map((result) => result.rows)
+      const results = await settleAll<QueryResult<object>>([begun, ...sent, client.query<object>('commit')])
+      return results.slice(1, -1).map((result) => result.rows)
     },
     end: async () => {
       if (!committed) await client.query('commit')
@@ -75,12 +75,12 @@ function open(client: PoolClient): Transaction & { end(): Promise<void> } {
 }
 
 /** Waits for all, so that nothing is under way when it throws, and then throws the first failure in order. */
-async function settle<T extends readonly unknown[]>(
-  work: readonly [...{ [K in keyof T]: Promise<T[K]> }],
-): Promise<T> {
+async function settleAll<T>(work: readonly Promise<T>[]): Promise<T[]> {
   const settled = await Promise.allSettled(work)
-  for (const outcome of settled) if (outcome.status === 'rejected') throw outcome.reason
-  return settled.map((outcome) => (outcome as PromiseFulfilledResult<unknown>).value) as unknown as T
+  return settled.map((outcome) => {
+    if (outcome.status === 'rejected') throw outcome.reason
+    return outcome.value
+  })
 }
 
 async function rollBack(client: PoolClient): Promise<unknown> {

@@ -21,9 +21,23 @@ export function seedsOf(config: Config): Seed[] {
   const seeds: Seed[] = []
   const { openaiApiKey, openaiModel, anthropicApiKey, anthropicModel } = config
   if (openaiApiKey !== null)
-    seeds.push({ name: 'openai', type: 'openai', baseUrl: 'https://api.openai.com/v1', key: openaiApiKey, model: openaiModel, attribution: false })
+    seeds.push({
+      name: 'openai',
+      type: 'openai',
+      baseUrl: 'https://api.openai.com/v1',
+      key: openaiApiKey,
+      model: openaiModel,
+      attribution: false,
+    })
   if (anthropicApiKey !== null)
-    seeds.push({ name: 'anthropic', type: 'anthropic', baseUrl: 'https://api.anthropic.com', key: anthropicApiKey, model: anthropicModel, attribution: false })
+    seeds.push({
+      name: 'anthropic',
+      type: 'anthropic',
+      baseUrl: 'https://api.anthropic.com',
+      key: anthropicApiKey,
+      model: anthropicModel,
+      attribution: false,
+    })
   return seeds
 }
 
@@ -46,7 +60,15 @@ export async function seedProvider(db: Database, encryption: Encryption, seed: S
   const { name, type, baseUrl, key, attribution } = seed
   const known = await db.prisma.provider.findUnique({ where: { name } })
   if (known === null) {
-    const provider = await createProvider(db, encryption, { name, type, baseUrl, attribution, enabled: true, allowByok: true, keys: [key] })
+    const provider = await createProvider(db, encryption, {
+      name,
+      type,
+      baseUrl,
+      attribution,
+      enabled: true,
+      allowByok: true,
+      keys: [key],
+    })
     await seedModel(db, provider.id, seed)
     return
   }
@@ -54,7 +76,12 @@ export async function seedProvider(db: Database, encryption: Encryption, seed: S
   await replaceFirstKey(db, encryption, known.id, key)
 }
 
-async function replaceFirstKey(db: Database, encryption: Encryption, providerId: string, key: Secret): Promise<void> {
+async function replaceFirstKey(
+  db: Database,
+  encryption: Encryption,
+  providerId: string,
+  key: Secret,
+): Promise<void> {
   const first = await db.prisma.providerKey.findFirst({ where: { providerId }, orderBy: { position: 'asc' } })
   if (first === null) return
   const encrypted = encryption.encrypt({ table: 'provider_keys', column: 'encrypted', rowId: first.id }, key)
@@ -63,7 +90,10 @@ async function replaceFirstKey(db: Database, encryption: Encryption, providerId:
 
 /** The first real model takes the place of the simulated one as the default. */
 async function seedModel(db: Database, providerId: string, { model, name }: Seed): Promise<void> {
-  const current = await db.prisma.modelConfig.findFirst({ where: { isDefault: true }, include: { provider: true } })
+  const current = await db.prisma.modelConfig.findFirst({
+    where: { isDefault: true },
+    include: { provider: true },
+  })
   const config = await createModelConfig(db, {
     providerId, model, displayName: model, enabled: true, isDefault: false, contextWindow: null, maxOutputTokens: null,
     options: {}, prices: { input: null, output: null, cacheRead: null, cacheWrite: null },

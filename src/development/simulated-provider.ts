@@ -26,8 +26,14 @@ const PACE = { ttft: 200, tps: 40, jitter: 0.1 }
  */
 export async function startSimulatedProvider(): Promise<SimulatedProvider> {
   const { LLMock } = await importAimock()
-  const mock = new LLMock({ port: 0, host: '127.0.0.1', chunkSize: 6, logLevel: 'silent', journalMaxEntries: 1000 })
-  mock.on({}, (request) => ({ content: answer(textOfLast(request.messages)) }), { streamingProfile: PACE })
+  const mock = new LLMock({
+    port: 0,
+    host: '127.0.0.1',
+    chunkSize: 6,
+    logLevel: 'silent',
+    journalMaxEntries: 1000,
+  })
+  mock.on({}, ({ messages }) => respond(messages), { streamingProfile: PACE })
   await mock.start()
   return {
     url: mock.url,
@@ -36,11 +42,14 @@ export async function startSimulatedProvider(): Promise<SimulatedProvider> {
   }
 }
 
-async function importAimock(): Promise<typeof import('@copilotkit/aimock')> {
+async function importAimock() {
   try {
     return await import('@copilotkit/aimock')
   } catch (error) {
-    throw new Error('the simulated provider is not installed; run npm ci with optional dependencies, or set OPENAI_API_KEY or ANTHROPIC_API_KEY', { cause: error })
+    throw new Error(
+      'the simulated provider is not installed; run npm ci with optional dependencies, or set OPENAI_API_KEY or ANTHROPIC_API_KEY',
+      { cause: error },
+    )
   }
 }
 
@@ -49,16 +58,34 @@ type ChatMessages = { role: string; content?: unknown }[]
 
 const answer = (prompt: string): string =>
   `You wrote: “${prompt.slice(0, 200)}”. I am the simulated provider of Turnmill, so this is all I can say about it; ` +
-  'set OPENAI_API_KEY or ANTHROPIC_API_KEY and start again to talk to a real model.'
+  'set OPENAI_API_KEY or ANTHROPIC_API_KEY for `npm start` to talk to a real model.'
+
+/** Without `usage` the mock reports zeros; under these two names it reports it in all wire formats. */
+function respond(messages: ChatMessages) {
+  const content = answer(textOfLast(messages))
+  const asked = messages.map(textOf).join('\n')
+  return { content, usage: { input_tokens: countTokens(asked), output_tokens: countTokens(content) } }
+}
+
+/** About four characters of English are a token. */
+const countTokens = (text: string): number => Math.ceil(text.length / 4)
 
 function toSimulatedRequest({ path, headers, body }: JournalEntry): SimulatedRequest {
-  const messages = typeof body === 'object' && body !== null && 'messages' in body ? (body.messages as ChatMessages) : []
+  const messages =
+    typeof body === 'object' && body !== null && 'messages' in body ? (body.messages as ChatMessages) : []
   return { path, headers, prompt: textOfLast(messages) }
 }
 
-function textOfLast(messages: ChatMessages): string {
-  const content = messages.findLast((message) => message.role === 'user')?.content
+const textOfLast = (messages: ChatMessages): string =>
+  textOf(messages.findLast((message) => message.role === 'user'))
+
+function textOf(message: ChatMessages[number] | undefined): string {
+  const content = message?.content
   if (typeof content === 'string') return content
   if (!Array.isArray(content)) return ''
-  return content.map((part: unknown) => (typeof part === 'object' && part !== null && 'text' in part ? String(part.text) : '')).join('')
+  return content
+    .map((part: unknown) =>
+      typeof part === 'object' && part !== null && 'text' in part ? String(part.text) : '',
+    )
+    .join('')
 }

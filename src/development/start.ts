@@ -1,7 +1,8 @@
 import path from 'node:path'
 import type { Config } from '../config.ts'
 import { startEmbeddedPostgres } from '../db/embedded.ts'
-import type { Services } from '../services.ts'
+import type { Database } from '../db/index.ts'
+import type { Encryption } from '../models/index.ts'
 import { withLocalSecrets } from './secrets.ts'
 import { hasRealProvider, seedProvider, seedsOf, simulatedSeed } from './seed.ts'
 import { startSimulatedProvider, type SimulatedProvider } from './simulated-provider.ts'
@@ -20,8 +21,19 @@ export async function startLocalGround(given: Config): Promise<LocalGround> {
   return { config: { ...config, databaseUrl: postgres.url }, stop: () => postgres.stop() }
 }
 
+/** What seeding a provider takes. */
+export interface ProviderGround {
+  config: Config
+  db: Database
+  encryption: Encryption
+}
+
 /** Sees to it that there is a provider: those whose key is set, else the simulated one, else what is there already. */
-export async function startProviders({ config, db, encryption }: Services): Promise<SimulatedProvider | null> {
+export async function startProviders({
+  config,
+  db,
+  encryption,
+}: ProviderGround): Promise<SimulatedProvider | null> {
   const seeds = seedsOf(config)
   for (const seed of seeds) await seedProvider(db, encryption, seed)
   if (seeds.length > 0 || (await hasRealProvider(db))) return null

@@ -46,16 +46,26 @@ interface AuthorisationRow {
 }
 
 /** One round trip. */
-export async function authorise(db: Database, encryption: Encryption, apiKeyId: string, providerName: string): Promise<Authorisation> {
+export async function authorise(
+  db: Database,
+  encryption: Encryption,
+  apiKeyId: string,
+  providerName: string,
+): Promise<Authorisation> {
   const [row] = await query<AuthorisationRow>(db, authoriseCall(apiKeyId, providerName))
   if (row === undefined) return { keyUsable: false, provider: null }
-  return { keyUsable: row.key_usable, provider: row.name === null ? null : toProvider(encryption, row, row.name) }
+  return {
+    keyUsable: row.key_usable,
+    provider: row.name === null ? null : toProvider(encryption, row, row.name),
+  }
 }
 
 function toProvider(encryption: Encryption, row: AuthorisationRow, name: string): Authorisation['provider'] {
   const { central_id: rowId, encrypted } = row
   const centralKey =
-    rowId === null || encrypted === null ? null : encryption.decrypt({ table: 'provider_keys', column: 'encrypted', rowId }, encrypted)
+    rowId === null || encrypted === null
+      ? null
+      : encryption.decrypt({ table: 'provider_keys', column: 'encrypted', rowId }, encrypted)
   return {
     name,
     type: row.type,

@@ -35,18 +35,24 @@ export function createGateway({ db, encryption, fetch }: GatewayOptions): Gatewa
   return async (request, caller) => {
     const { pathname, search } = new URL(request.url)
     const [, providerName, endpoint] = PATH.exec(pathname) ?? []
-    if (providerName === undefined || endpoint === undefined) return refuse('not_found', `there is no ${pathname}`)
+    if (providerName === undefined || endpoint === undefined)
+      return refuse('not_found', `there is no ${pathname}`)
 
     const { keyUsable, provider } = await authorise(db, encryption, caller.apiKeyId, providerName)
     if (!keyUsable) return refuse('gateway_unauthorized', 'the API key of this call cannot be used')
     if (provider === null) return refuse('provider_missing', `provider ${providerName} does not exist`)
     if (!provider.enabled) return refuse('provider_disabled', `provider ${providerName} is disabled`)
-    if (!ENDPOINTS[provider.type].has(`${request.method} ${endpoint}`)) return refuse('not_found', `provider ${providerName} has no ${request.method} ${endpoint}`)
+    if (!ENDPOINTS[provider.type].has(`${request.method} ${endpoint}`))
+      return refuse('not_found', `provider ${providerName} has no ${request.method} ${endpoint}`)
 
     const headers = upstreamHeaders(request, caller, provider)
     if (headers === null) return refuse('provider_auth_failed', `provider ${providerName} has no credential`)
     const body = request.method === 'GET' ? null : await request.arrayBuffer()
-    if (body !== null && body.byteLength > MAX_BODY_BYTES) return refuse('payload_too_large', `the body has ${body.byteLength} bytes, expected at most ${MAX_BODY_BYTES}`)
+    if (body !== null && body.byteLength > MAX_BODY_BYTES)
+      return refuse(
+        'payload_too_large',
+        `the body has ${body.byteLength} bytes, expected at most ${MAX_BODY_BYTES}`,
+      )
 
     const upstream = await fetch(upstreamUrl(provider, endpoint) + search, {
       method: request.method,
@@ -55,7 +61,10 @@ export function createGateway({ db, encryption, fetch }: GatewayOptions): Gatewa
       redirect: 'manual',
       signal: request.signal,
     })
-    return new Response(upstream.body, { status: upstream.status, headers: headersFromProvider(upstream.headers) })
+    return new Response(upstream.body, {
+      status: upstream.status,
+      headers: headersFromProvider(upstream.headers),
+    })
   }
 }
 
@@ -68,14 +77,16 @@ function upstreamHeaders(request: Request, caller: Caller, provider: GatewayProv
   const headers = headersToProvider(request.headers)
   for (const [name, value] of Object.entries(provider.extraHeaders)) headers.set(name, value)
   if (!putCredential(request, headers, provider)) return null
-  if (provider.attribution) for (const [name, value] of attributionHeaders(caller.attribution)) headers.set(name, value)
+  if (provider.attribution)
+    for (const [name, value] of attributionHeaders(caller.attribution)) headers.set(name, value)
   return headers
 }
 
 /** Keeps the user's own key where the call is marked so and the provider takes such keys; else the central one goes in. */
 function putCredential(request: Request, headers: Headers, provider: GatewayProvider): boolean {
   const authHeader = provider.type === 'anthropic' ? 'x-api-key' : 'authorization'
-  const own = request.headers.has(BYOK_HEADER) && provider.allowByok ? readAuth(request.headers, provider.type) : null
+  const own =
+    request.headers.has(BYOK_HEADER) && provider.allowByok ? readAuth(request.headers, provider.type) : null
   const credential = own ?? provider.centralKey?.reveal() ?? null
   if (credential === null) return provider.type === 'openai-compatible'
   headers.set(authHeader, provider.type === 'anthropic' ? credential : `Bearer ${credential}`)
@@ -90,5 +101,8 @@ function readAuth(headers: Headers, type: ProviderType): string | null {
 
 function refuse(code: ErrorCode, message: string): Response {
   const { status } = ERRORS[code]
-  return Response.json({ error: { type: code, code, message } }, { status, headers: { [ERROR_HEADER]: code } })
+  return Response.json(
+    { error: { type: code, code, message } },
+    { status, headers: { [ERROR_HEADER]: code } },
+  )
 }

@@ -48,14 +48,25 @@ export async function authenticate(db: Database, pepper: Secret, token: string |
   const [row] = await query<KeyRow>(db, findKey(parsed.id))
   const matches = sameHash(hashTokenSecret(pepper, parsed.secret), row?.secret_hash ?? NO_HASH)
   if (row === undefined || !matches || !row.usable) throw unauthenticated()
-  return { apiKeyId: row.id, userId: row.user_id, userName: row.user_name, role: row.role, scopes: row.scopes }
+  return {
+    apiKeyId: row.id,
+    userId: row.user_id,
+    userName: row.user_name,
+    role: row.role,
+    scopes: row.scopes,
+  }
 }
 
 const unauthenticated = (): TurnmillError =>
-  new TurnmillError('unauthenticated', 'the request carries no usable API key, expected Authorization: Bearer tm_<id>_<secret>')
+  new TurnmillError(
+    'unauthenticated',
+    'the request carries no usable API key, expected Authorization: Bearer tm_<id>_<secret>',
+  )
 
 /** @throws {TurnmillError} `forbidden` where the key lacks the scope, or `admin` its owner the role. */
 export function demandScope(principal: Principal, scope: Scope): void {
-  if (!principal.scopes.includes(scope)) throw new TurnmillError('forbidden', `the API key lacks the scope ${scope}`)
-  if (scope === 'admin' && principal.role !== 'admin') throw new TurnmillError('forbidden', 'the owner of the API key is not an admin')
+  if (!principal.scopes.includes(scope))
+    throw new TurnmillError('forbidden', `the API key lacks the scope ${scope}`)
+  if (scope === 'admin' && principal.role !== 'admin')
+    throw new TurnmillError('forbidden', 'the owner of the API key is not an admin')
 }

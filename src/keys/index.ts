@@ -1,3 +1,11 @@
 export { authenticate, demandScope, type Principal } from './authenticate.ts'
-export { createApiKey, ensureBootstrapKey, listApiKeys, newToken, revokeApiKey, type ApiKeyView, type NewApiKey } from './manage.ts'
+export {
+  createApiKey,
+  ensureBootstrapKey,
+  listApiKeys,
+  newToken,
+  revokeApiKey,
+  type ApiKeyView,
+  type NewApiKey,
+} from './manage.ts'
 export { DEFAULT_SCOPES, SCOPES, type Scope } from './scopes.ts'

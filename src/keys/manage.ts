@@ -46,11 +46,22 @@ const toView = (row: ApiKeyRow): ApiKeyView => ({
 })
 
 /** Makes a key. The token is given this once and cannot be had again. */
-export async function createApiKey(db: Database, pepper: Secret, key: NewApiKey): Promise<{ apiKey: ApiKeyView; token: Secret }> {
+export async function createApiKey(
+  db: Database,
+  pepper: Secret,
+  key: NewApiKey,
+): Promise<{ apiKey: ApiKeyView; token: Secret }> {
   const id = newId()
   const secret = newTokenSecret()
   const row = await db.prisma.apiKey.create({
-    data: { id, userId: key.userId, name: key.name, scopes: [...key.scopes], expiresAt: key.expiresAt, secretHash: bytes(hashTokenSecret(pepper, secret)) },
+    data: {
+      id,
+      userId: key.userId,
+      name: key.name,
+      scopes: [...key.scopes],
+      expiresAt: key.expiresAt,
+      secretHash: bytes(hashTokenSecret(pepper, secret)),
+    },
   })
   return { apiKey: toView(row), token: formatToken({ id, secret }) }
 }
@@ -59,7 +70,10 @@ const bytes = (buffer: Buffer): Uint8Array<ArrayBuffer> => Uint8Array.from(buffe
 
 /** A user's keys, newest first; everybody's for `null`. */
 export async function listApiKeys(db: Database, userId: string | null): Promise<ApiKeyView[]> {
-  const rows = await db.prisma.apiKey.findMany({ where: userId === null ? {} : { userId }, orderBy: { id: 'desc' } })
+  const rows = await db.prisma.apiKey.findMany({
+    where: userId === null ? {} : { userId },
+    orderBy: { id: 'desc' },
+  })
   return rows.map(toView)
 }
 
@@ -71,7 +85,10 @@ export async function listApiKeys(db: Database, userId: string | null): Promise<
  */
 export async function revokeApiKey(db: Database, id: string, userId: string | null): Promise<void> {
   const where = { id, ...(userId === null ? {} : { userId }) }
-  const { count } = await db.prisma.apiKey.updateMany({ where: { ...where, revokedAt: null }, data: { revokedAt: new Date() } })
+  const { count } = await db.prisma.apiKey.updateMany({
+    where: { ...where, revokedAt: null },
+    data: { revokedAt: new Date() },
+  })
   if (count > 0) return
   const known = await db.prisma.apiKey.count({ where })
   if (known === 0) throw new TurnmillError('not_found', `API key ${id} does not exist`)
@@ -94,7 +111,10 @@ const insertBootstrap = statement(
  */
 export async function ensureBootstrapKey(db: Database, pepper: Secret, token: Secret): Promise<string> {
   const parsed = parseToken(token.reveal())
-  if (parsed === null) throw new Error('TURNMILL_BOOTSTRAP_API_KEY is not of the form tm_<32 hex digits>_<43 characters of base64url>')
+  if (parsed === null)
+    throw new Error(
+      'TURNMILL_BOOTSTRAP_API_KEY is not of the form tm_<32 hex digits>_<43 characters of base64url>',
+    )
   await query(db, insertBootstrap(newId(), parsed.id, hashTokenSecret(pepper, parsed.secret), [...SCOPES]))
   return parsed.id
 }

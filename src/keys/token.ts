@@ -18,7 +18,8 @@ export function parseToken(text: string): ApiKeyToken | null {
   return { id: hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5'), secret }
 }
 
-export const formatToken = ({ id, secret }: ApiKeyToken): Secret => new Secret(`tm_${id.replaceAll('-', '')}_${secret}`)
+export const formatToken = ({ id, secret }: ApiKeyToken): Secret =>
+  new Secret(`tm_${id.replaceAll('-', '')}_${secret}`)
 
 export const newTokenSecret = (): string => randomBytes(32).toString('base64url')
 
@@ -27,4 +28,5 @@ export const hashTokenSecret = (pepper: Secret, secret: string): Buffer =>
   createHmac('sha256', pepper.reveal()).update(secret).digest()
 
 /** Compares in constant time, after hashing, so that neither length nor content shows in the timing. */
-export const sameHash = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && timingSafeEqual(a, b)
+export const sameHash = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.length === b.length && timingSafeEqual(a, b)

@@ -1,5 +1,12 @@
 import { TurnmillError } from '../protocol/errors.ts'
-import type { Attribution, ProviderType, Purpose, Route, RouteProvider, WireFormat } from '../protocol/routes.ts'
+import type {
+  Attribution,
+  ProviderType,
+  Purpose,
+  Route,
+  RouteProvider,
+  WireFormat,
+} from '../protocol/routes.ts'
 import type { FactsRequest, RouteFacts } from './route-facts.ts'
 
 /**
@@ -83,24 +90,39 @@ const toAttribution = (request: RouteRequest, { apiKeyId }: RouteOptions): Attri
 
 function noModel({ purpose, providerType, modelConfigIds }: RouteRequest): TurnmillError {
   if (providerType !== undefined)
-    return new TurnmillError('no_provider_for_type', `purpose ${purpose} needs an enabled model of an enabled provider of type ${providerType}, and there is none`)
-  const chosen = modelConfigIds.length === 0 ? 'none was chosen' : `${modelConfigIds.join(', ')} cannot be used`
-  return new TurnmillError('model_config_missing', `purpose ${purpose}: ${chosen}, and there is no enabled default model config`)
+    return new TurnmillError(
+      'no_provider_for_type',
+      `purpose ${purpose} needs an enabled model of an enabled provider of type ${providerType}, and there is none`,
+    )
+  const chosen =
+    modelConfigIds.length === 0 ? 'none was chosen' : `${modelConfigIds.join(', ')} cannot be used`
+  return new TurnmillError(
+    'model_config_missing',
+    `purpose ${purpose}: ${chosen}, and there is no enabled default model config`,
+  )
 }
 
-const nameOf = (facts: RouteFacts): string => `model config ${facts.modelConfig.id} (${facts.modelConfig.model})`
+const nameOf = (facts: RouteFacts): string =>
+  `model config ${facts.modelConfig.id} (${facts.modelConfig.model})`
 
 function demandProvider(facts: RouteFacts): RouteProvider {
   const { provider } = facts
   if (provider === null) throw new TurnmillError('provider_missing', `${nameOf(facts)} has no provider`)
-  if (!provider.enabled) throw new TurnmillError('provider_disabled', `provider ${provider.name ?? provider.id} of ${nameOf(facts)} is disabled`)
+  if (!provider.enabled)
+    throw new TurnmillError(
+      'provider_disabled',
+      `provider ${provider.name ?? provider.id} of ${nameOf(facts)} is disabled`,
+    )
   const { id, name, type, baseUrl, attribution } = provider
   return { id, name: name ?? '', type, baseUrl, attribution }
 }
 
 function demandCredential(facts: RouteFacts, provider: RouteProvider): void {
   if (needsCredential(provider.type) && facts.byok === null && facts.provider?.hasCentralKey !== true)
-    throw new TurnmillError('provider_auth_failed', `provider ${provider.name || provider.id} of ${nameOf(facts)} has no credential, neither a central one nor the user's own`)
+    throw new TurnmillError(
+      'provider_auth_failed',
+      `provider ${provider.name || provider.id} of ${nameOf(facts)} has no credential, neither a central one nor the user's own`,
+    )
 }
 
 /** Self-hosted servers of the compatible kind often take no key at all. */
@@ -112,14 +134,35 @@ function chooseWireFormat(type: ProviderType, useResponsesApi: boolean | undefin
   return (useResponsesApi ?? type === 'openai') ? 'openai-responses' : 'openai-chat'
 }
 
-function toGatewayRoute(mode: RoutingMode, base: RouteBase, facts: RouteFacts, { apiKeyId }: RouteOptions): Route {
-  if (base.provider.name === '') throw new TurnmillError('provider_name_missing', `provider ${base.provider.id} of ${nameOf(facts)} has no name`)
+function toGatewayRoute(
+  mode: RoutingMode,
+  base: RouteBase,
+  facts: RouteFacts,
+  { apiKeyId }: RouteOptions,
+): Route {
+  if (base.provider.name === '')
+    throw new TurnmillError(
+      'provider_name_missing',
+      `provider ${base.provider.id} of ${nameOf(facts)} has no name`,
+    )
   if (apiKeyId === null)
-    throw new TurnmillError('missing_key', `the turn carries no API key ID, so ${nameOf(facts)} of provider ${base.provider.name} is not called; send the message again`)
-  if (!mode.gatewayPresent) throw new TurnmillError('gateway_unavailable', `gateway routing is on, but this process has no gateway to reach provider ${base.provider.name} of ${nameOf(facts)}`)
+    throw new TurnmillError(
+      'missing_key',
+      `the turn carries no API key ID, so ${nameOf(facts)} of provider ${base.provider.name} is not called; send the message again`,
+    )
+  if (!mode.gatewayPresent)
+    throw new TurnmillError(
+      'gateway_unavailable',
+      `gateway routing is on, but this process has no gateway to reach provider ${base.provider.name} of ${nameOf(facts)}`,
+    )
   return { ...base, kind: 'gateway', delegatedKeyId: apiKeyId, byok: facts.byok }
 }
 
 function toDirectRoute(base: RouteBase, { byok, centralKey }: RouteFacts): Route {
-  return { ...base, kind: 'direct', credential: byok ?? centralKey, credentialKind: byok === null ? 'central' : 'byok' }
+  return {
+    ...base,
+    kind: 'direct',
+    credential: byok ?? centralKey,
+    credentialKind: byok === null ? 'central' : 'byok',
+  }
 }

@@ -65,17 +65,27 @@ export interface NewModelConfig {
 }
 
 /** @throws {TurnmillError} `conflict` where the name is taken. */
-export async function createProvider(db: Database, encryption: Encryption, provider: NewProvider): Promise<ProviderView> {
+export async function createProvider(
+  db: Database,
+  encryption: Encryption,
+  provider: NewProvider,
+): Promise<ProviderView> {
   const { keys, ...columns } = provider
   const stored = keys.map((key, position) => toStoredKey(encryption, key, position))
   try {
     const row = await db.prisma.provider.create({
-      data: { id: newId(), ...columns, baseUrl: withoutTrailingSlash(columns.baseUrl), keys: { create: stored } },
+      data: {
+        id: newId(),
+        ...columns,
+        baseUrl: withoutTrailingSlash(columns.baseUrl),
+        keys: { create: stored },
+      },
       include: { keys: true },
     })
     return toProviderView(row)
   } catch (error) {
-    if (isUniqueViolation(error)) throw new TurnmillError('conflict', `a provider named ${provider.name} exists already`)
+    if (isUniqueViolation(error))
+      throw new TurnmillError('conflict', `a provider named ${provider.name} exists already`)
     throw error
   }
 }
@@ -91,7 +101,10 @@ function toStoredKey(encryption: Encryption, key: Secret, position: number) {
 type ProviderRow = Awaited<ReturnType<typeof findProviders>>[number]
 
 const findProviders = (db: Database) =>
-  db.prisma.provider.findMany({ include: { keys: { orderBy: { position: 'asc' } } }, orderBy: { name: 'asc' } })
+  db.prisma.provider.findMany({
+    include: { keys: { orderBy: { position: 'asc' } } },
+    orderBy: { name: 'asc' },
+  })
 
 const toProviderView = (row: ProviderRow): ProviderView => ({
   id: row.id,
@@ -105,7 +118,8 @@ const toProviderView = (row: ProviderRow): ProviderView => ({
   createdAt: row.createdAt.toISOString(),
 })
 
-export const listProviders = async (db: Database): Promise<ProviderView[]> => (await findProviders(db)).map(toProviderView)
+export const listProviders = async (db: Database): Promise<ProviderView[]> =>
+  (await findProviders(db)).map(toProviderView)
 
 /** @throws {TurnmillError} `not_found`. */
 export async function updateProvider(
@@ -115,7 +129,12 @@ export async function updateProvider(
 ): Promise<ProviderView> {
   const { count } = await db.prisma.provider.updateMany({ where: { id }, data: change })
   if (count === 0) throw new TurnmillError('not_found', `provider ${id} does not exist`)
-  return toProviderView(await db.prisma.provider.findUniqueOrThrow({ where: { id }, include: { keys: { orderBy: { position: 'asc' } } } }))
+  return toProviderView(
+    await db.prisma.provider.findUniqueOrThrow({
+      where: { id },
+      include: { keys: { orderBy: { position: 'asc' } } },
+    }),
+  )
 }
 
 /** @throws {TurnmillError} `not_found` where the provider does not exist. */
@@ -124,19 +143,30 @@ export async function createModelConfig(db: Database, config: NewModelConfig): P
   const provider = await db.prisma.provider.count({ where: { id: config.providerId } })
   if (provider === 0) throw new TurnmillError('not_found', `provider ${config.providerId} does not exist`)
   return db.prisma.$transaction(async (tx) => {
-    if (config.isDefault) await tx.modelConfig.updateMany({ where: { isDefault: true }, data: { isDefault: false } })
+    if (config.isDefault)
+      await tx.modelConfig.updateMany({ where: { isDefault: true }, data: { isDefault: false } })
     const data = { id: newId(), ...columns, options: { ...columns.options }, ...toPriceColumns(prices) }
     return toModelConfigView(await tx.modelConfig.create({ data }))
   })
 }
 
-export type ModelConfigChange = Partial<Pick<NewModelConfig, 'enabled' | 'isDefault' | 'displayName' | 'maxOutputTokens' | 'contextWindow' | 'options'>>
+export type ModelConfigChange = Partial<
+  Pick<
+    NewModelConfig,
+    'enabled' | 'isDefault' | 'displayName' | 'maxOutputTokens' | 'contextWindow' | 'options'
+  >
+>
 
 /** @throws {TurnmillError} `not_found`. */
-export async function updateModelConfig(db: Database, id: string, change: ModelConfigChange): Promise<ModelConfigView> {
+export async function updateModelConfig(
+  db: Database,
+  id: string,
+  change: ModelConfigChange,
+): Promise<ModelConfigView> {
   const { options, ...columns } = change
   return db.prisma.$transaction(async (tx) => {
-    if (change.isDefault === true) await tx.modelConfig.updateMany({ where: { isDefault: true }, data: { isDefault: false } })
+    if (change.isDefault === true)
+      await tx.modelConfig.updateMany({ where: { isDefault: true }, data: { isDefault: false } })
     const data = { ...columns, ...(options === undefined ? {} : { options: { ...options } }) }
     const { count } = await tx.modelConfig.updateMany({ where: { id }, data })
     if (count === 0) throw new TurnmillError('not_found', `model config ${id} does not exist`)
@@ -187,7 +217,11 @@ export const listModelConfigs = async (db: Database): Promise<ModelConfigView[]>
 export async function demandModelConfig(db: Database, id: string | null): Promise<void> {
   if (id === null) return
   const found = await db.prisma.modelConfig.count({ where: { id, enabled: true } })
-  if (found === 0) throw new TurnmillError('invalid_request', `modelConfigId: model config ${id} does not exist or is disabled`)
+  if (found === 0)
+    throw new TurnmillError(
+      'invalid_request',
+      `modelConfigId: model config ${id} does not exist or is disabled`,
+    )
 }
 
 /** Stores a user's own provider key (BYOK) in place of an earlier one, and gives its hint. @throws {TurnmillError} `not_found`, `forbidden`. */
@@ -199,7 +233,8 @@ export async function putUserProviderKey(
 ): Promise<{ provider: string; hint: string }> {
   const provider = await db.prisma.provider.findUnique({ where: { name: owner.providerName } })
   if (provider === null) throw new TurnmillError('not_found', `provider ${owner.providerName} does not exist`)
-  if (!provider.allowByok) throw new TurnmillError('forbidden', `provider ${provider.name} does not take keys of users`)
+  if (!provider.allowByok)
+    throw new TurnmillError('forbidden', `provider ${provider.name} does not take keys of users`)
   const place = { userId: owner.userId, providerId: provider.id }
   const hint = maskSecret(key.reveal())
   await db.prisma.$transaction(async (tx) => {
@@ -212,7 +247,14 @@ export async function putUserProviderKey(
 }
 
 /** @throws {TurnmillError} `not_found` where there is none. */
-export async function deleteUserProviderKey(db: Database, userId: string, providerName: string): Promise<void> {
-  const { count } = await db.prisma.userProviderKey.deleteMany({ where: { userId, provider: { name: providerName } } })
-  if (count === 0) throw new TurnmillError('not_found', `there is no key of yours for provider ${providerName}`)
+export async function deleteUserProviderKey(
+  db: Database,
+  userId: string,
+  providerName: string,
+): Promise<void> {
+  const { count } = await db.prisma.userProviderKey.deleteMany({
+    where: { userId, provider: { name: providerName } },
+  })
+  if (count === 0)
+    throw new TurnmillError('not_found', `there is no key of yours for provider ${providerName}`)
 }

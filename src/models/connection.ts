@@ -20,8 +20,16 @@ export const connectRoute = (route: Route, gateway: Gateway | null): ProviderCon
   route.kind === 'gateway' ? connectGateway(route, gateway) : connectDirect(route)
 
 function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderConnection {
-  if (gateway === null) throw new TurnmillError('gateway_unavailable', `there is no gateway to reach provider ${route.provider.name}`)
-  const caller = { kind: 'delegated', apiKeyId: route.delegatedKeyId, attribution: route.attribution } as const
+  if (gateway === null)
+    throw new TurnmillError(
+      'gateway_unavailable',
+      `there is no gateway to reach provider ${route.provider.name}`,
+    )
+  const caller = {
+    kind: 'delegated',
+    apiKeyId: route.delegatedKeyId,
+    attribution: route.attribution,
+  } as const
   const version = route.wireFormat === 'anthropic-messages' ? '' : '/v1'
   return {
     baseUrl: `${GATEWAY_ORIGIN}/v1/gateway/${route.provider.name}${version}`,
@@ -41,14 +49,20 @@ function connectDirect({ provider, credential, attribution }: DirectRoute): Prov
     fetch: async (input, init) => {
       const request = new Request(input, init)
       if (credential === null) for (const name of ['authorization', 'x-api-key']) request.headers.delete(name)
-      if (provider.attribution) for (const [name, value] of attributionHeaders(attribution)) request.headers.set(name, value)
+      if (provider.attribution)
+        for (const [name, value] of attributionHeaders(attribution)) request.headers.set(name, value)
       return withoutHeader(await fetch(request, { redirect: 'manual' }), ERROR_HEADER)
     },
   }
 }
 
 /** What an upstream of one's own is told about a call. */
-export function attributionHeaders({ apiKeyId, chatId, turnId, purpose }: Attribution): [name: string, value: string][] {
+export function attributionHeaders({
+  apiKeyId,
+  chatId,
+  turnId,
+  purpose,
+}: Attribution): [name: string, value: string][] {
   const headers: [string, string | null][] = [
     ['x-turnmill-key-id', apiKeyId],
     ['x-turnmill-chat-id', chatId],

@@ -27,12 +27,18 @@ const TAG_BYTES = 16
 export function createEncryption(keys: Secret): Encryption {
   const ring = parseKeys(keys)
   const [current] = ring.keys()
-  if (current === undefined) throw new Error('TURNMILL_ENCRYPTION_KEYS holds no key, expected <id>:<32 bytes in base64>')
+  if (current === undefined)
+    throw new Error('TURNMILL_ENCRYPTION_KEYS holds no key, expected <id>:<32 bytes in base64>')
   return {
     encrypt: (place, plain) => encryptWith(current, keyOf(ring, current), place, plain),
     decrypt: (place, encrypted) => {
       const [id = '', nonce = '', body = ''] = encrypted.split('.')
-      return decryptWith(keyOf(ring, id), place, Buffer.from(nonce, 'base64url'), Buffer.from(body, 'base64url'))
+      return decryptWith(
+        keyOf(ring, id),
+        place,
+        Buffer.from(nonce, 'base64url'),
+        Buffer.from(body, 'base64url'),
+      )
     },
   }
 }
@@ -52,11 +58,15 @@ function parseKey(entry: string, index: number): [id: string, key: Buffer] {
 
 function keyOf(ring: Map<string, Buffer>, id: string): Buffer {
   const key = ring.get(id)
-  if (key === undefined) throw new Error(`a stored credential was encrypted with key ${JSON.stringify(id)}, which TURNMILL_ENCRYPTION_KEYS does not hold`)
+  if (key === undefined)
+    throw new Error(
+      `a stored credential was encrypted with key ${JSON.stringify(id)}, which TURNMILL_ENCRYPTION_KEYS does not hold`,
+    )
   return key
 }
 
-const additionalData = ({ table, column, rowId }: CipherPlace): Buffer => Buffer.from(`${table}/${column}/${rowId}`)
+const additionalData = ({ table, column, rowId }: CipherPlace): Buffer =>
+  Buffer.from(`${table}/${column}/${rowId}`)
 
 function encryptWith(id: string, key: Buffer, place: CipherPlace, plain: Secret): string {
   const nonce = randomBytes(NONCE_BYTES)

@@ -88,7 +88,11 @@ interface FactsRow {
 }
 
 /** Chooses the model and reads all that its route needs, in one round trip; `null` where no model config is usable. */
-export async function readRouteFacts(db: Database, encryption: Encryption, request: FactsRequest): Promise<RouteFacts | null> {
+export async function readRouteFacts(
+  db: Database,
+  encryption: Encryption,
+  request: FactsRequest,
+): Promise<RouteFacts | null> {
   const { modelConfigIds, providerType, byokUserId, withCentralKey } = request
   const [row] = await query<FactsRow>(db, findFacts(modelConfigIds, providerType, byokUserId, withCentralKey))
   if (row === undefined) return null

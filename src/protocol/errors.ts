@@ -12,53 +12,186 @@ interface ErrorRow {
 /** Every code Turnmill answers, stores or fails a job with. */
 export const ERRORS = {
   // requests
-  invalid_request: { status: 400, recovery: 'stop', meaning: 'The request does not have the shape the route expects; `detail` names the field.' },
-  unauthenticated: { status: 401, recovery: 'stop', meaning: 'No usable API key was sent: absent, malformed, unknown, expired, revoked, or its owner is not active.' },
-  forbidden: { status: 403, recovery: 'stop', meaning: 'The API key lacks the scope or its owner the role that the route needs.' },
+  invalid_request: {
+    status: 400,
+    recovery: 'stop',
+    meaning: 'The request does not have the shape the route expects; `detail` names the field.',
+  },
+  unauthenticated: {
+    status: 401,
+    recovery: 'stop',
+    meaning:
+      'No usable API key was sent: absent, malformed, unknown, expired, revoked, or its owner is not active.',
+  },
+  forbidden: {
+    status: 403,
+    recovery: 'stop',
+    meaning: 'The API key lacks the scope or its owner the role that the route needs.',
+  },
   not_found: { status: 404, recovery: 'stop', meaning: 'No such thing, or it belongs to somebody else.' },
   conflict: { status: 409, recovery: 'stop', meaning: 'Something of that name exists already.' },
-  payload_too_large: { status: 413, recovery: 'stop', meaning: 'The body is larger than the route takes (1 MB for messages).' },
+  payload_too_large: {
+    status: 413,
+    recovery: 'stop',
+    meaning: 'The body is larger than the route takes (1 MB for messages).',
+  },
   unsupported_media_type: { status: 415, recovery: 'stop', meaning: 'The body is not `application/json`.' },
-  internal: { status: 500, recovery: 'stop', meaning: 'A bug of Turnmill. The log has it under the request id.' },
-  database_unavailable: { status: 503, recovery: 'retry', meaning: 'Postgres cannot be reached. Nothing was accepted; send the same request again after `Retry-After`.' },
+  internal: {
+    status: 500,
+    recovery: 'stop',
+    meaning: 'A bug of Turnmill. The log has it under the request id.',
+  },
+  database_unavailable: {
+    status: 503,
+    recovery: 'retry',
+    meaning:
+      'Postgres cannot be reached. Nothing was accepted; send the same request again after `Retry-After`.',
+  },
 
   // chats
-  chat_busy: { status: 409, recovery: 'stop', meaning: 'A turn runs or messages are queued, and the request asked for `whenBusy: reject`.' },
+  chat_busy: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'A turn runs or messages are queued, and the request asked for `whenBusy: reject`.',
+  },
   chat_archived: { status: 409, recovery: 'stop', meaning: 'The chat is archived. Unarchive it first.' },
-  queue_full: { status: 409, recovery: 'retry', meaning: 'The chat already holds as many queued messages as it may. Wait until one is promoted.' },
-  message_not_editable: { status: 409, recovery: 'stop', meaning: 'Only user messages that are still part of the history can be edited.' },
-  too_many_pending_turns: { status: 429, recovery: 'retry', meaning: 'The user has as many pending turns as allowed. Wait until some have run.' },
-  move_refused: { status: 409, recovery: 'stop', meaning: 'The turn or chat is in a state from which this transition is not allowed.' },
+  queue_full: {
+    status: 409,
+    recovery: 'retry',
+    meaning: 'The chat already holds as many queued messages as it may. Wait until one is promoted.',
+  },
+  message_not_editable: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'Only user messages that are still part of the history can be edited.',
+  },
+  too_many_pending_turns: {
+    status: 429,
+    recovery: 'retry',
+    meaning: 'The user has as many pending turns as allowed. Wait until some have run.',
+  },
+  move_refused: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'The turn or chat is in a state from which this transition is not allowed.',
+  },
 
   // attribution
-  missing_key: { status: 409, recovery: 'stop', meaning: 'The turn carries no API key ID, and gateway routing makes no call without one. The user can send the message again; an operator can retry it under a living key, or switch to direct routing and use the retry of Bull Board.' },
-  key_revoked: { status: 409, recovery: 'stop', meaning: 'The API key that started the turn is expired or revoked, or its owner is not active. Send the message again under a living key.' },
-  job_key_mismatch: { status: 409, recovery: 'stop', meaning: 'The job names another API key or chat than the row of its turn. The job was refused, the turn is untouched and gets a job of its own.' },
-  gateway_unauthorized: { status: 401, recovery: 'stop', meaning: 'The AI gateway did not accept the API key of the call.' },
-  gateway_unavailable: { status: 503, recovery: 'stop', meaning: 'Gateway routing is on and this process has no gateway.' },
+  missing_key: {
+    status: 409,
+    recovery: 'stop',
+    meaning:
+      'The turn carries no API key ID, and gateway routing makes no call without one. The user can send the message again; an operator can retry it under a living key, or switch to direct routing and use the retry of Bull Board.',
+  },
+  key_revoked: {
+    status: 409,
+    recovery: 'stop',
+    meaning:
+      'The API key that started the turn is expired or revoked, or its owner is not active. Send the message again under a living key.',
+  },
+  job_key_mismatch: {
+    status: 409,
+    recovery: 'stop',
+    meaning:
+      'The job names another API key or chat than the row of its turn. The job was refused, the turn is untouched and gets a job of its own.',
+  },
+  gateway_unauthorized: {
+    status: 401,
+    recovery: 'stop',
+    meaning: 'The AI gateway did not accept the API key of the call.',
+  },
+  gateway_unavailable: {
+    status: 503,
+    recovery: 'stop',
+    meaning: 'Gateway routing is on and this process has no gateway.',
+  },
 
   // routes
-  model_config_missing: { status: 409, recovery: 'stop', meaning: 'No usable model config: the chosen one is gone or disabled, and there is no default.' },
+  model_config_missing: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'No usable model config: the chosen one is gone or disabled, and there is no default.',
+  },
   provider_missing: { status: 409, recovery: 'stop', meaning: 'The model config names no stored provider.' },
-  provider_disabled: { status: 409, recovery: 'stop', meaning: 'The provider is disabled. Enable it or choose another model.' },
-  no_provider_for_type: { status: 409, recovery: 'stop', meaning: 'No enabled provider of the type that the purpose needs.' },
-  provider_auth_failed: { status: 409, recovery: 'stop', meaning: 'There is no credential for the provider, or the provider refused it (401, 403).' },
-  provider_name_missing: { status: 409, recovery: 'stop', meaning: 'The provider has no name, and the gateway routes by name.' },
+  provider_disabled: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'The provider is disabled. Enable it or choose another model.',
+  },
+  no_provider_for_type: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'No enabled provider of the type that the purpose needs.',
+  },
+  provider_auth_failed: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'There is no credential for the provider, or the provider refused it (401, 403).',
+  },
+  provider_name_missing: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'The provider has no name, and the gateway routes by name.',
+  },
 
   // providers
-  provider_overloaded: { status: 503, recovery: 'retry', meaning: 'The provider refused for now (408, 409, 429, 5xx, 529).' },
-  provider_unreachable: { status: 502, recovery: 'retry', meaning: 'The provider could not be reached, or the connection broke.' },
-  provider_timeout: { status: 504, recovery: 'retry', meaning: 'The provider was silent for longer than allowed.' },
-  provider_stream_broken: { status: 502, recovery: 'retry', meaning: "The provider's stream ended without its own ending, or was no stream of its wire format." },
-  provider_rejected: { status: 502, recovery: 'stop', meaning: 'The provider refused the request (400, 404, 413, 422 and the like).' },
-  provider_quota_exhausted: { status: 502, recovery: 'stop', meaning: "The provider's account has no credit left." },
-  context_too_long: { status: 502, recovery: 'stop', meaning: "The conversation is longer than the model's context window." },
+  provider_overloaded: {
+    status: 503,
+    recovery: 'retry',
+    meaning: 'The provider refused for now (408, 409, 429, 5xx, 529).',
+  },
+  provider_unreachable: {
+    status: 502,
+    recovery: 'retry',
+    meaning: 'The provider could not be reached, or the connection broke.',
+  },
+  provider_timeout: {
+    status: 504,
+    recovery: 'retry',
+    meaning: 'The provider was silent for longer than allowed.',
+  },
+  provider_stream_broken: {
+    status: 502,
+    recovery: 'retry',
+    meaning: "The provider's stream ended without its own ending, or was no stream of its wire format.",
+  },
+  provider_rejected: {
+    status: 502,
+    recovery: 'stop',
+    meaning: 'The provider refused the request (400, 404, 413, 422 and the like).',
+  },
+  provider_quota_exhausted: {
+    status: 502,
+    recovery: 'stop',
+    meaning: "The provider's account has no credit left.",
+  },
+  context_too_long: {
+    status: 502,
+    recovery: 'stop',
+    meaning: "The conversation is longer than the model's context window.",
+  },
 
   // turns
-  turn_failed: { status: 500, recovery: 'stop', meaning: 'The turn stopped on an unexpected error: a bug of Turnmill. The log has it under the turn id.' },
-  turn_fenced: { status: 409, recovery: 'stop', meaning: 'Another worker holds the turn, or it ended meanwhile; what this worker had was dropped.' },
-  worker_stopped: { status: 503, recovery: 'retry', meaning: 'The worker was told to stop before the turn ended; the turn goes on elsewhere.' },
-  worker_lost: { status: 500, recovery: 'stop', meaning: 'The turn was taken over too often without a committed step; it may be what kills its workers.' },
+  turn_failed: {
+    status: 500,
+    recovery: 'stop',
+    meaning: 'The turn stopped on an unexpected error: a bug of Turnmill. The log has it under the turn id.',
+  },
+  turn_fenced: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'Another worker holds the turn, or it ended meanwhile; what this worker had was dropped.',
+  },
+  worker_stopped: {
+    status: 503,
+    recovery: 'retry',
+    meaning: 'The worker was told to stop before the turn ended; the turn goes on elsewhere.',
+  },
+  worker_lost: {
+    status: 500,
+    recovery: 'stop',
+    meaning: 'The turn was taken over too often without a committed step; it may be what kills its workers.',
+  },
 } as const satisfies Record<string, ErrorRow>
 
 export type ErrorCode = keyof typeof ERRORS
@@ -108,10 +241,16 @@ export const toStoredError = (error: TurnmillError): StoredError => ({
 /** Decides by name: an error of another realm (a test runner's, a worker's) is not `instanceof` ours. */
 export const isTurnmillError = (error: unknown): error is TurnmillError =>
   error instanceof TurnmillError ||
-  (typeof error === 'object' && error !== null && 'code' in error && isErrorCode(error.code) && 'retryAfterMs' in error)
+  (typeof error === 'object' &&
+    error !== null &&
+    'code' in error &&
+    isErrorCode(error.code) &&
+    'retryAfterMs' in error)
 
 /** Any thrown value as ours. What is unknown is a bug: it stops, and its text stays in the log. */
 export function toTurnError(error: unknown): TurnmillError {
   if (isTurnmillError(error)) return error
-  return new TurnmillError('turn_failed', 'the turn stopped on an unexpected error; see the log', { cause: error })
+  return new TurnmillError('turn_failed', 'the turn stopped on an unexpected error; see the log', {
+    cause: error,
+  })
 }

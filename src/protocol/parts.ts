@@ -24,7 +24,11 @@ export type AnswerPart =
 /** How a model call ends: the provider's own ending was seen, or it failed. */
 export type EndPart =
   | { type: 'finish'; reason: FinishReason; usage: Usage; providerModel?: string; responseId?: string }
-  | { type: 'error'; error: TurnmillError; /** What the provider reported before it broke off. */ usage?: Usage }
+  | {
+      type: 'error'
+      error: TurnmillError
+      /** What the provider reported before it broke off. */ usage?: Usage
+    }
 
 /** Everything a provider adapter yields. The last part is always exactly one `EndPart`. */
 export type StreamPart = AnswerPart | EndPart

@@ -16,7 +16,8 @@ export const TURN_STATES = [
 export type TurnState = (typeof TURN_STATES)[number]
 
 /** A chat repeats the state of its active turn; without one it is idle, or failed if its last turn failed. */
-export type ChatStatus = 'idle' | 'failed' | 'pending' | 'running' | 'interrupting' | 'requires_action' | 'waiting'
+export type ChatStatus =
+  'idle' | 'failed' | 'pending' | 'running' | 'interrupting' | 'requires_action' | 'waiting'
 
 /** A chat as its owner sees it. Times are ISO 8601 in UTC, versions count up from 1. */
 export interface ChatView {

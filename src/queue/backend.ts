@@ -17,16 +17,19 @@ import {
 import { Redis } from 'ioredis'
 import pg from 'pg'
 
-export type JobQueue<Data> = Queue<Data, void, string, Data, void, string, IQueueBackend, unknown>
+export type JobQueue<Data> = Queue<Data, void, string, Data, void, string, IQueueBackend>
 export type JobWorker<Data> = Worker<Data, void, string, IQueueBackend, JobProgress, unknown>
 
 /** BullMQ on one of its backends. This module alone knows which. */
 export interface QueueBackend {
   readonly kind: 'redis' | 'postgres'
-  queue<Data extends object>(name: string, options?: Omit<QueueOptions<unknown>, 'connection'>): JobQueue<Data>
+  queue<Data extends object>(
+    name: string,
+    options?: Omit<QueueOptions<unknown>, 'connection'>,
+  ): JobQueue<Data>
   worker<Data extends object>(
     name: string,
-    process: Processor<Data, void, string>,
+    process: Processor<Data, void>,
     options?: Omit<WorkerOptions<unknown>, 'connection'>,
   ): JobWorker<Data>
   /** Calls back whenever the connection (re)appears: what was lost meanwhile can be put back at once. */
@@ -44,17 +47,30 @@ const redisOptions = { retryStrategy: () => RECONNECT_MS, connectTimeout: 2000 }
  * @param prefix begins every key.
  * @param onError told of connection errors, which ioredis then repairs by itself.
  */
-export async function openRedisBackend(url: string, prefix: string, onError: (error: Error) => void): Promise<QueueBackend> {
+export async function openRedisBackend(
+  url: string,
+  prefix: string,
+  onError: (error: Error) => void,
+): Promise<QueueBackend> {
   // A producer fails at once in an outage (the reconciler repeats what it could not say); a worker waits for the end of it.
-  const producer = new Redis(url, { ...redisOptions, enableOfflineQueue: false, maxRetriesPerRequest: 1, commandTimeout: 2000 })
+  const producer = new Redis(url, {
+    ...redisOptions,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 1,
+    commandTimeout: 2000,
+  })
   const consumer = new Redis(url, { ...redisOptions, maxRetriesPerRequest: null })
   for (const redis of [producer, consumer]) redis.on('error', onError)
   await firstConnection(producer)
   await refuseEviction(producer)
   return {
-    ...bind('redis', createRedisBackend, producer, consumer, prefix),
-    onReady: (listener) => void producer.on('ready', listener),
-    ping: async () => void (await producer.ping()),
+    ...bind('redis', createRedisBackend, { producer, consumer }, prefix),
+    onReady: (listener) => {
+      producer.on('ready', listener)
+    },
+    ping: async () => {
+      await producer.ping()
+    },
     close: async () => {
       producer.disconnect()
       consumer.disconnect()
@@ -63,15 +79,31 @@ export async function openRedisBackend(url: string, prefix: string, onError: (er
 }
 
 /** @param url the same database that holds the truth, in its own schema `bullmq`. @param poolSize at least workers + 1. */
-export async function openPostgresBackend(url: string, onError: (error: Error) => void, poolSize = 10): Promise<QueueBackend> {
-  const pool = new pg.Pool({ connectionString: url, options: '-c search_path=bullmq', max: poolSize, keepAlive: true })
+export async function openPostgresBackend(
+  url: string,
+  onError: (error: Error) => void,
+  poolSize = 10,
+): Promise<QueueBackend> {
+  const pool = new pg.Pool({
+    connectionString: url,
+    options: '-c search_path=bullmq',
+    max: poolSize,
+    keepAlive: true,
+  })
   pool.on('error', onError)
   await createQueueSchema(pool)
-  const bound = bind('postgres', createPostgresBackend, pool as unknown as PgPool, pool as unknown as PgPool, undefined)
+  const bound = bind(
+    'postgres',
+    createPostgresBackend,
+    { producer: pool as unknown as PgPool, consumer: pool as unknown as PgPool },
+    undefined,
+  )
   return {
     ...bound,
     onReady: () => undefined,
-    ping: async () => void (await pool.query('select 1')),
+    ping: async () => {
+      await pool.query('select 1')
+    },
     close: () => pool.end(),
   }
 }
@@ -91,8 +123,7 @@ async function createQueueSchema(pool: pg.Pool): Promise<void> {
 function bind<Connection>(
   kind: QueueBackend['kind'],
   factory: BackendFactory<IQueueBackend, Connection>,
-  producer: Connection,
-  consumer: Connection,
+  { producer, consumer }: { producer: Connection; consumer: Connection },
   prefix: string | undefined,
 ): Pick<QueueBackend, 'kind' | 'queue' | 'worker'> {
   const { Queue, Worker } = withBackend(factory as BackendFactory<IQueueBackend, unknown>)
@@ -100,7 +131,8 @@ function bind<Connection>(
   return {
     kind,
     queue: (name, options) => new Queue(name, { ...common, ...options, connection: producer }) as never,
-    worker: (name, process, options) => new Worker(name, process, { ...common, ...options, connection: consumer }) as never,
+    worker: (name, process, options) =>
+      new Worker(name, process, { ...common, ...options, connection: consumer }),
   }
 }
 
@@ -118,7 +150,9 @@ async function firstConnection(redis: Redis): Promise<void> {
 async function refuseEviction(redis: Redis): Promise<void> {
   const policy = await maxmemoryPolicy(redis)
   if (policy !== null && policy !== 'noeviction')
-    throw new Error(`Redis has maxmemory-policy ${policy}, expected noeviction: it would drop jobs when it is full`)
+    throw new Error(
+      `Redis has maxmemory-policy ${policy}, expected noeviction: it would drop jobs when it is full`,
+    )
 }
 
 // Managed services forbid CONFIG but tell the policy in INFO.

@@ -39,7 +39,10 @@ export function readJob(data: unknown): JobClaim | null {
   const turnId = field(data, 'turnId')
   if (!isUuid(turnId)) return null
   if (field(data, 'version') !== 1) return { turnId, compare: null }
-  return { turnId, compare: { chatId: uuidOrNil(field(data, 'chatId')), apiKeyId: uuidOrNull(field(data, 'apiKeyId')) } }
+  return {
+    turnId,
+    compare: { chatId: uuidOrNil(field(data, 'chatId')), apiKeyId: uuidOrNull(field(data, 'apiKeyId')) },
+  }
 }
 
 const NIL = '00000000-0000-0000-0000-000000000000'

@@ -25,7 +25,9 @@ export function openTurnQueue(backend: QueueBackend): TurnQueue {
   // Connection errors also come as events, and an event without a listener would end the process.
   queue.on('error', () => undefined)
   return {
-    enqueue: async (jobId, job) => void (await queue.add('turn', job, { jobId })),
+    enqueue: async (jobId, job) => {
+      await queue.add('turn', job, { jobId })
+    },
     findLost: async (jobIds) => {
       const states = await Promise.all(jobIds.map((jobId) => queue.getJobState(jobId)))
       return new Set(jobIds.filter((_, index) => !EXPECTED.has(states[index] ?? 'unknown')))

@@ -32,7 +32,11 @@ export interface TurnJobWorker {
 const MAX_STALLED = 1_000_000
 
 /** Runs the jobs of the `turns` queue. */
-export function startTurnWorker(backend: QueueBackend, handle: TurnJobHandler, options: TurnWorkerOptions): TurnJobWorker {
+export function startTurnWorker(
+  backend: QueueBackend,
+  handle: TurnJobHandler,
+  options: TurnWorkerOptions,
+): TurnJobWorker {
   const worker: JobWorker<object> = backend.worker<object>(
     TURNS_QUEUE,
     async (job) => {

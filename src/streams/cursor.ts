@@ -35,4 +35,6 @@ export const sameAttempt = (a: PartPosition, b: PartPosition): boolean =>
  * It is made of what the writer or Postgres stamped, so every process gives the same.
  */
 export const formatEventId = (snapshotVersion: number, position: PartPosition): string =>
-  [snapshotVersion, ...FIELDS.map((field) => (position[field] === Infinity ? '~' : position[field]))].join('.')
+  [snapshotVersion, ...FIELDS.map((field) => (position[field] === Infinity ? '~' : position[field]))].join(
+    '.',
+  )

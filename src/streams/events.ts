@@ -17,7 +17,14 @@ export type ChatEvent =
    */
   | { type: 'reset'; scope: 'preview' | 'history' }
   /** A turn has ended. */
-  | { type: 'turn'; turnId: string; number: number; state: TurnState; usage: Usage | null; error: StoredError | null }
+  | {
+      type: 'turn'
+      turnId: string
+      number: number
+      state: TurnState
+      usage: Usage | null
+      error: StoredError | null
+    }
 
 /** An event with its place in the chat's stream. */
 export interface PlacedEvent {

@@ -12,6 +12,7 @@ export function createMailbox<T>(signal: AbortSignal): Mailbox<T> {
     wake?.()
     wake = undefined
   }
+  const isOpen = (): boolean => !signal.aborted
   signal.addEventListener('abort', wakeUp, { once: true })
   return {
     put: (item) => {
@@ -19,11 +20,11 @@ export function createMailbox<T>(signal: AbortSignal): Mailbox<T> {
       wakeUp()
     },
     async *batches() {
-      while (!signal.aborted) {
+      while (isOpen()) {
         if (items.length === 0) await new Promise<void>((resolve) => (wake = resolve))
         const batch = items
         items = []
-        if (batch.length > 0 && !signal.aborted) yield batch
+        if (batch.length > 0 && isOpen()) yield batch
       }
     },
   }

@@ -80,7 +80,7 @@ export function createPartWriter(attempt: AttemptPosition, options: PartWriterOp
 
 /** Two neighbouring deltas of one block are one delta. */
 function mergeInto(last: AnswerPart | undefined, part: AnswerPart): boolean {
-  if (last === undefined || last.id !== part.id) return false
+  if (last?.id !== part.id) return false
   if (last.type === 'text-delta' && part.type === 'text-delta') last.text += part.text
   else if (last.type === 'reasoning-delta' && part.type === 'reasoning-delta') last.text += part.text
   else return false

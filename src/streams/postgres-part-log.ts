@@ -44,16 +44,31 @@ export function openPostgresPartLog({ db, url, onError }: PostgresPartLogOptions
     for (const chatId of subscribers.chatIds()) subscribers.tell(chatId, { type: 'changed' })
   }
   let listening: Promise<void> | undefined
-  const listen = (): Promise<void> => (listening ??= keepListening({ url, tell, onReconnect: toldAgain, onError, signal: closing.signal }))
+  const listen = (): Promise<void> =>
+    (listening ??= keepListening({ url, tell, onReconnect: toldAgain, onError, signal: closing.signal }))
 
   return {
     append: async (chatId, parts) => {
       const [first] = parts
       if (first === undefined) return
       const { turn, step, epoch, attempt, seq } = first
-      await query(db, appendParts(chatId, seq === 1, turn, step, epoch, attempt, seq, JSON.stringify(parts), notification(chatId, parts)))
+      await query(
+        db,
+        appendParts(
+          chatId,
+          seq === 1,
+          turn,
+          step,
+          epoch,
+          attempt,
+          seq,
+          JSON.stringify(parts),
+          notification(chatId, parts),
+        ),
+      )
     },
-    read: async (chatId) => (await query<{ entry: LoggedPart[] }>(db, readParts(chatId))).flatMap((row) => row.entry),
+    read: async (chatId) =>
+      (await query<{ entry: LoggedPart[] }>(db, readParts(chatId))).flatMap((row) => row.entry),
     announce: (chatId) => void query(db, notify(JSON.stringify({ chatId }))).catch(() => undefined),
     subscribe: async (chatId, listener) => {
       subscribers.add(chatId, listener)
@@ -95,7 +110,11 @@ async function keepListening(options: ListenOptions): Promise<void> {
 }
 
 async function connectListener({ url, tell, onError }: ListenOptions): Promise<pg.Client> {
-  const client = new pg.Client({ connectionString: url, keepAlive: true, application_name: 'turnmill-listen' })
+  const client = new pg.Client({
+    connectionString: url,
+    keepAlive: true,
+    application_name: 'turnmill-listen',
+  })
   client.on('error', onError)
   client.on('notification', ({ payload }) => tell(payload ?? ''))
   await client.connect()
@@ -104,14 +123,15 @@ async function connectListener({ url, tell, onError }: ListenOptions): Promise<p
 }
 
 async function listenAgain(options: ListenOptions): Promise<void> {
-  while (!options.signal.aborted) {
+  const isOpen = (): boolean => !options.signal.aborted
+  while (isOpen()) {
     try {
       await sleep(RECONNECT_MS, undefined, { signal: options.signal })
       await keepListening(options)
       options.onReconnect()
       return
     } catch (error) {
-      if (!options.signal.aborted) options.onError(error as Error)
+      if (isOpen()) options.onError(error as Error)
     }
   }
 }

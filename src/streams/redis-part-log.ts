@@ -21,7 +21,12 @@ const SUBSCRIBE_LIMIT_MS = 1000
  */
 export function openRedisPartLog({ url, prefix, ttlMs, onError }: RedisPartLogOptions): PartLog {
   const options = { retryStrategy: () => RECONNECT_MS, connectTimeout: 2000 }
-  const commands = new Redis(url, { ...options, enableOfflineQueue: false, maxRetriesPerRequest: 1, commandTimeout: 2000 })
+  const commands = new Redis(url, {
+    ...options,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 1,
+    commandTimeout: 2000,
+  })
   const subscriber = new Redis(url, { ...options, maxRetriesPerRequest: null })
   for (const redis of [commands, subscriber]) redis.on('error', onError)
 
@@ -59,7 +64,8 @@ export function openRedisPartLog({ url, prefix, ttlMs, onError }: RedisPartLogOp
       const subscribed = subscriber.subscribe(channel(chatId)).catch(onError)
       await Promise.race([subscribed, sleep(SUBSCRIBE_LIMIT_MS, undefined, { ref: false })])
       return () => {
-        if (subscribers.remove(chatId, listener)) void subscriber.unsubscribe(channel(chatId)).catch(() => undefined)
+        if (subscribers.remove(chatId, listener))
+          void subscriber.unsubscribe(channel(chatId)).catch(() => undefined)
       }
     },
     close: async () => {

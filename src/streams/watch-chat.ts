@@ -83,7 +83,8 @@ class ChatWatch {
     const changes = await this.#options.readChanges(this.version)
     this.gone = changes === null
     if (changes === null || changes.chat.snapshotVersion === before?.chat.snapshotVersion) return
-    if (before !== null && before.chat.historyVersion !== changes.chat.historyVersion) yield* this.#startOver()
+    if (before !== null && before.chat.historyVersion !== changes.chat.historyVersion)
+      yield* this.#startOver()
     else yield* this.#tellChanges(before, changes)
   }
 
@@ -95,7 +96,10 @@ class ChatWatch {
     this.#preview.drop()
     yield this.#place({ type: 'reset', scope: 'history' }, changes.chat.snapshotVersion)
     const known = this.version
-    yield* this.#tellChanges(this.#changes, { ...changes, turns: changes.turns.filter((turn) => turn.revision > known) })
+    yield* this.#tellChanges(this.#changes, {
+      ...changes,
+      turns: changes.turns.filter((turn) => turn.revision > known),
+    })
   }
 
   *#tellChanges(before: ChatChanges | null, changes: ChatChanges): Generator<PlacedEvent> {
@@ -104,8 +108,14 @@ class ChatWatch {
     for (const turn of changes.turns) yield* this.#tellTurn(turn, before !== null)
     const { chat, queue } = changes
     if (before?.chat.status !== chat.status || before.chat.activeTurnId !== chat.activeTurnId)
-      yield this.#place({ type: 'status', status: chat.status, activeTurnId: chat.activeTurnId, error: chat.lastError })
-    if (before?.chat.queueVersion !== chat.queueVersion) yield this.#place({ type: 'queue', queuedMessages: queue })
+      yield this.#place({
+        type: 'status',
+        status: chat.status,
+        activeTurnId: chat.activeTurnId,
+        error: chat.lastError,
+      })
+    if (before?.chat.queueVersion !== chat.queueVersion)
+      yield this.#place({ type: 'queue', queuedMessages: queue })
   }
 
   #tellMessage(message: MessageView, turnNumber: number | null): PlacedEvent {
@@ -125,14 +135,16 @@ class ChatWatch {
   async *showNews(parts: LoggedPart[]): AsyncGenerator<PlacedEvent> {
     const missing = parts.length === 0 || parts.some((part) => this.#preview.judge(part) === 'gap')
     const first = parts[0]
-    if (missing && (first === undefined || this.#preview.judge(first) !== 'drop')) yield* this.showParts(await this.readLog())
+    if (missing && (first === undefined || this.#preview.judge(first) !== 'drop'))
+      yield* this.showParts(await this.readLog())
     yield* this.showParts(parts)
   }
 
   *showParts(parts: readonly LoggedPart[]): Generator<PlacedEvent> {
     for (const part of parts) {
       const verdict = this.#preview.judge(part)
-      if (verdict === 'gap' && this.#preview.withdraw(part)) yield this.#place({ type: 'reset', scope: 'preview' })
+      if (verdict === 'gap' && this.#preview.withdraw(part))
+        yield this.#place({ type: 'reset', scope: 'preview' })
       if (verdict === 'reset-and-deliver') yield this.#place({ type: 'reset', scope: 'preview' })
       if (verdict === 'deliver' || verdict === 'reset-and-deliver') yield this.#showPart(part)
     }

@@ -8,7 +8,11 @@ export interface WatchRegistryOptions {
 }
 
 /** Looks at the versions of all watched chats, one query per period, so that a lost notification is only late. */
-export function createWatchRegistry({ readVersions, periodMs, onError }: WatchRegistryOptions): WatchRegistry & {
+export function createWatchRegistry({
+  readVersions,
+  periodMs,
+  onError,
+}: WatchRegistryOptions): WatchRegistry & {
   start(): void
   stop(): void
 } {
@@ -22,7 +26,8 @@ export function createWatchRegistry({ readVersions, periodMs, onError }: WatchRe
     try {
       const versions = await readVersions([...watchers.keys()])
       for (const [chatId, watching] of watchers)
-        for (const watcher of watching) if (versions.get(chatId) !== watcher.seenVersion()) watcher.tell({ type: 'changed' })
+        for (const watcher of watching)
+          if (versions.get(chatId) !== watcher.seenVersion()) watcher.tell({ type: 'changed' })
     } catch (error) {
       onError(error)
     } finally {

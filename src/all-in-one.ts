@@ -1,0 +1,56 @@
+import { createApp } from './app.ts'
+import { demand, type Config } from './config.ts'
+import { migrate } from './db/migrate.ts'
+import { startLocalGround, startProviders, type SimulatedProvider } from './development/index.ts'
+import { ensureBootstrapKey } from './keys/index.ts'
+import type { Shutdown } from './lifecycle.ts'
+import type { Secret } from './protocol/secret.ts'
+import { openServices, type Services } from './services.ts'
+import type { Logger } from './telemetry/logger.ts'
+import { createTurnWorker } from './turn-worker.ts'
+
+/** API and worker of one process, running. */
+export interface AllInOne {
+  /** Where the API listens: `http://<host>:<port>`. */
+  address: string
+  /** The first admin key. */
+  token: Secret
+  /** The provider that stands in where no key is set; `null` beside a real one. */
+  simulated: SimulatedProvider | null
+  services: Services
+}
+
+/**
+ * Starts API and worker on whatever is configured; what is not (Postgres, the secrets, a provider) is started or made here.
+ *
+ * @param shutdown gets everything that was started, one by one, so that a start that fails half-way can be undone.
+ */
+export async function startAll(given: Config, logger: Logger, shutdown: Shutdown): Promise<AllInOne> {
+  const ground = await startLocalGround(given)
+  shutdown.add(() => ground.stop())
+  const { config } = ground
+  await migrate(demand(config, 'databaseUrl', 'expected a database'))
+  const services = await openServices(config, logger)
+  shutdown.add(() => services.close())
+
+  const token = demand(config, 'bootstrapApiKey', 'expected a first key')
+  await ensureBootstrapKey(services.db, services.pepper, token)
+  const simulated = await startProviders(services)
+  if (simulated !== null) shutdown.add(() => simulated.stop())
+
+  const address = await startRoles(services, shutdown)
+  return { address, token, simulated, services }
+}
+
+/** The API goes first when it all stops, so that nothing is accepted any more while the worker drains. */
+async function startRoles(services: Services, shutdown: Shutdown): Promise<string> {
+  const worker = createTurnWorker(services)
+  shutdown.add(() => worker.stop())
+  worker.start()
+  const app = await createApp(services)
+  shutdown.add(() => app.close())
+  const { host, port } = services.config
+  const address = await app.listen({ host, port })
+  services.reconciler.start()
+  return address
+}

@@ -1,0 +1,171 @@
+import type { ChatEvent } from '../../src/streams/index.ts'
+import type { ChatView, MessageView, QueuedMessageView, TurnView } from '../../src/protocol/views.ts'
+
+/** An answer of the API, its body parsed. */
+export interface Answer<T> {
+  status: number
+  headers: Headers
+  body: T
+}
+
+export interface Started {
+  message: MessageView
+  turn: TurnView
+}
+
+export interface WatchedEvent {
+  id: string
+  event: ChatEvent
+}
+
+/** A client of the HTTP API with one key. */
+export interface TestClient {
+  request<T>(method: string, path: string, body?: unknown): Promise<Answer<T>>
+  create(content: string): Promise<Started & { chat: ChatView }>
+  send(chatId: string, content: string): Promise<Started | { queuedMessage: QueuedMessageView }>
+  edit(chatId: string, messageId: string, content: string): Promise<Started>
+  messages(chatId: string): Promise<MessageView[]>
+  turns(chatId: string): Promise<TurnView[]>
+  watch(chatId: string): Watch
+  /** Resolves once the turn has ended, with its row. */
+  ended(chatId: string, turnId: string): Promise<TurnView>
+  /** Resolves once the chat has no active turn and nothing queued. */
+  settled(chatId: string): Promise<ChatView>
+}
+
+/** One watcher's event stream. */
+export interface Watch extends AsyncIterable<WatchedEvent> {
+  /** Everything that came so far. */
+  events: WatchedEvent[]
+  until(matches: (event: ChatEvent) => boolean): Promise<WatchedEvent[]>
+  close(): void
+}
+
+export function createClient(address: string, token: string): TestClient {
+  const headers = { authorization: `Bearer ${token}` }
+
+  async function request<T>(method: string, path: string, body?: unknown): Promise<Answer<T>> {
+    const json =
+      body === undefined
+        ? {}
+        : { body: JSON.stringify(body), headers: { ...headers, 'content-type': 'application/json' } }
+    const response = await fetch(address + path, { method, headers, ...json })
+    const text = await response.text()
+    return {
+      status: response.status,
+      headers: response.headers,
+      body: (text === '' ? null : JSON.parse(text)) as T,
+    }
+  }
+
+  async function demand<T>(expected: number, method: string, path: string, body?: unknown): Promise<T> {
+    const answer = await request<T>(method, path, body)
+    if (answer.status !== expected)
+      throw new Error(
+        `${method} ${path} answered ${answer.status}, expected ${expected}: ${JSON.stringify(answer.body)}`,
+      )
+    return answer.body
+  }
+
+  const watch = (chatId: string): Watch => openWatch(`${address}/v1/chats/${chatId}/stream`, headers)
+  const turns = async (chatId: string) =>
+    (await demand<{ items: TurnView[] }>(200, 'GET', `/v1/chats/${chatId}/turns`)).items
+
+  async function ended(chatId: string, turnId: string): Promise<TurnView> {
+    for await (const _ of onEachChange(watch(chatId))) {
+      const turn = (await turns(chatId)).find(({ id }) => id === turnId)
+      if (turn !== undefined && turn.finishedAt !== null) return turn
+    }
+    throw new Error(`the stream of chat ${chatId} ended before turn ${turnId} did`)
+  }
+
+  async function settled(chatId: string): Promise<ChatView> {
+    for await (const _ of onEachChange(watch(chatId))) {
+      const chat = await demand<ChatView>(200, 'GET', `/v1/chats/${chatId}`)
+      if (chat.activeTurnId === null) return chat
+    }
+    throw new Error(`the stream of chat ${chatId} ended before the chat settled`)
+  }
+
+  return {
+    request,
+    create: (content) => demand(201, 'POST', '/v1/chats', { content }),
+    send: (chatId, content) => demand(202, 'POST', `/v1/chats/${chatId}/messages`, { content }),
+    edit: (chatId, messageId, content) =>
+      demand(202, 'PATCH', `/v1/chats/${chatId}/messages/${messageId}`, { content }),
+    messages: async (chatId) =>
+      (await demand<{ items: MessageView[] }>(200, 'GET', `/v1/chats/${chatId}/messages?limit=200`)).items,
+    turns,
+    watch,
+    ended,
+    settled,
+  }
+}
+
+/** Once at the start, and then whenever the committed state may have changed. */
+async function* onEachChange(watch: Watch): AsyncGenerator<void> {
+  try {
+    for await (const { event } of watch) if (event.type !== 'part') yield
+  } finally {
+    watch.close()
+  }
+}
+
+function openWatch(url: string, headers: Record<string, string>): Watch {
+  const abort = new AbortController()
+  const events: WatchedEvent[] = []
+  const source = readEvents(url, headers, abort.signal)
+  async function* iterate(): AsyncGenerator<WatchedEvent> {
+    for await (const event of source) {
+      events.push(event)
+      yield event
+    }
+  }
+  const iterator = iterate()
+  return {
+    events,
+    [Symbol.asyncIterator]: () => iterator,
+    until: async (matches) => {
+      for (;;) {
+        const next = await iterator.next()
+        if (next.done === true) throw new Error(`the stream ended, after ${JSON.stringify(events.slice(-5))}`)
+        if (matches(next.value.event)) return events
+      }
+    },
+    close: () => abort.abort(),
+  }
+}
+
+/** Reads server-sent events; ends quietly when aborted. */
+async function* readEvents(
+  url: string,
+  headers: Record<string, string>,
+  signal: AbortSignal,
+): AsyncGenerator<WatchedEvent> {
+  try {
+    const response = await fetch(url, { headers, signal })
+    if (!response.ok || response.body === null)
+      throw new Error(`GET ${url} answered ${response.status}: ${await response.text()}`)
+    let text = ''
+    for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
+      const blocks = (text + chunk).split('\n\n')
+      text = blocks.pop() ?? ''
+      for (const block of blocks) {
+        const event = parseBlock(block)
+        if (event !== null) yield event
+      }
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error
+  }
+}
+
+function parseBlock(block: string): WatchedEvent | null {
+  const fields = new Map(
+    block.split('\n').map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 2)]),
+  )
+  const type = fields.get('event')
+  if (type === undefined) return null
+  const data = JSON.parse(fields.get('data') ?? '{}') as object
+  return { id: fields.get('id') ?? '', event: { type, ...data } as ChatEvent }
+}

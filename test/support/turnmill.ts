@@ -1,0 +1,179 @@
+import type { AddressInfo } from 'node:net'
+import { createApp } from '../../src/app.ts'
+import { loadConfig, type Config } from '../../src/config.ts'
+import { createApiKey, DEFAULT_SCOPES, SCOPES, type Scope } from '../../src/keys/index.ts'
+import {
+  createModelConfig,
+  createProvider,
+  type ModelConfigView,
+  type ProviderView,
+} from '../../src/models/index.ts'
+import { newId } from '../../src/protocol/ids.ts'
+import type { ProviderType, WireFormat } from '../../src/protocol/routes.ts'
+import { Secret } from '../../src/protocol/secret.ts'
+import { openServices, type Services } from '../../src/services.ts'
+import { createLogger } from '../../src/telemetry/logger.ts'
+import { createTurnWorker, type TurnWorker } from '../../src/turn-worker.ts'
+import { createClient, type TestClient } from './client.ts'
+import { createTestDatabase } from './database.ts'
+import { startFakeUpstream, type FakeUpstream } from './fake-upstream.ts'
+import { testRedisUrl } from './redis.ts'
+
+export type BackendKind = 'redis' | 'postgres'
+
+export const BACKENDS: readonly BackendKind[] = ['redis', 'postgres']
+
+export const CENTRAL_KEY = 'central-provider-key-0001'
+
+/** Secrets of the tests' deployment; made up here, used nowhere else. */
+export const TEST_SECRETS = {
+  TURNMILL_API_KEY_PEPPER: Buffer.alloc(32, 7).toString('base64'),
+  TURNMILL_ENCRYPTION_KEYS: `test:${Buffer.alloc(32, 9).toString('base64')}`,
+}
+
+/** Leases, locks and periods at a tenth. */
+export const FAST = {
+  TURNMILL_LEASE_MS: '1000',
+  TURNMILL_LEASE_RENEWAL_MS: '300',
+  TURNMILL_LOCK_MS: '1000',
+  TURNMILL_STALLED_CHECK_MS: '500',
+  TURNMILL_RECONCILER_PERIOD_MS: '200',
+  TURNMILL_LOST_AFTER_MS: '500',
+  TURNMILL_DRAIN_MS: '2000',
+  TURNMILL_WATCH_POLL_MS: '200',
+}
+
+export interface TestUser {
+  userId: string
+  apiKeyId: string
+  token: string
+  client: TestClient
+}
+
+export interface TurnmillOptions {
+  backend?: BackendKind
+  /** A Redis of the test's own. */
+  redisUrl?: string
+  workers?: number
+  /** Whether the reconciler's timer runs; off by default, so that a test sees what the fast path alone does. */
+  reconcile?: boolean
+  environment?: Record<string, string>
+  wireFormat?: WireFormat
+  allowByok?: boolean
+  /** Lines of the log, as they are written. */
+  onLog?: (line: string) => void
+}
+
+/** A whole Turnmill in this process: its own database, its own queue, a fake provider over real HTTP. */
+export interface Turnmill {
+  services: Services
+  config: Config
+  upstream: FakeUpstream
+  provider: ProviderView
+  modelConfig: ModelConfigView
+  address: string
+  admin: TestUser
+  addUser(scopes?: readonly Scope[], role?: 'admin' | 'member'): Promise<TestUser>
+  addKey(userId: string, scopes?: readonly Scope[], expiresAt?: Date): Promise<Omit<TestUser, 'userId'>>
+  addWorker(): TurnWorker
+  stop(): Promise<void>
+}
+
+const TYPE_OF: Record<WireFormat, { type: ProviderType; useResponsesApi?: boolean }> = {
+  'openai-responses': { type: 'openai' },
+  'openai-chat': { type: 'openai', useResponsesApi: false },
+  'anthropic-messages': { type: 'anthropic' },
+}
+
+/** The environment of a test's process on this database. */
+export function testEnvironment(databaseUrl: string, options: TurnmillOptions): Record<string, string> {
+  const backend = options.backend ?? 'postgres'
+  const redisUrl = options.redisUrl ?? (backend === 'redis' ? testRedisUrl() : undefined)
+  return {
+    DATABASE_URL: databaseUrl,
+    ...(redisUrl === undefined ? {} : { REDIS_URL: redisUrl, TURNMILL_QUEUE_PREFIX: `t-${newId()}` }),
+    LOG_LEVEL: process.env['TURNMILL_TEST_LOG_LEVEL'] ?? (options.onLog === undefined ? 'fatal' : 'trace'),
+    PORT: '0',
+    TURNMILL_DATABASE_POOL_SIZE: '10',
+    ...TEST_SECRETS,
+    ...FAST,
+    ...options.environment,
+  }
+}
+
+export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turnmill> {
+  const database = await createTestDatabase()
+  const config = loadConfig(testEnvironment(database.url, options))
+  const destination = options.onLog === undefined ? {} : { destination: { write: options.onLog } }
+  const logger = createLogger({ level: config.logLevel, role: 'test', ...destination })
+  const services = await openServices(config, logger)
+  const upstream = await startFakeUpstream()
+  const wireFormat = options.wireFormat ?? 'openai-responses'
+  const { provider, modelConfig } = await seedUpstream(
+    services,
+    upstream,
+    wireFormat,
+    options.allowByok ?? false,
+  )
+  const app = await createApp(services)
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const address = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`
+
+  const workers: TurnWorker[] = []
+  const addWorker = (): TurnWorker => {
+    const worker = createTurnWorker(services)
+    workers.push(worker)
+    worker.start()
+    return worker
+  }
+  const addKey = async (
+    userId: string,
+    scopes: readonly Scope[] = DEFAULT_SCOPES,
+    expiresAt: Date | null = null,
+  ) => {
+    const { apiKey, token } = await createApiKey(services.db, services.pepper, {
+      userId,
+      name: 'test',
+      scopes,
+      expiresAt,
+    })
+    return { apiKeyId: apiKey.id, token: token.reveal(), client: createClient(address, token.reveal()) }
+  }
+  const addUser = async (scopes: readonly Scope[] = DEFAULT_SCOPES, role: 'admin' | 'member' = 'member') => {
+    const { id: userId } = await services.db.prisma.user.create({ data: { id: newId(), name: 'test', role } })
+    return { userId, ...(await addKey(userId, scopes)) }
+  }
+  for (let count = 0; count < (options.workers ?? 1); count++) addWorker()
+  if (options.reconcile === true) services.reconciler.start()
+
+  return {
+    services, config, upstream, provider, modelConfig, address, addUser, addKey, addWorker,
+    admin: await addUser([...SCOPES], 'admin'),
+    stop: async () => {
+      await upstream.stop()
+      await app.close()
+      await Promise.all(workers.map((worker) => worker.stop()))
+      await services.close()
+      await database.drop()
+    },
+  } // prettier-ignore
+}
+
+async function seedUpstream(
+  services: Services,
+  upstream: FakeUpstream,
+  wireFormat: WireFormat,
+  allowByok: boolean,
+) {
+  const { type, useResponsesApi } = TYPE_OF[wireFormat]
+  const provider = await createProvider(services.db, services.encryption, {
+    name: 'fake', type, baseUrl: upstream.baseUrl(wireFormat), enabled: true, allowByok, attribution: true,
+    keys: [new Secret(CENTRAL_KEY)],
+  }) // prettier-ignore
+  const modelConfig = await createModelConfig(services.db, {
+    providerId: provider.id, model: 'fake-1', displayName: 'Fake', enabled: true, isDefault: true, contextWindow: null,
+    maxOutputTokens: null, options: useResponsesApi === undefined ? {} : { useResponsesApi },
+    prices: { input: 1_000_000, output: 2_000_000, cacheRead: 500_000, cacheWrite: null },
+  }) // prettier-ignore
+  return { provider, modelConfig }
+}
