@@ -175,7 +175,7 @@ export const SETTINGS = {
   ),
   databaseConnectTimeoutMs: milliseconds({
     name: 'TURNMILL_DATABASE_CONNECT_TIMEOUT_MS',
-    default: '900',
+    default: '3000',
     sentence: 'Longest wait for a database connection before a request is answered with 503.',
   }),
   queuePrefix: text({

@@ -28,6 +28,7 @@ export function createTurnProcessor(deps: TurnProcessorDeps): (request: ClaimReq
       logger.debug({ turnId: request.turnId, jobId: request.jobId, why: claim }, 'job without effect')
       return null
     }
+    logger.debug({ turnId: claim.turnId, epoch: claim.epoch, jobId: request.jobId }, 'turn claimed')
     const signal = leases.hold(claim)
     try {
       return await settle(claim, signal, deps)

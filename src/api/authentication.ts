@@ -18,7 +18,7 @@ declare module 'fastify' {
 export function createAuthenticator(db: Database, pepper: Secret) {
   return async (request: FastifyRequest): Promise<void> => {
     const scope = request.routeOptions.config.scope ?? 'admin'
-    if (scope === 'public') return
+    if (scope === 'public' || request.is404) return
     request.principal = await authenticate(db, pepper, bearerToken(request))
     if (scope !== 'any') demandScope(request.principal, scope)
   }

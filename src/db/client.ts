@@ -22,6 +22,8 @@ export interface Database {
   close(): Promise<void>
 }
 
+const IDLE_MS = 300_000
+
 /** Opens the pool lazily: the first query connects. Pipelined, so that a whole transaction can be one round trip. */
 export function openDatabase(options: DatabaseOptions): Database {
   const pool = new pg.Pool({
@@ -29,6 +31,8 @@ export function openDatabase(options: DatabaseOptions): Database {
     max: options.poolSize,
     connectionTimeoutMillis: options.connectTimeoutMs,
     application_name: options.applicationName,
+    // A connection costs an authentication; a burst after a pause should not pay for ten of them at once.
+    idleTimeoutMillis: IDLE_MS,
     keepAlive: true,
     pipeline: true,
   })

@@ -59,7 +59,10 @@ function open(client: PoolClient): Transaction & { end(): Promise<void> } {
   let committed = false
   return {
     query: async <Row extends object>(statement: Statement) => {
-      const [, result] = await settleAll<QueryResult<Row>>([begun as Promise<QueryResult<Row>>, client.query<Row>(statement)])
+      const [, result] = await settleAll<QueryResult<Row>>([
+        begun as Promise<QueryResult<Row>>,
+        client.query<Row>(statement),
+      ])
       return result?.rows ?? []
     },
     commitWith: async (statements) => {

@@ -95,6 +95,8 @@ export function testEnvironment(databaseUrl: string, options: TurnmillOptions): 
     LOG_LEVEL: process.env['TURNMILL_TEST_LOG_LEVEL'] ?? (options.onLog === undefined ? 'fatal' : 'trace'),
     PORT: '0',
     TURNMILL_DATABASE_POOL_SIZE: '10',
+    // The machine that runs the tests may be busy with anything.
+    TURNMILL_DATABASE_CONNECT_TIMEOUT_MS: '10000',
     ...TEST_SECRETS,
     ...FAST,
     ...options.environment,

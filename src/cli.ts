@@ -1,0 +1,108 @@
+import { demand, loadConfig } from './config.ts'
+import { migrate } from './db/migrate.ts'
+
+/** A process that the CLI can start; `bin/turnmill.js` knows their files, since `src/` imports no worker. */
+export type ProcessName = 'start' | 'api' | 'worker'
+
+interface Command {
+  summary: string
+  /** What a person should know before running it; `docs/cli.md` is generated from it. */
+  details: string
+}
+
+/** Every command there is. */
+export const COMMANDS = {
+  migrate: {
+    summary: 'Bring the database up to date',
+    details:
+      'Applies the migrations that the database lacks, prints each, and ends. Needs `DATABASE_URL` alone. Several at once take turns, and running it again changes nothing.',
+  },
+  start: {
+    summary: 'Run API and worker in one process',
+    details:
+      'What is not configured is started or made here: without `DATABASE_URL` an embedded Postgres in `TURNMILL_DATA_DIR`, without `OPENAI_API_KEY` and `ANTHROPIC_API_KEY` a simulated provider, without secrets new ones, kept in the data directory. Both need the optional packages. Prints the address, an API key and a first request. The same as `npm start`.',
+  },
+  api: {
+    summary: 'Run the HTTP API',
+    details:
+      'Needs `DATABASE_URL`, `TURNMILL_API_KEY_PEPPER` and `TURNMILL_ENCRYPTION_KEYS`, and `REDIS_URL` where the queue is on Redis. `TURNMILL_BOOTSTRAP_API_KEY` becomes the first admin key. Stops on SIGINT or SIGTERM; open event streams end, and clients resume them elsewhere.',
+  },
+  worker: {
+    summary: 'Run a worker for turns',
+    details:
+      'Needs what `api` needs, with the same values. Run as many as the load asks for. On SIGINT or SIGTERM it takes no more turns, lets those under way end for `TURNMILL_DRAIN_MS` and gives the rest back; give it that long plus 5 seconds.',
+  },
+  help: {
+    summary: 'Show the commands',
+    details:
+      'So does `--help` behind any command. Without a command, and for an unknown one, the exit code is 2.',
+  },
+  '--version': { summary: 'Show the version', details: 'That of the package: `0.1.0`, say.' },
+} as const satisfies Record<string, Command>
+
+type CommandName = keyof typeof COMMANDS
+
+const isCommand = (name: string): name is CommandName => Object.hasOwn(COMMANDS, name)
+
+/** What a run of the CLI touches besides the database. */
+export interface CliEffects {
+  version: string
+  print(text: string): void
+  printError(text: string): void
+  /** Resolves when the process is up; it lives on until it is told to stop. */
+  startProcess(name: ProcessName): Promise<void>
+}
+
+/** Runs one command. @returns the exit code, 2 for what cannot be understood; `null` while a started process lives on. */
+export async function runCli(args: readonly string[], effects: CliEffects): Promise<number | null> {
+  const request = parseArguments(args)
+  if (request.command === null) {
+    effects.printError(`turnmill: ${request.problem}\n\n${help()}`)
+    return 2
+  }
+  if (request.command === 'migrate') return runMigrate(effects)
+  if (request.command === 'help' || request.command === '--version') {
+    effects.print(request.command === 'help' ? help() : effects.version)
+    return 0
+  }
+  await effects.startProcess(request.command)
+  return null
+}
+
+type CliRequest = { command: CommandName } | { command: null; problem: string }
+
+const HELP_FLAGS = ['--help', '-h']
+
+function parseArguments([name, ...rest]: readonly string[]): CliRequest {
+  if (name === undefined) return { command: null, problem: 'no command was given' }
+  if (HELP_FLAGS.includes(name)) return { command: 'help' }
+  if (!isCommand(name)) return { command: null, problem: `there is no command ${name}` }
+  if (rest.some((argument) => HELP_FLAGS.includes(argument))) return { command: 'help' }
+  if (rest.length > 0) return { command: null, problem: `${name} takes no arguments, got ${rest.join(' ')}` }
+  return { command: name }
+}
+
+async function runMigrate({ print, printError }: CliEffects): Promise<number> {
+  try {
+    const url = demand(loadConfig(), 'databaseUrl', 'expected the URL of the database to migrate')
+    const { applied } = await migrate(url, { log: print })
+    if (applied.length === 0) print('nothing to apply: the database is up to date')
+    return 0
+  } catch (error) {
+    printError(`turnmill migrate: ${error instanceof Error ? error.message : String(error)}`)
+    return 1
+  }
+}
+
+/** The commands, one per line. */
+function help(): string {
+  const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length))
+  const lines = Object.entries(COMMANDS).map(([name, { summary }]) => `  ${name.padEnd(width)}  ${summary}`)
+  return [
+    'usage: turnmill <command>',
+    '',
+    ...lines,
+    '',
+    'Settings come from the environment; docs/configuration.md lists them.',
+  ].join('\n')
+}

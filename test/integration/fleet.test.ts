@@ -1,0 +1,192 @@
+import { spawn } from 'node:child_process'
+import { EventEmitter, once } from 'node:events'
+import path from 'node:path'
+import { createInterface } from 'node:readline'
+import { createApiKey } from '../../src/keys/index.ts'
+import { Secret } from '../../src/protocol/secret.ts'
+import { createClient, type TestClient } from '../support/client.ts'
+import { hold } from '../support/fake-upstream.ts'
+import {
+  BACKENDS,
+  startTurnmill,
+  testEnvironment,
+  TEST_SECRETS,
+  type BackendKind,
+  type Turnmill,
+} from '../support/turnmill.ts'
+
+interface Process {
+  /** Resolves with the first log line of this message and these fields. */
+  said(message: string, fields?: Record<string, unknown>): Promise<Record<string, unknown>>
+  stop(signal?: NodeJS.Signals): Promise<number | null>
+}
+
+type Line = Record<string, unknown>
+
+/** One process of a fleet, started as in production: from its entry file, with an environment. */
+function startProcess(entry: string, environment: Record<string, string>): Process {
+  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', path.resolve(entry)], {
+    env: { PATH: process.env['PATH'] ?? '', ...environment, LOG_LEVEL: 'debug' },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  const lines: Line[] = []
+  const news = new EventEmitter().setMaxListeners(0)
+  const exited = once(child, 'exit').then(([code]) => code as number | null)
+  createInterface({ input: child.stderr as NodeJS.ReadableStream }).on('line', (text) => {
+    lines.push(parseLine(text))
+    news.emit('line')
+  })
+
+  async function said(message: string, fields: Line = {}): Promise<Line> {
+    for (;;) {
+      const found = lines.find(
+        (line) =>
+          line['msg'] === message && Object.entries(fields).every(([name, value]) => line[name] === value),
+      )
+      if (found !== undefined) return found
+      const outcome = await Promise.race([once(news, 'line').then(() => 'line'), exited])
+      if (outcome !== 'line')
+        throw new Error(
+          `${entry} exited with ${outcome} before it said "${message}": ${JSON.stringify(lines.slice(-5))}`,
+        )
+    }
+  }
+
+  return {
+    said,
+    stop: (signal = 'SIGTERM') => {
+      child.kill(signal)
+      return exited
+    },
+  }
+}
+
+const parseLine = (text: string): Record<string, unknown> => {
+  try {
+    return JSON.parse(text) as Record<string, unknown>
+  } catch {
+    return { msg: text }
+  }
+}
+
+/** Long enough for six processes that start on two cores. */
+const LEASES = { TURNMILL_LEASE_MS: '3000', TURNMILL_LEASE_RENEWAL_MS: '900' }
+
+/** Two API and two worker processes on one database and one queue. */
+interface Fleet {
+  ground: Turnmill
+  apis: Process[]
+  workers: Process[]
+  addresses: string[]
+  stop(): Promise<(number | null)[]>
+}
+
+async function startFleet(backend: BackendKind): Promise<Fleet> {
+  // The ground makes the database, the provider and the keys; it runs no worker of its own.
+  const ground = await startTurnmill({ backend, workers: 0 })
+  const { config } = ground
+  const environment = {
+    ...testEnvironment(config.databaseUrl ?? '', { backend, environment: LEASES }),
+    ...(config.redisUrl === null ? {} : { TURNMILL_QUEUE_PREFIX: config.queuePrefix }),
+    ...TEST_SECRETS,
+  }
+  const apis = [startProcess('src/main.ts', environment), startProcess('src/main.ts', environment)]
+  const workers = [
+    startProcess('workers/turns.ts', environment),
+    startProcess('workers/turns.ts', environment),
+  ]
+  const listening = await Promise.all(apis.map((api) => api.said('listening')))
+  await Promise.all(workers.map((worker) => worker.said('working')))
+  const addresses = listening.map((line) => {
+    const [address] = line['addresses'] as { port: number }[]
+    return `http://127.0.0.1:${address?.port}`
+  })
+  const fleet: Fleet = { ground, apis, workers, addresses, stop }
+  async function stop(): Promise<(number | null)[]> {
+    const codes = await Promise.all([...fleet.apis, ...fleet.workers].map((one) => one.stop()))
+    await ground.stop()
+    return codes
+  }
+  return fleet
+}
+
+describe.each(BACKENDS)('two API and two worker processes on the %s backend', (backend) => {
+  let fleet: Fleet
+  let clients: TestClient[]
+  beforeAll(async () => {
+    fleet = await startFleet(backend)
+    const { services } = fleet.ground
+    const { userId } = await fleet.ground.addUser()
+    const { token } = await createApiKey(services.db, new Secret(TEST_SECRETS.TURNMILL_API_KEY_PEPPER), {
+      userId,
+      name: 'fleet',
+      scopes: ['chats:read', 'chats:write'],
+      expiresAt: null,
+    })
+    clients = fleet.addresses.map((address) => createClient(address, token.reveal()))
+  }, 60_000)
+  afterAll(async () => {
+    expect(await fleet.stop()).toEqual([0, 0, 0, 0])
+  }, 60_000)
+  beforeEach(() => fleet.ground.upstream.reset())
+
+  test('a turn accepted by one API is run by a worker and watched through the other', async () => {
+    const [first, second] = clients as [TestClient, TestClient]
+    const gate = hold()
+    fleet.ground.upstream.script({ type: 'answer', chunks: ['from ', 'afar'], gate, gateAt: 1 })
+    const { chat, turn } = await first.create('hi')
+    const watch = second.watch(chat.id)
+    await watch.until((event) => event.type === 'part' && event.part.type === 'text-delta')
+    gate.release()
+    await watch.until((event) => event.type === 'turn' && event.turnId === turn.id)
+    watch.close()
+    const answers = watch.events.flatMap(({ event }) =>
+      event.type === 'message' && event.message.role === 'assistant' ? [event.message.parts] : [],
+    )
+    expect(answers).toEqual([[{ type: 'text', text: 'from afar' }]])
+    expect(fleet.ground.upstream.requests).toHaveLength(1)
+  })
+
+  test('both workers take turns, and each turn is answered once', async () => {
+    const started = await Promise.all(
+      Array.from({ length: 30 }, (_, index) => (clients[index % 2] as TestClient).create(`c${index}`)),
+    )
+    for (const [index, { chat, turn }] of started.entries())
+      await expect((clients[(index + 1) % 2] as TestClient).ended(chat.id, turn.id)).resolves.toMatchObject({
+        state: 'completed',
+      })
+    const called = new Set(
+      fleet.ground.upstream.requests.map((request) => request.headers['x-turnmill-turn-id']),
+    )
+    expect(called).toEqual(new Set(started.map(({ turn }) => turn.id)))
+    const answers = await fleet.ground.services.db.prisma.message.count({
+      where: { role: 'assistant', turnId: { in: started.map(({ turn }) => turn.id) } },
+    })
+    expect(answers).toBe(30)
+  })
+
+  test('a worker that is killed loses its turn to the other one', async () => {
+    const [client] = clients as [TestClient]
+    fleet.ground.upstream.script((request) =>
+      request.number === 1 ? { type: 'silence', after: 'headers' } : { type: 'answer' },
+    )
+    const { chat, turn } = await client.create('hi')
+    await fleet.ground.upstream.waitForRequest(1)
+    const worker = await Promise.race(
+      fleet.workers.map(async (one) => {
+        await one.said('turn claimed', { turnId: turn.id })
+        return one
+      }),
+    )
+    await worker.stop('SIGKILL')
+    await expect(client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'completed', epoch: 2 })
+    fleet.workers = fleet.workers.filter((one) => one !== worker)
+    const environment = {
+      ...testEnvironment(fleet.ground.config.databaseUrl ?? '', { backend, environment: LEASES }),
+      TURNMILL_QUEUE_PREFIX: fleet.ground.config.queuePrefix,
+    }
+    const successor = startProcess('workers/turns.ts', environment)
+    await successor.said('working')
+    fleet.workers.push(successor)
+  })
+})

@@ -1,0 +1,67 @@
+import { inspect } from 'node:util'
+import { dropAmbientCredentials, loadConfig, SETTINGS } from '../../src/config.ts'
+
+describe('the configuration', () => {
+  test('has a default for everything that does not have to be set', () => {
+    const config = loadConfig({})
+    expect(config).toMatchObject({
+      port: 3000,
+      gatewayRouting: true,
+      leaseMs: 10_000,
+      queueLimit: 20,
+      runningRootTurns: 5,
+      workerConcurrency: 100,
+      databaseUrl: null,
+    })
+  })
+
+  test('names every bad value at once, with what was expected', () => {
+    const bad = {
+      PORT: 'eighty',
+      DATABASE_URL: 'mysql://x',
+      TURNMILL_LEASE_MS: '-1',
+      TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED: 'maybe',
+      LOG_LEVEL: 'loud',
+    }
+    expect(() => loadConfig(bad)).toThrow(
+      /PORT is "eighty", expected a whole number from 0 to 65535(.|\n)*LOG_LEVEL(.|\n)*GATEWAY_ROUTING(.|\n)*TURNMILL_LEASE_MS/,
+    )
+    for (const name of Object.keys(bad)) expect(() => loadConfig(bad)).toThrow(name)
+  })
+
+  test('takes an empty value for an absent one', () => {
+    expect(loadConfig({ PORT: '', DATABASE_URL: '' })).toMatchObject({ port: 3000, databaseUrl: null })
+  })
+
+  test('refuses a renewal that a lease cannot wait for', () => {
+    expect(() => loadConfig({ TURNMILL_LEASE_MS: '1000', TURNMILL_LEASE_RENEWAL_MS: '900' })).toThrow(
+      /at most half/,
+    )
+  })
+
+  test('prints no secret', () => {
+    const config = loadConfig({ OPENAI_API_KEY: 'sk-secret', TURNMILL_API_KEY_PEPPER: 'pepper-secret' })
+    expect(inspect(config) + JSON.stringify(config)).not.toMatch(/sk-secret|pepper-secret/)
+  })
+
+  test('is described, each setting by its own name and one sentence', () => {
+    const rows = Object.values(SETTINGS)
+    expect(new Set(rows.map((row) => row.name)).size).toBe(rows.length)
+    for (const row of rows) expect(row.sentence).toMatch(/^[A-Z“`].*\.$/)
+  })
+})
+
+test('what the provider SDKs would read by themselves is dropped', () => {
+  const environment = {
+    OPENAI_API_KEY: 'a',
+    OPENAI_CUSTOM_HEADERS: 'b',
+    ANTHROPIC_AUTH_TOKEN: 'c',
+    PATH: '/bin',
+  }
+  expect(dropAmbientCredentials(environment).toSorted()).toEqual([
+    'ANTHROPIC_AUTH_TOKEN',
+    'OPENAI_API_KEY',
+    'OPENAI_CUSTOM_HEADERS',
+  ])
+  expect(environment).toEqual({ PATH: '/bin' })
+})
