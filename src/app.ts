@@ -9,6 +9,7 @@ import { registerModelRoutes } from './api/model-routes.ts'
 import { createErrorHandler, sendProblem } from './api/problems.ts'
 import { registerSystemRoutes } from './api/system-routes.ts'
 import { query, statement } from './db/index.ts'
+import { findUsableKeys } from './keys/index.ts'
 import { newId } from './protocol/ids.ts'
 import { TurnmillError } from './protocol/errors.ts'
 import type { Services } from './services.ts'
@@ -22,6 +23,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
   const stopping = new AbortController()
   const watching = createWatchRegistry({
     readVersions: chats.versions,
+    findUsableKeys: (apiKeyIds) => findUsableKeys(db, apiKeyIds),
     periodMs: config.watchPollMs,
     onError: (error) => logger.warn({ error }, 'watched chats were not looked at'),
   })

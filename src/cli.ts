@@ -25,7 +25,7 @@ export const COMMANDS = {
   api: {
     summary: 'Run the HTTP API',
     details:
-      'Needs `DATABASE_URL`, `TURNMILL_API_KEY_PEPPER` and `TURNMILL_ENCRYPTION_KEYS`, and `REDIS_URL` where the queue is on Redis. `TURNMILL_BOOTSTRAP_API_KEY` becomes the first admin key. Stops on SIGINT or SIGTERM; open event streams end, and clients resume them elsewhere.',
+      'Needs `DATABASE_URL`, `TURNMILL_API_KEY_PEPPER` and `TURNMILL_ENCRYPTION_KEYS`, and `REDIS_URL` where the queue is on Redis. `TURNMILL_BOOTSTRAP_API_KEY` becomes the first admin key. Stops on SIGINT or SIGTERM; open event streams end, and clients connect again.',
   },
   worker: {
     summary: 'Run a worker for turns',

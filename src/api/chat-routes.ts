@@ -175,12 +175,12 @@ export function registerStreamRoute(
     },
     handler: async (request, reply) => {
       const chatId = request.params.id
-      const { userId } = principalOf(request)
+      const { userId, apiKeyId } = principalOf(request)
       await chats.get(chatId, userId)
       const readChanges = (since: number) => chats.changes(chatId, userId, since)
       await sendEventStream(
         reply,
-        (signal) => watchChat({ chatId, log: parts, readChanges, registry: watching, signal }),
+        (signal) => watchChat({ chatId, apiKeyId, log: parts, readChanges, registry: watching, signal }),
         {
           heartbeatMs: config.streamHeartbeatMs,
           signal: stopping,

@@ -24,6 +24,20 @@ const findKey = statement(
   from api_keys k join users u on u.id = k.user_id where k.id = $1`,
 )
 
+/** $1 keys. */
+const usableKeys = statement(
+  'keys/usable',
+  `select k.id from api_keys k join users u on u.id = k.user_id
+  where k.id = any($1) and u.status = 'active' and k.revoked_at is null
+    and coalesce(k.expires_at > clock_timestamp(), true)`,
+)
+
+/** Those of these keys that may be used. */
+export async function findUsableKeys(db: Database, apiKeyIds: readonly string[]): Promise<Set<string>> {
+  const rows = await query<{ id: string }>(db, usableKeys(apiKeyIds))
+  return new Set(rows.map((row) => row.id))
+}
+
 interface KeyRow {
   id: string
   secret_hash: Buffer

@@ -1,4 +1,4 @@
-export { authenticate, demandScope, type Principal } from './authenticate.ts'
+export { authenticate, demandScope, findUsableKeys, type Principal } from './authenticate.ts'
 export {
   createApiKey,
   ensureBootstrapKey,

@@ -7,6 +7,8 @@ import { Preview } from './preview.ts'
 
 export interface WatchOptions {
   chatId: string
+  /** The watcher's key: the stream ends soon after it can no longer be used. */
+  apiKeyId: string
   log: Pick<PartLog, 'read' | 'subscribe'>
   /** What changed in the chat since a version; `null` where it is gone. */
   readChanges(since: number): Promise<ChatChanges | null>
@@ -21,8 +23,10 @@ export interface WatchRegistry {
 }
 
 export interface Watcher {
+  apiKeyId: string
   seenVersion(): number
   tell(news: LogNews): void
+  end(): void
 }
 
 const ENDED = new Set(['completed', 'failed', 'interrupted', 'superseded'])
@@ -30,21 +34,28 @@ const ENDED = new Set(['completed', 'failed', 'interrupted', 'superseded'])
 /**
  * Everything a watcher of a chat is told, from its first message to now and then as it happens. Committed state comes
  * from Postgres, parts come from the log; the log's tail is noted before Postgres is read, so that nothing falls
- * between the two. Ends when `signal` aborts or the chat is gone.
+ * between the two. Ends when `signal` aborts, the key can no longer be used or the chat is gone.
  */
 export async function* watchChat(options: WatchOptions): AsyncGenerator<PlacedEvent, void, undefined> {
-  const { chatId, log, registry, signal } = options
-  const mailbox = createMailbox<LogNews>(signal)
+  const { apiKeyId, chatId, log, registry } = options
+  const ended = new AbortController()
+  const mailbox = createMailbox<LogNews>(AbortSignal.any([options.signal, ended.signal]))
   const watch = new ChatWatch(options)
-  const unregister = registry.add(chatId, { seenVersion: () => watch.version, tell: mailbox.put })
-  const unsubscribe = await log.subscribe(chatId, mailbox.put)
+  const unregister = registry.add(chatId, {
+    apiKeyId,
+    seenVersion: () => watch.version,
+    tell: mailbox.put,
+    end: () => ended.abort(),
+  })
+  let unsubscribe: (() => void) | undefined
   try {
+    unsubscribe = await log.subscribe(chatId, mailbox.put)
     const logged = await watch.readLog()
     yield* watch.catchUp()
     yield* watch.showParts(logged)
     yield* follow(watch, mailbox)
   } finally {
-    unsubscribe()
+    unsubscribe?.()
     unregister()
   }
 }

@@ -124,6 +124,14 @@ describe('another user (A2)', () => {
       })
   })
 
+  test('is watched no longer by a key that was revoked', async () => {
+    const key = await turnmill.addKey(owner.userId)
+    const watch = key.client.watch(chatId)
+    await watch.until((event) => event.type === 'queue')
+    await owner.client.request('DELETE', `/v1/api-keys/${key.apiKeyId}`)
+    await expect(watch.until(() => false)).rejects.toThrow('the stream ended')
+  })
+
   test('with a key that may only read cannot write', async () => {
     const reader = await turnmill.addKey(owner.userId, ['chats:read'])
     expect(await reader.client.request('GET', `/v1/chats/${chatId}`)).toMatchObject({ status: 200 })

@@ -1,0 +1,85 @@
+import { batch, openDatabase, query, statement, withTransaction, type Database } from '../../src/db/index.ts'
+import { createEmptyDatabase } from '../support/database.ts'
+
+const insert = statement('test/insert', 'insert into things (id) values ($1) returning id')
+const count = statement('test/count', 'select count(*)::int as count from things')
+const boom = statement('test/boom', 'select 1 / $1::int as boom')
+
+let db: Database
+let drop: () => Promise<void>
+beforeEach(async () => {
+  const database = await createEmptyDatabase()
+  drop = () => database.drop()
+  db = openDatabase({ url: database.url, poolSize: 2, connectTimeoutMs: 5000, applicationName: 'test' })
+  await db.pool.query('create table things (id int primary key)')
+})
+afterEach(async () => {
+  await db.close()
+  await drop()
+})
+
+const rows = async (): Promise<number | undefined> => (await query<{ count: number }>(db, count()))[0]?.count
+
+describe('a pipelined transaction', () => {
+  test('gives the rows of each statement', async () => {
+    await expect(batch(db, [insert(1), insert(2), count()])).resolves.toEqual([
+      [{ id: 1 }],
+      [{ id: 2 }],
+      [{ count: 2 }],
+    ])
+  })
+
+  test('is undone as a whole when one of its statements fails, and names that failure', async () => {
+    await expect(batch(db, [insert(1), boom(0), insert(2)])).rejects.toMatchObject({ code: '22012' })
+    expect(await rows()).toBe(0)
+  })
+
+  test('leaves its connection usable after a failure', async () => {
+    for (let round = 0; round < 10; round++) {
+      await expect(batch(db, [insert(1), insert(1)])).rejects.toMatchObject({ code: '23505' })
+      expect(await rows()).toBe(0)
+    }
+  })
+
+  test('is undone when the work throws', async () => {
+    const work = withTransaction(db, async (tx) => {
+      await tx.query(insert(1))
+      throw new Error('no')
+    })
+    await expect(work).rejects.toThrow('no')
+    expect(await rows()).toBe(0)
+  })
+
+  test('runs again after a deadlock', async () => {
+    await batch(db, [insert(1), insert(2)])
+    const lock = statement('test/lock', 'select id from things where id = $1 for update')
+    const bothHold = Promise.withResolvers<void>()
+    let holding = 0
+    let runs = 0
+    const cross = (first: number, second: number): Promise<void> =>
+      withTransaction(db, async (tx) => {
+        runs++
+        await tx.query(lock(first))
+        if (++holding === 2) bothHold.resolve()
+        await bothHold.promise
+        await tx.query(lock(second))
+      })
+    await Promise.all([cross(1, 2), cross(2, 1)])
+    expect(runs).toBe(3)
+  })
+
+  test('says database_unavailable where Postgres cannot be reached', async () => {
+    const nowhere = openDatabase({
+      url: 'postgres://x:y@127.0.0.1:9/z',
+      poolSize: 1,
+      connectTimeoutMs: 1000,
+      applicationName: 'test',
+    })
+    await expect(query(nowhere, count())).rejects.toMatchObject({
+      code: 'database_unavailable',
+      retryAfterMs: 1000,
+    })
+    await expect(batch(nowhere, [count()])).rejects.toMatchObject({ code: 'database_unavailable' })
+    await nowhere.close()
+  })
+})
