@@ -45,7 +45,7 @@ async function countRows(): Promise<Record<string, number>> {
     prisma.chat.count(), prisma.message.count(), prisma.turn.count(), prisma.queuedMessage.count(),
     prisma.apiKey.count({ where: { revokedAt: null } }), prisma.provider.count(), prisma.modelConfig.count(), prisma.user.count(),
   ]) // prettier-ignore
-  return { chats, messages, turns, queued, keys, providers, models, users } as Record<string, number>
+  return { chats, messages, turns, queued, keys, providers, models, users }
 }
 
 describe('a caller without a usable key (A1)', () => {

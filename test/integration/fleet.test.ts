@@ -130,6 +130,12 @@ describe.each(BACKENDS)('two API and two worker processes on the %s backend', (b
   }, 60_000)
   beforeEach(() => fleet.ground.upstream.reset())
 
+  function clientAt(index: number): TestClient {
+    const client = clients[index % clients.length]
+    if (client === undefined) throw new Error('the fleet has no API')
+    return client
+  }
+
   test('a turn accepted by one API is run by a worker and watched through the other', async () => {
     const [first, second] = clients as [TestClient, TestClient]
     const gate = hold()
@@ -149,10 +155,10 @@ describe.each(BACKENDS)('two API and two worker processes on the %s backend', (b
 
   test('both workers take turns, and each turn is answered once', async () => {
     const started = await Promise.all(
-      Array.from({ length: 30 }, (_, index) => (clients[index % 2] as TestClient).create(`c${index}`)),
+      Array.from({ length: 30 }, (_, index) => clientAt(index).create(`c${index}`)),
     )
     for (const [index, { chat, turn }] of started.entries())
-      await expect((clients[(index + 1) % 2] as TestClient).ended(chat.id, turn.id)).resolves.toMatchObject({
+      await expect(clientAt(index + 1).ended(chat.id, turn.id)).resolves.toMatchObject({
         state: 'completed',
       })
     const called = new Set(

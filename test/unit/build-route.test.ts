@@ -178,7 +178,7 @@ test('a secret inside a route prints as <redacted> in every form', async () => {
     const printed = [
       JSON.stringify(route),
       inspect(route, { depth: 9, showHidden: true }),
-      `${String(Object.values(route))}`,
+      String(Object.values(route)),
     ]
     expect(printed.join(' ')).toContain('<redacted>')
     expect(printed.join(' ')).not.toMatch(/own-secret|central-secret/)

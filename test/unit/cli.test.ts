@@ -18,8 +18,12 @@ async function run(...args: string[]) {
 }
 
 describe('the command line', () => {
-  test.each(['start', 'api', 'worker'])('%s starts its process and lets it live', async (name) => {
-    expect(await run(name)).toEqual({ exitCode: null, out: '', err: '', started: [name] })
+  test.each([
+    ['start', 'workers/main'],
+    ['api', 'src/main'],
+    ['worker', 'workers/turns'],
+  ])('%s starts %s and lets it live', async (name, entry) => {
+    expect(await run(name)).toEqual({ exitCode: null, out: '', err: '', started: [entry] })
   })
 
   test.each([['help'], ['--help'], ['-h'], ['worker', '--help']])(
