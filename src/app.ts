@@ -7,6 +7,7 @@ import { registerChatRoutes, registerStreamRoute } from './api/chat-routes.ts'
 import type { ApiContext, ApiServer } from './api/context.ts'
 import { registerModelRoutes } from './api/model-routes.ts'
 import { createErrorHandler, sendProblem } from './api/problems.ts'
+import * as schemas from './api/schemas.ts'
 import { registerSystemRoutes } from './api/system-routes.ts'
 import { query, statement } from './db/index.ts'
 import { findUsableKeys } from './keys/index.ts'
@@ -14,6 +15,12 @@ import { newId } from './protocol/ids.ts'
 import { TurnmillError } from './protocol/errors.ts'
 import type { Services } from './services.ts'
 import { createWatchRegistry } from './streams/index.ts'
+
+/** Every route may also answer with a problem. */
+const withProblems = (response: unknown): object => ({
+  ...(response as object | undefined),
+  default: schemas.problem,
+})
 
 const ping = statement('app/ping', 'select 1')
 
@@ -56,6 +63,10 @@ export async function createApp(services: Services): Promise<ApiServer> {
   app.addHook('onRequest', createAuthenticator(db, services.pepper))
   app.addHook('onSend', async (request, reply) => {
     reply.header('x-request-id', request.id)
+  })
+  app.addHook('onRoute', (route) => {
+    if (route.schema?.hide !== true)
+      route.schema = { ...route.schema, response: withProblems(route.schema?.response) }
   })
   app.addHook('onReady', async () => watching.start())
   app.addHook('preClose', async () => {

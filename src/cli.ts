@@ -1,11 +1,10 @@
 import { demand, loadConfig } from './config.ts'
 import { migrate } from './db/migrate.ts'
 
-/** A process that the CLI can start; `bin/turnmill.js` knows their files, since `src/` imports no worker. */
-export type ProcessName = 'start' | 'api' | 'worker'
-
 interface Command {
   summary: string
+  /** The file of the process that it starts, from the root, without its ending: `src/` itself imports no worker. */
+  entry?: string
   /** What a person should know before running it; `docs/cli.md` is generated from it. */
   details: string
 }
@@ -19,16 +18,19 @@ export const COMMANDS = {
   },
   start: {
     summary: 'Run API and worker in one process',
+    entry: 'workers/main',
     details:
       'What is not configured is started or made here: without `DATABASE_URL` an embedded Postgres in `TURNMILL_DATA_DIR`, without `OPENAI_API_KEY` and `ANTHROPIC_API_KEY` a simulated provider, without secrets new ones, kept in the data directory. Both need the optional packages. Prints the address, an API key and a first request. The same as `npm start`.',
   },
   api: {
     summary: 'Run the HTTP API',
+    entry: 'src/main',
     details:
       'Needs `DATABASE_URL`, `TURNMILL_API_KEY_PEPPER` and `TURNMILL_ENCRYPTION_KEYS`, and `REDIS_URL` where the queue is on Redis. `TURNMILL_BOOTSTRAP_API_KEY` becomes the first admin key. Stops on SIGINT or SIGTERM; open event streams end, and clients connect again.',
   },
   worker: {
     summary: 'Run a worker for turns',
+    entry: 'workers/turns',
     details:
       'Needs what `api` needs, with the same values. Run as many as the load asks for. On SIGINT or SIGTERM it takes no more turns, lets those under way end for `TURNMILL_DRAIN_MS` and gives the rest back; give it that long plus 5 seconds.',
   },
@@ -49,8 +51,8 @@ export interface CliEffects {
   version: string
   print(text: string): void
   printError(text: string): void
-  /** Resolves when the process is up; it lives on until it is told to stop. */
-  startProcess(name: ProcessName): Promise<void>
+  /** Runs a process's file. Resolves when the process is up; it lives on until it is told to stop. */
+  startProcess(entry: string): Promise<void>
 }
 
 /** Runs one command. @returns the exit code, 2 for what cannot be understood; `null` while a started process lives on. */
@@ -65,7 +67,7 @@ export async function runCli(args: readonly string[], effects: CliEffects): Prom
     effects.print(request.command === 'help' ? help() : effects.version)
     return 0
   }
-  await effects.startProcess(request.command)
+  await effects.startProcess(COMMANDS[request.command].entry)
   return null
 }
 

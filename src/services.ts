@@ -62,7 +62,7 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
   const queue = openTurnQueue(backend)
   const parts =
     config.redisUrl === null
-      ? openPostgresPartLog({ db, url, onError })
+      ? openPostgresPartLog({ db, url, ttlMs: config.partLogTtlMs, onError })
       : openRedisPartLog({
           url: config.redisUrl,
           prefix: config.queuePrefix,

@@ -6,6 +6,8 @@ import { Subscribers } from './subscribers.ts'
 
 export interface PostgresPartLogOptions {
   db: Database
+  /** How long parts are kept, in ms. */
+  ttlMs: number
   /** The same database: news needs a connection of its own to listen on. */
   url: string
   onError(error: Error): void
@@ -17,10 +19,14 @@ const RECONNECT_MS = 500
 /** Postgres refuses a notification of 8,000 bytes or more. */
 const NOTIFICATION_BYTES = 7500
 
-/** $1 chat, $2 whether it begins an attempt, $3 to $7 the first part's position, $8 parts, $9 notification. */
+/** $1 chat, $2 whether it begins an attempt, $3 to $7 the first part's position, $8 parts, $9 notification, $10 life of a part in ms. What has outlived it goes along the way. */
 const appendParts = statement(
   'streams/append',
   `with gone as (delete from stream_parts where $2 and chat_id = $1),
+  expired as (
+    delete from stream_parts where id in (
+      select id from stream_parts where $2 and chat_id <> $1 and created_at < clock_timestamp() - $10 * interval '1 ms'
+      limit 100 for update skip locked)),
   added as (
     insert into stream_parts (chat_id, turn, step, epoch, attempt, seq, entry) values ($1, $3, $4, $5, $6, $7, $8))
   select pg_notify('${CHANNEL}', $9)`,
@@ -33,7 +39,7 @@ const readParts = statement('streams/read', 'select entry from stream_parts wher
 const notify = statement('streams/notify', `select pg_notify('${CHANNEL}', $1)`)
 
 /** The part log on Postgres, for one machine without Redis: an unlogged table and LISTEN/NOTIFY. */
-export function openPostgresPartLog({ db, url, onError }: PostgresPartLogOptions): PartLog {
+export function openPostgresPartLog({ db, url, ttlMs, onError }: PostgresPartLogOptions): PartLog {
   const subscribers = new Subscribers()
   const closing = new AbortController()
   const tell = (text: string): void => {
@@ -64,6 +70,7 @@ export function openPostgresPartLog({ db, url, onError }: PostgresPartLogOptions
           seq,
           JSON.stringify(parts),
           notification(chatId, parts),
+          ttlMs,
         ),
       )
     },

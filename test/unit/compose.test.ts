@@ -96,11 +96,11 @@ describe('docker-compose.yml', () => {
       })
   })
 
-  test('publishes the port that the image listens on, and nothing else', () => {
+  test('publishes the port that the image listens on to this machine, and nothing else', () => {
     const published = Object.entries(compose.services).flatMap(([name, { ports = [] }]) =>
       ports.map((port) => [name, interpolate(port)]),
     )
-    expect(published).toEqual([['api', '3000:3000']])
+    expect(published).toEqual([['api', '127.0.0.1:3000:3000']])
     expect(dockerfile).toMatch(/^ENV .*\bPORT=3000\b/m)
     expect(dockerfile).toMatch(/^EXPOSE 3000$/m)
   })

@@ -1,0 +1,36 @@
+import type { Scenario } from './scenarios/scenario.ts'
+import { durableTurns } from './scenarios/durable-turns.ts'
+import { Cleanup } from './support/cleanup.ts'
+import { helpText, readOptions, UsageError } from './support/options.ts'
+
+/** Every scenario there is, in the order they run. */
+const SCENARIOS: readonly Scenario[] = [durableTurns]
+
+/** `bench [scenario …] [--option value …]`; all scenarios where none is named. */
+async function main(args: readonly string[]): Promise<void> {
+  if (args.includes('--help')) {
+    console.log(helpText(SCENARIOS))
+    return
+  }
+  const { names, options } = readOptions(SCENARIOS, args)
+  for (const scenario of choose(names)) {
+    console.log(`\n${scenario.name}: ${scenario.summary}\n`)
+    const progress = (line: string): void => console.log(`  ${line}`)
+    console.log(`\n${await Cleanup.during((cleanup) => scenario.run({ options, cleanup, progress }))}`)
+  }
+}
+
+function choose(names: readonly string[]): readonly Scenario[] {
+  const known = SCENARIOS.map((scenario) => scenario.name)
+  const unknown = names.find((name) => !known.includes(name))
+  if (unknown !== undefined)
+    throw new UsageError(`there is no scenario ${unknown}, expected one of ${known.join(', ')}`)
+  return names.length === 0 ? SCENARIOS : SCENARIOS.filter((scenario) => names.includes(scenario.name))
+}
+
+try {
+  await main(process.argv.slice(2))
+} catch (error) {
+  console.error(error instanceof UsageError ? `bench: ${error.message}; see --help` : error)
+  process.exitCode = 1
+}
