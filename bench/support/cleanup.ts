@@ -29,8 +29,13 @@ export class Cleanup {
       console.error(`\n${signal}: stopping what was started`)
       void cleanup.run().then(() => process.exit(130))
     }
+    const crash = (error: unknown): void => {
+      console.error(error)
+      void cleanup.run().then(() => process.exit(1))
+    }
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
     for (const signal of signals) process.on(signal, interrupt)
+    process.on('uncaughtException', crash)
     try {
       return await work(cleanup)
     } finally {
@@ -38,6 +43,7 @@ export class Cleanup {
       if (interrupted) await new Promise(() => undefined)
       await cleanup.run()
       for (const signal of signals) process.off(signal, interrupt)
+      process.off('uncaughtException', crash)
     }
   }
 }

@@ -1,5 +1,6 @@
 import type { Contender } from './contender.ts'
 import type { Settlement, Settlements } from './settlements.ts'
+import { withoutIds } from './without-ids.ts'
 
 export interface LoadOptions {
   /** How many are counted; the load is kept up until the last of them is committed. */
@@ -109,10 +110,15 @@ class LoadRun {
     await watching
   }
 
+  /** Never rejects: nobody waits for it until the turn has settled. */
   async #watch(watchFirstPart: (() => Promise<void>) | null, acceptedAt: number): Promise<void> {
     if (watchFirstPart === null) return
-    await watchFirstPart()
-    if (!this.#over) this.#firstPart.push(performance.now() - acceptedAt)
+    try {
+      await watchFirstPart()
+      if (!this.#over) this.#firstPart.push(performance.now() - acceptedAt)
+    } catch (error) {
+      this.#note(`watching: ${(error as Error).message}`)
+    }
   }
 
   #count(settlement: Settlement, times: { accept: number; committed: number }): void {
@@ -128,6 +134,7 @@ class LoadRun {
   }
 
   #note(trouble: string): void {
-    this.#troubles.set(trouble, (this.#troubles.get(trouble) ?? 0) + 1)
+    const kind = withoutIds(trouble)
+    this.#troubles.set(kind, (this.#troubles.get(kind) ?? 0) + 1)
   }
 }

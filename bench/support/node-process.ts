@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { Cleanup } from './cleanup.ts'
+import { withoutIds } from './without-ids.ts'
 
 export interface NodeProcessOptions {
   /** For messages to people. */
@@ -93,11 +94,11 @@ function parseLine(line: string): LogLine | null {
   }
 }
 
-/** `null` for an ordinary line. Ids are left out, so that the same complaint counts as the same. */
+/** `null` for an ordinary line. */
 function complaintOf(line: string, entry: LogLine | null): string | null {
   if (entry === null) return line.trim() === '' ? null : line.slice(0, 300)
   if (entry.level !== 'warn' && entry.level !== 'error' && entry.level !== 'fatal') return null
   const { code, message } = (entry.error ?? {}) as { code?: unknown; message?: unknown }
   const text = [entry.level, entry.msg, code, message].filter((part) => part !== undefined).join(' | ')
-  return text.replace(/[0-9a-f]{8}-[0-9a-f-]{27}/g, '<id>').slice(0, 300)
+  return withoutIds(text)
 }
