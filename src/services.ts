@@ -78,6 +78,7 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
     leaseMs: config.leaseMs,
     onAdmitted: enqueue,
     onChanged: (chatId) => parts.announce(chatId),
+    onStop: (turnId) => parts.poke(turnId),
   })
   const reconciler = createReconciler({
     chats,

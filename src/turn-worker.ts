@@ -33,11 +33,13 @@ export function createTurnWorker(services: Services): TurnWorker {
     logger.warn({ event: 'security', jobId: job.id }, 'the job names no turn')
     return null
   }
+  let stopListening: (() => void) | undefined
   let worker: ReturnType<typeof startTurnWorker> | undefined
 
   return {
     start: () => {
       leases.start()
+      void services.parts.onPoke(leases.poke).then((stop) => (stopListening = stop))
       worker ??= startTurnWorker(services.backend, handle, {
         concurrency: config.workerConcurrency,
         lockMs: config.lockMs,
@@ -48,6 +50,7 @@ export function createTurnWorker(services: Services): TurnWorker {
     stop: async () => {
       if (worker !== undefined) await drain(worker.close(), leases.abortAll, config.drainMs)
       worker = undefined
+      stopListening?.()
       leases.stop()
     },
   }

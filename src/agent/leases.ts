@@ -10,9 +10,11 @@ export interface LeaseKeeperOptions {
 
 /** The turns that this process holds: renews all their leases in one statement, and aborts those it has lost. */
 export interface LeaseKeeper {
-  /** The signal aborts with a `TurnmillError`: `turn_fenced`, `key_revoked` or what `abortAll` was given. */
+  /** The signal aborts with a `TurnmillError`: `turn_fenced`, `turn_interrupted`, `key_revoked` or what `abortAll` was given. */
   hold(claim: Claim): AbortSignal
   drop(claim: Claim): void
+  /** Looks at once whether the turn was told to stop, rather than with the next renewal. */
+  poke(turnId: string): void
   abortAll(reason: TurnmillError): void
   /** How many turns are held. */
   size(): number
@@ -30,8 +32,12 @@ interface HeldTurn {
 export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseKeeperOptions): LeaseKeeper {
   const held = new Map<string, HeldTurn>()
   const keyOf = ({ turnId, epoch }: Pick<Claim, 'turnId' | 'epoch'>): string => `${turnId} ${epoch}`
+  // Pokes for turns whose claim may be on its way back from Postgres; forgotten with every second renewal.
+  const early = new Set<string>()
+  let earlier = new Set<string>()
   let timer: NodeJS.Timeout | undefined
   let renewing = false
+  let again = false
 
   /** Whoever could not renew for a whole lease must assume that the turn runs elsewhere by now. */
   function giveUpExpired(): void {
@@ -43,6 +49,7 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
 
   async function renew(): Promise<void> {
     giveUpExpired()
+    if (renewing) again = true
     if (renewing || held.size === 0) return
     renewing = true
     const turns = [...held.values()]
@@ -52,14 +59,20 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
       const byTurn = new Map(renewed.map((lease) => [lease.turnId, lease]))
       for (const turn of turns) {
         const lease = byTurn.get(turn.claim.turnId)
+        if (lease !== undefined) turn.renewedAt = askedAt
         if (lease === undefined) turn.abort.abort(fenced(turn.claim, 'it is held elsewhere or ended'))
+        else if (lease.state === 'interrupting') turn.abort.abort(interrupted(turn.claim))
         else if (lease.keyState === 'invalid') turn.abort.abort(revoked(turn.claim))
-        else turn.renewedAt = askedAt
       }
     } catch (error) {
       onError(error)
     } finally {
       renewing = false
+    }
+    // Somebody asked while the answer was under way, and it may be older than the question.
+    if (again) {
+      again = false
+      await renew()
     }
   }
 
@@ -67,15 +80,24 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
     hold: (claim) => {
       const abort = new AbortController()
       held.set(keyOf(claim), { claim, abort, renewedAt: performance.now() })
+      if (early.delete(claim.turnId)) void renew()
       return abort.signal
     },
     drop: (claim) => void held.delete(keyOf(claim)),
+    poke: (turnId) => {
+      if ([...held.values()].some(({ claim }) => claim.turnId === turnId)) void renew()
+      else early.add(turnId)
+    },
     abortAll: (reason) => {
       for (const { abort } of held.values()) abort.abort(reason)
     },
     size: () => held.size,
     start: () => {
-      timer ??= setInterval(() => void renew(), renewalMs)
+      timer ??= setInterval(() => {
+        for (const turnId of earlier) early.delete(turnId)
+        earlier = new Set(early)
+        void renew()
+      }, renewalMs)
     },
     stop: () => {
       clearInterval(timer)
@@ -86,6 +108,9 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
 
 const fenced = ({ turnId, epoch }: Claim, why: string): TurnmillError =>
   new TurnmillError('turn_fenced', `turn ${turnId} under epoch ${epoch} was lost: ${why}`)
+
+const interrupted = ({ turnId }: Claim): TurnmillError =>
+  new TurnmillError('turn_interrupted', `turn ${turnId} was told to stop`)
 
 const revoked = ({ apiKeyId }: Claim): TurnmillError =>
   new TurnmillError('key_revoked', `API key ${apiKeyId} was revoked or expired while its turn ran`)

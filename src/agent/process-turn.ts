@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Chats, Claim, ClaimRequest } from '../chats/index.ts'
+import type { Chats, Claim, ClaimRequest, StepResult } from '../chats/index.ts'
 import { toTurnError, TurnmillError } from '../protocol/errors.ts'
 import type { Logger } from '../telemetry/logger.ts'
 import type { LeaseKeeper } from './leases.ts'
 import { runTurn, type TurnEffects, type TurnOutcome } from './turn.ts'
 
 export interface TurnProcessorDeps {
-  chats: Pick<Chats, 'claim' | 'finish' | 'fail' | 'release'>
+  chats: Pick<Chats, 'claim' | 'finish' | 'finishInterrupted' | 'isInterrupting' | 'fail' | 'release'>
   effects: TurnEffects
   leases: Pick<LeaseKeeper, 'hold' | 'drop'>
   maxTakeovers: number
@@ -55,10 +55,9 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
   const outcome = await run(claim, signal, deps)
   const commit = (write: () => Promise<void>): Promise<void> => untilCommitted(write, signal)
   try {
-    if (outcome.type === 'answered') {
-      await commit(() => chats.finish(claim, outcome.result))
-      return null
-    }
+    if (outcome.type === 'answered') await commit(() => finish(claim, outcome.result, chats))
+    if (outcome.type === 'interrupted') await commit(() => chats.finishInterrupted(claim, outcome.partial))
+    if (outcome.type !== 'failed') return null
     return await settleFailure(claim, outcome, commit, deps)
   } catch (error) {
     const problem = toTurnError(error)
@@ -70,11 +69,33 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
   }
 }
 
+/** A stop that came after the last part: the answer is committed all the same, as far as it goes. */
+async function finish(claim: Claim, result: StepResult, chats: TurnProcessorDeps['chats']): Promise<void> {
+  try {
+    await chats.finish(claim, result)
+  } catch (error) {
+    if (toTurnError(error).code !== 'turn_fenced' || !(await chats.isInterrupting(claim))) throw error
+    await chats.finishInterrupted(claim, result)
+  }
+}
+
+/** A turn that was told to stop is not given back but ended. */
+async function release(claim: Claim, chats: TurnProcessorDeps['chats']): Promise<void> {
+  try {
+    await chats.release(claim)
+  } catch (error) {
+    if (toTurnError(error).code !== 'turn_fenced' || !(await chats.isInterrupting(claim))) throw error
+    await chats.finishInterrupted(claim, null)
+  }
+}
+
 async function run(
   claim: Claim,
   signal: AbortSignal,
   { effects, maxTakeovers, logger }: TurnProcessorDeps,
 ): Promise<TurnOutcome> {
+  // Told to stop, and then its worker was lost: what remains is to end it.
+  if (claim.state === 'interrupting') return { type: 'interrupted', partial: null }
   try {
     if (claim.takeovers > maxTakeovers)
       throw new TurnmillError(
@@ -84,6 +105,7 @@ async function run(
     return await runTurn(claim, effects, signal)
   } catch (error) {
     const problem = toTurnError(error)
+    if (problem.code === 'turn_interrupted') return { type: 'interrupted', partial: null }
     if (problem.code === 'turn_failed')
       logger.error({ turnId: claim.turnId, error }, 'unexpected error in a turn')
     return { type: 'failed', error: problem, usage: null, costMicros: null }
@@ -102,7 +124,7 @@ async function settleFailure(
   if (error.code === 'turn_fenced') return null
   // Neither a stopping worker nor a database that went away is the turn's fault: it goes on elsewhere.
   if (error.code === 'worker_stopped' || error.code === 'database_unavailable') {
-    await commit(() => chats.release(claim))
+    await commit(() => release(claim, chats))
     return null
   }
   await commit(() => chats.fail(claim, error, { usage, costMicros }))

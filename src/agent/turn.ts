@@ -2,9 +2,9 @@ import type { Claim, StepResult } from '../chats/index.ts'
 import type { BuiltRoute } from '../models/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import type { MessagePart, ModelMessage } from '../protocol/messages.ts'
-import type { AnswerPart, StreamPart } from '../protocol/parts.ts'
+import type { AnswerPart, EndPart, StreamPart } from '../protocol/parts.ts'
 import type { Route } from '../protocol/routes.ts'
-import { costMicros, type Usage } from '../protocol/usage.ts'
+import { costMicros, NO_USAGE, type Usage } from '../protocol/usage.ts'
 import type { ModelRequest } from '../providers/contract.ts'
 import type { PartWriter } from '../streams/index.ts'
 import { createAnswer } from './answer.ts'
@@ -26,6 +26,8 @@ export interface TurnEffects {
 export type TurnOutcome =
   | { type: 'answered'; result: StepResult }
   | { type: 'failed'; error: TurnmillError; usage: Usage | null; costMicros: number | null }
+  /** It was told to stop; `partial` is what there was of the answer, `null` for nothing. */
+  | { type: 'interrupted'; partial: StepResult | null }
 
 /** There are no tools yet, so that a turn is one step, and nothing is retried: one attempt. */
 const STEP = 1
@@ -48,13 +50,26 @@ export async function runTurn(claim: Claim, effects: TurnEffects, signal: AbortS
   )
   const collected = await collect(stream, (part) => parts.write(part))
   await parts.flush()
-  const cost = collected.usage === null ? null : costMicros(collected.usage, facts.modelConfig.prices)
-  if (collected.type === 'failed') return { ...collected, costMicros: cost }
-  const { firstPartAt, ...answer } = collected
-  const firstPartMs = Math.round((firstPartAt ?? performance.now()) - startedAt)
+  const toResult = (usage: Usage, finishReason: string): StepResult => ({
+    step: STEP,
+    parts: collected.parts,
+    modelConfigId: facts.modelConfig.id,
+    finishReason,
+    usage,
+    costMicros: costMicros(usage, facts.modelConfig.prices),
+    firstPartMs: Math.round((collected.firstPartAt ?? performance.now()) - startedAt),
+  })
+  const { ending } = collected
+  if (ending.type === 'finish') return { type: 'answered', result: toResult(ending.usage, ending.reason) }
+  const usage = ending.usage ?? null
+  if (ending.error.code !== 'turn_interrupted') {
+    const spent = usage === null ? null : costMicros(usage, facts.modelConfig.prices)
+    return { type: 'failed', error: ending.error, usage, costMicros: spent }
+  }
+  if (collected.parts.length === 0) return { type: 'interrupted', partial: null }
   return {
-    type: 'answered',
-    result: { ...answer, step: STEP, modelConfigId: facts.modelConfig.id, costMicros: cost, firstPartMs },
+    type: 'interrupted',
+    partial: toResult(usage ?? estimateUsage(request, collected.parts), 'interrupted'),
   }
 }
 
@@ -81,11 +96,14 @@ const toModelRequest = (
   reasoningEffort: claim.reasoningEffort ?? modelConfig.options.reasoningEffort ?? null,
 })
 
-type Collected =
-  | { type: 'answered'; parts: MessagePart[]; finishReason: string; usage: Usage; firstPartAt: number | null }
-  | { type: 'failed'; error: TurnmillError; usage: Usage | null }
+interface Collected {
+  /** The answer as far as it came. */
+  parts: MessagePart[]
+  ending: EndPart
+  firstPartAt: number | null
+}
 
-/** The whole answer is the stream, collected. A failed attempt's text is dropped. */
+/** The whole answer is the stream, collected. */
 async function collect(
   stream: AsyncIterable<StreamPart>,
   show: (part: AnswerPart) => void,
@@ -93,22 +111,22 @@ async function collect(
   const answer = createAnswer()
   let firstPartAt: number | null = null
   for await (const part of stream) {
-    if (part.type === 'error') return { type: 'failed', error: part.error, usage: part.usage ?? null }
-    if (part.type === 'finish')
-      return {
-        type: 'answered',
-        parts: answer.parts(),
-        finishReason: part.reason,
-        usage: part.usage,
-        firstPartAt,
-      }
+    if (part.type === 'error' || part.type === 'finish')
+      return { parts: answer.parts(), ending: part, firstPartAt }
     firstPartAt ??= performance.now()
     answer.add(part)
     show(part)
   }
-  return {
-    type: 'failed',
-    error: new TurnmillError('provider_stream_broken', 'the stream ended without an ending'),
-    usage: null,
-  }
+  const error = new TurnmillError('provider_stream_broken', 'the stream ended without an ending')
+  return { parts: answer.parts(), ending: { type: 'error', error }, firstPartAt }
+}
+
+const CHARACTERS_PER_TOKEN = 4
+
+/** What a call used whose provider was cut off before it could say. */
+function estimateUsage(request: ModelRequest, answer: readonly MessagePart[]): Usage {
+  const tokensOf = (parts: readonly MessagePart[]): number =>
+    Math.ceil(parts.reduce((length, part) => length + part.text.length, 0) / CHARACTERS_PER_TOKEN)
+  const asked = request.messages.reduce((tokens, message) => tokens + tokensOf(message.parts), 0)
+  return { ...NO_USAGE, inputTokens: asked, outputTokens: tokensOf(answer), estimated: true }
 }

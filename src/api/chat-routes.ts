@@ -131,6 +131,18 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
     },
   })
 
+  app.post('/v1/chats/:id/interrupt', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Stop what the chat is doing; what there is of the answer is kept, and the queue goes on',
+      params: schemas.chatParams,
+      response: { 202: schemas.chatAnswer },
+    },
+    handler: async (request, reply) =>
+      reply.code(202).send(await chats.interrupt(initiatorOf(request), request.params.id)),
+  })
+
   app.get('/v1/chats/:id/queue', {
     config: read,
     schema: {

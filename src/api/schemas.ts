@@ -37,7 +37,7 @@ export const createChatBody = z.strictObject({
 
 export const sendMessageBody = z.strictObject({
   ...message,
-  whenBusy: z.enum(['queue', 'reject']).default('queue'),
+  whenBusy: z.enum(['queue', 'interrupt', 'reject']).default('queue'),
 })
 
 export const editMessageBody = z.strictObject(message)

@@ -1,6 +1,7 @@
 import type { Database } from '../db/index.ts'
 import type { TurnmillError } from '../protocol/errors.ts'
 import type { AdmittedTurn } from './admission.ts'
+import { interruptChat } from './interrupt.ts'
 import * as produce from './produce.ts'
 import * as read from './read.ts'
 import * as recover from './recover.ts'
@@ -25,11 +26,13 @@ export interface ChatsOptions {
   onAdmitted(turns: readonly AdmittedTurn[]): Promise<void>
   /** Called after a commit that watchers of the chat may see. Must not throw. */
   onChanged(chatId: string): void
+  /** Called after a commit that tells the worker of a turn to stop. Must not throw. */
+  onStop(turnId: string): void
 }
 
 export type Chats = ReturnType<typeof createChats>
 
-export function createChats({ db, limits, leaseMs, onAdmitted, onChanged }: ChatsOptions) {
+export function createChats({ db, limits, leaseMs, onAdmitted, onChanged, onStop }: ChatsOptions) {
   const slots = { root: limits.runningRootTurns, subagent: limits.runningSubagentTurns }
   const hold = (claim: work.Claim): work.HeldTurn => ({ db, slots: slots[claim.pool], claim })
 
@@ -37,8 +40,9 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged }: Chat
     chatId: (result: T) => string,
     change: Promise<produce.Committed<T>>,
   ): Promise<T> {
-    const { result, admitted } = await change
+    const { result, admitted, stopTurnId } = await change
     onChanged(chatId(result))
+    if (typeof stopTurnId === 'string') onStop(stopTurnId)
     await onAdmitted(admitted)
     return result
   }
@@ -57,6 +61,15 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged }: Chat
     edit: (initiator: produce.Initiator, input: produce.EditInput) =>
       publish(() => input.chatId, produce.editMessage(db, limits, initiator, input)),
 
+    interrupt: async (initiator: produce.Initiator, chatId: string) => {
+      const request = { chatId, userId: initiator.userId, slots: slots.root }
+      await publish(
+        () => chatId,
+        interruptChat(db, request).then((interrupted) => ({ result: null, ...interrupted })),
+      )
+      return read.readChat(db, chatId, initiator.userId)
+    },
+
     async claim(request: work.ClaimRequest): Promise<work.Claim | work.Unclaimed> {
       const claim = await work.claimTurn(db, leaseMs, request)
       if (typeof claim !== 'string') onChanged(claim.chatId)
@@ -66,6 +79,9 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged }: Chat
     context: (chatId: string) => work.readContext(db, chatId),
     finish: (claim: work.Claim, result: work.StepResult) =>
       publishWork(claim, work.finishTurn(hold(claim), result)),
+    finishInterrupted: (claim: work.Claim, partial: work.StepResult | null) =>
+      publishWork(claim, work.finishInterruptedTurn(hold(claim), partial)),
+    isInterrupting: (claim: work.Claim) => work.isInterrupting(db, claim),
     fail: (claim: work.Claim, error: TurnmillError, spent: work.Spent) =>
       publishWork(claim, work.failTurn(hold(claim), error, spent)),
     release: (claim: work.Claim) => publishWork(claim, work.releaseTurn(hold(claim))),

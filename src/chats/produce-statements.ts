@@ -92,6 +92,22 @@ export const readMessage = statement(
   `select role, deleted_at from messages where chat_id = $1 and id = $2`,
 )
 
+/** Tells the turn's worker to stop. $1 chat. */
+export const interruptRunning = statement(
+  'chats/interrupt-running',
+  `with turn as (update turns set state = 'interrupting' where chat_id = $1 and state = 'running' returning id, chat_id)
+  update chats c set status = 'interrupting' from turn where c.id = turn.chat_id returning turn.id as turn_id`,
+)
+
+/** Ends a turn that no worker holds. $1 chat, $2 states from which that is so. */
+export const interruptWaiting = statement(
+  'chats/interrupt-waiting',
+  `with turn as (
+    update turns set state = 'interrupted', finished_at = clock_timestamp()
+    where chat_id = $1 and state = any($2) returning id, chat_id)
+  update chats c set status = 'idle', active_turn_id = null from turn where c.id = turn.chat_id returning turn.id as turn_id`,
+)
+
 /** $1 chat, $2 states from which a turn may be superseded. */
 export const supersedeTurn = statement(
   'chats/supersede-turn',

@@ -3,9 +3,11 @@ import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import type { MessagePart, ReasoningEffort } from '../protocol/messages.ts'
 import { toAdmittedTurns, type AdmittedTurn } from './admission.ts'
+import { interruptLocked } from './interrupt.ts'
+import { lockOwnChat, type LockedChat } from './lock.ts'
 import * as sql from './produce-statements.ts'
 import { isBusy, statesBefore } from './states.ts'
-import type { ChatStatus, ChatView, MessageView, QueuedMessageView, TurnView } from '../protocol/views.ts'
+import type { ChatView, MessageView, QueuedMessageView, TurnView } from '../protocol/views.ts'
 import { toChatView, toMessageView, toQueuedMessageView, toTurnView, type JsonRow } from './views.ts'
 
 export interface ProducerLimits {
@@ -37,7 +39,8 @@ export interface CreateInput extends MessageInput {
 
 export interface SendInput extends MessageInput {
   chatId: string
-  whenBusy: 'queue' | 'reject'
+  /** What to do where a turn runs: wait in the queue, stop it and wait, or be refused. */
+  whenBusy: 'queue' | 'interrupt' | 'reject'
 }
 
 export interface EditInput extends MessageInput {
@@ -54,13 +57,8 @@ export interface Started {
 export interface Committed<T> {
   result: T
   admitted: AdmittedTurn[]
-}
-
-interface LockedChat {
-  status: ChatStatus
-  active_turn_id: string | null
-  archived_at: Date | null
-  user_id: string
+  /** The turn whose worker is to stop. */
+  stopTurnId?: string | null
 }
 
 /** Commits a chat, its first message and its turn. One round trip. */
@@ -104,6 +102,7 @@ export function sendMessage(
         'chat_busy',
         `chat ${input.chatId} is ${chat.status} with ${queued} queued, expected idle`,
       )
+    if (input.whenBusy === 'interrupt' && isBusy(chat.status)) return interruptFor(scope, chat, input)
     return enqueueMessage(scope, input, chat.status === 'failed')
   })
 }
@@ -151,13 +150,6 @@ function tooManyPending(limits: ProducerLimits): TurnmillError {
 const queueFull = (chatId: string, limits: ProducerLimits): TurnmillError =>
   new TurnmillError('queue_full', `chat ${chatId} holds ${limits.queueLimit} queued messages, expected fewer`)
 
-async function lockOwnChat(tx: Transaction, chatId: string, userId: string): Promise<LockedChat> {
-  const [chat] = await tx.query<LockedChat>(sql.lockChat(chatId, userId))
-  if (chat === undefined) throw new TurnmillError('not_found', `chat ${chatId} does not exist`)
-  if (chat.archived_at !== null) throw new TurnmillError('chat_archived', `chat ${chatId} is archived`)
-  return chat
-}
-
 async function countQueued(tx: Transaction, chatId: string): Promise<number> {
   const [row] = await tx.query<{ queued: number }>(sql.countQueued(chatId))
   return row?.queued ?? 0
@@ -191,20 +183,39 @@ async function startTurn(
   return { result: toStarted(row), admitted: toAdmittedTurns(admitted) }
 }
 
+const appendQueued = ({ limits, initiator }: ProduceScope, input: SendInput): Statement =>
+  sql.appendQueued(
+    input.chatId, limits.queueLimit, JSON.stringify(input.parts), initiator.apiKeyId, initiator.userId,
+    input.modelConfigId, input.reasoningEffort,
+  ) // prettier-ignore
+
 async function enqueueMessage(
-  { tx, limits, initiator: { userId, apiKeyId } }: ProduceScope,
+  scope: ProduceScope,
   input: SendInput,
   promote: boolean,
 ): Promise<Committed<{ queuedMessage: QueuedMessageView }>> {
-  const append = sql.appendQueued(
-    input.chatId, limits.queueLimit, JSON.stringify(input.parts), apiKeyId, userId, input.modelConfigId,
-    input.reasoningEffort,
-  ) // prettier-ignore
-  const promotion = promote ? [sql.promoteHead(input.chatId, newId()), admitRoot(userId, limits)] : []
-  const [rows = [], , admitted = []] = await tx.commitWith([append, ...promotion])
+  const { tx, limits, initiator } = scope
+  const promotion = promote
+    ? [sql.promoteHead(input.chatId, newId()), admitRoot(initiator.userId, limits)]
+    : []
+  const [rows = [], , admitted = []] = await tx.commitWith([appendQueued(scope, input), ...promotion])
   const row = rows[0] as { queued: JsonRow } | undefined
   if (row === undefined) throw queueFull(input.chatId, limits)
   return { result: { queuedMessage: toQueuedMessageView(row.queued) }, admitted: toAdmittedTurns(admitted) }
+}
+
+/** Appends the message and stops what runs, so that the queue's head is next. */
+async function interruptFor(
+  scope: ProduceScope,
+  chat: LockedChat,
+  input: SendInput,
+): Promise<Committed<{ queuedMessage: QueuedMessageView }>> {
+  const { tx, limits, initiator } = scope
+  const [row] = await tx.query<{ queued: JsonRow }>(appendQueued(scope, input))
+  if (row === undefined) throw queueFull(input.chatId, limits)
+  const request = { chatId: input.chatId, userId: initiator.userId, slots: limits.runningRootTurns }
+  const interrupted = await interruptLocked(tx, chat, request)
+  return { result: { queuedMessage: toQueuedMessageView(row.queued) }, ...interrupted }
 }
 
 async function demandEditable(tx: Transaction, chatId: string, messageId: string): Promise<void> {

@@ -2,22 +2,37 @@ import { TurnmillError } from '../protocol/errors.ts'
 import { TURN_STATES, type ChatStatus, type TurnState } from '../protocol/views.ts'
 
 /** Transitions of an existing turn. Those that make one (create, send, promote) begin at `pending`. */
-export const TURN_TRANSITIONS = ['claim', 'finish', 'fail', 'release', 'supersede'] as const
+export const TURN_TRANSITIONS = [
+  'claim',
+  'finish',
+  'interrupt',
+  'finishInterrupt',
+  'fail',
+  'release',
+  'supersede',
+] as const
 export type TurnTransition = (typeof TURN_TRANSITIONS)[number]
 
 /** Every legal move of a turn: from → transition → where it lands. A pair that is absent is refused. */
 export const TURN_MOVES: Record<TurnState, Partial<Record<TurnTransition, TurnState>>> = {
-  pending: { claim: 'running', supersede: 'superseded' },
+  pending: { claim: 'running', interrupt: 'interrupted', supersede: 'superseded' },
   running: {
     claim: 'running',
     finish: 'completed',
+    interrupt: 'interrupting',
     fail: 'failed',
     release: 'pending',
     supersede: 'superseded',
   },
-  interrupting: { supersede: 'superseded' },
-  requires_action: { supersede: 'superseded' },
-  waiting: { supersede: 'superseded' },
+  interrupting: {
+    claim: 'interrupting',
+    interrupt: 'interrupting',
+    finishInterrupt: 'interrupted',
+    fail: 'failed',
+    supersede: 'superseded',
+  },
+  requires_action: { interrupt: 'interrupted', supersede: 'superseded' },
+  waiting: { interrupt: 'interrupted', supersede: 'superseded' },
   completed: {},
   failed: {},
   interrupted: {},

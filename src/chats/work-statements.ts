@@ -31,7 +31,7 @@ export const claimTurn = statement(
     returning t.*),
   shown as (
     update chats c set status = claimed.state from claimed where c.id = claimed.chat_id returning c.snapshot_version)
-  select claimed.id as turn_id, claimed.chat_id, claimed.number, claimed.epoch, claimed.takeovers, claimed.pool,
+  select claimed.id as turn_id, claimed.state, claimed.chat_id, claimed.number, claimed.epoch, claimed.takeovers, claimed.pool,
     claimed.user_id, claimed.api_key_id, claimed.model_config_id, claimed.reasoning_effort, claimed.user_message_id,
     ${keyState('claimed')} as key_state,
     (select user_id from api_keys where id = claimed.api_key_id) as key_owner_id,
@@ -70,21 +70,22 @@ export const lockChatOf = statement('chats/lock-for-work', `select 1 from chats 
 const ranFor = `running_ms = running_ms + (extract(epoch from clock_timestamp() - claimed_at) * 1000)::bigint`
 
 /**
- * Commits the last step, completes the turn and promotes the head of the queue, all hanging on the one update that is
- * fenced. $1 turn, $2 epoch, $3 states to finish from, $4 step, $5 parts, $6 model config, $7 finish reason, $8 usage,
- * $9 cost, $10 ms between claim and first part, $11 id of the promoted message's turn.
+ * Commits an answer, ends the turn and promotes the head of the queue, all hanging on the one update that is fenced.
+ * $1 turn, $2 epoch, $3 states to end from, $4 step, $5 parts or null for no answer, $6 model config, $7 finish reason,
+ * $8 usage, $9 cost, $10 ms between claim and first part, $11 id of the promoted message's turn.
  * No row: fenced.
  */
-export const finishTurn = statement(
-  'chats/finish',
-  `with done as (
-    update turns set state = 'completed', finished_at = clock_timestamp(), lease_until = null, usage = $8, cost_micros = $9,
+const endTurn = (name: string, state: 'completed' | 'interrupted') =>
+  statement(
+    name,
+    `with done as (
+    update turns set state = '${state}', finished_at = clock_timestamp(), lease_until = null, usage = $8, cost_micros = $9,
       first_part_at = claimed_at + $10 * interval '1 ms', ${ranFor}
     where id = $1 and epoch = $2 and state = any($3)
     returning id, chat_id, number, user_id, pool, api_key_id),
   answer as (
     insert into messages (chat_id, turn_id, step, role, parts, api_key_id, model_config_id, finish_reason, usage, cost_micros)
-    select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from done returning id),
+    select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from done where $5::jsonb is not null returning id),
   head as (
     select q.id from queued_messages q, done where q.chat_id = done.chat_id and q.state = 'queued'
     order by q.position, q.id limit 1),
@@ -93,7 +94,7 @@ export const finishTurn = statement(
   message as (
     insert into messages (chat_id, turn_id, role, parts, api_key_id, queued_message_id, created_by)
     select promoted.chat_id, $11, 'user', promoted.parts, promoted.api_key_id, promoted.id, promoted.created_by
-    from promoted, answer returning id),
+    from promoted left join answer on true returning id),
   next as (
     insert into turns (id, chat_id, number, user_id, pool, trigger, api_key_id, user_message_id, model_config_id, reasoning_effort)
     select $11, done.chat_id, done.number + 1, done.user_id, done.pool, 'promote', promoted.api_key_id, message.id,
@@ -102,7 +103,11 @@ export const finishTurn = statement(
   update chats c set status = case when next.id is null then 'idle' else 'pending' end, active_turn_id = next.id,
     last_turn_id = coalesce(next.id, done.id), last_error = null
   from done left join next on true where c.id = done.chat_id returning done.id as turn_id, next.id as next_turn_id`,
-)
+  )
+
+export const finishTurn = endTurn('chats/finish', 'completed')
+
+export const finishInterruptedTurn = endTurn('chats/finish-interrupt', 'interrupted')
 
 /** $1 turn, $2 epoch, $3 states to fail from, $4 error, $5 usage, $6 cost. The queue stays. No row: fenced. */
 export const failTurn = statement(

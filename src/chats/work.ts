@@ -14,6 +14,8 @@ export type KeyState = 'valid' | 'invalid' | 'none'
 /** A turn that this worker holds, and what it needs to run it. `epoch` is the fence of every later write. */
 export interface Claim {
   turnId: string
+  /** `interrupting` for one that was told to stop and whose worker is gone: it is only to be ended. */
+  state: 'running' | 'interrupting'
   chatId: string
   number: number
   epoch: number
@@ -57,6 +59,7 @@ export interface StepResult {
 
 interface ClaimedRow {
   turn_id: string
+  state: 'running' | 'interrupting'
   chat_id: string
   number: number
   epoch: number
@@ -110,6 +113,7 @@ const agrees = (turn: TurnStateRow, compare: NonNullable<ClaimRequest['compare']
 
 const toClaim = (row: ClaimedRow): Claim => ({
   turnId: row.turn_id,
+  state: row.state,
   chatId: row.chat_id,
   number: row.number,
   epoch: row.epoch,
@@ -162,10 +166,32 @@ export interface HeldTurn {
  * @throws {TurnmillError} `turn_fenced` where another worker holds the turn or it ended; nothing was written.
  */
 export const finishTurn = (held: HeldTurn, result: StepResult): Promise<AdmittedTurn[]> =>
-  writeFenced(held, 'finish', sql.finishTurn(
-    held.claim.turnId, held.claim.epoch, statesBefore('finish'), result.step, JSON.stringify(result.parts),
-    result.modelConfigId, result.finishReason, JSON.stringify(result.usage), result.costMicros, result.firstPartMs, newId(),
-  )) // prettier-ignore
+  writeFenced(held, 'finish', sql.finishTurn(...endTurnValues(held, 'finish', result)))
+
+/**
+ * Ends an interrupted turn with what there is of its answer and promotes the head of the queue.
+ *
+ * @param partial `null` where nothing was answered.
+ * @throws {TurnmillError} `turn_fenced`.
+ */
+export const finishInterruptedTurn = (held: HeldTurn, partial: StepResult | null): Promise<AdmittedTurn[]> =>
+  writeFenced(
+    held,
+    'finishInterrupt',
+    sql.finishInterruptedTurn(...endTurnValues(held, 'finishInterrupt', partial)),
+  )
+
+const endTurnValues = ({ claim }: HeldTurn, transition: TurnTransition, result: StepResult | null): unknown[] => [
+  claim.turnId, claim.epoch, statesBefore(transition), result?.step, result === null ? null : JSON.stringify(result.parts),
+  result?.modelConfigId, result?.finishReason, result === null ? null : JSON.stringify(result.usage), result?.costMicros,
+  result?.firstPartMs, newId(),
+] // prettier-ignore
+
+/** Whether a turn that this worker holds was told to stop. Asked when a write of its was refused. */
+export async function isInterrupting(db: Database, { turnId, epoch }: Claim): Promise<boolean> {
+  const [turn] = await query<TurnStateRow>(db, sql.readTurnState(turnId))
+  return turn?.state === 'interrupting' && turn.epoch === epoch
+}
 
 /** What a failed turn spent all the same, where the provider reported it. */
 export interface Spent {

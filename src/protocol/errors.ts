@@ -187,6 +187,11 @@ export const ERRORS = {
     recovery: 'retry',
     meaning: 'The worker was told to stop before the turn ended; the turn goes on elsewhere.',
   },
+  turn_interrupted: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'The turn was told to stop; what there was of its answer is committed.',
+  },
   worker_lost: {
     status: 500,
     recovery: 'stop',

@@ -18,6 +18,10 @@ export interface PartLog {
   read(chatId: string): Promise<LoggedPart[]>
   /** Tells watchers that the chat's committed state changed. Never waits, never throws. */
   announce(chatId: string): void
+  /** Tells the worker of a turn to look at the turn's row at once. A hint: never waits, never throws. */
+  poke(turnId: string): void
+  /** Hears what `poke` says, from any process. The result stops it. */
+  onPoke(listener: (turnId: string) => void): Promise<() => void>
   /** Resolves when news is being listened for. The result stops it. */
   subscribe(chatId: string, listener: (news: LogNews) => void): Promise<() => void>
   close(): Promise<void>

@@ -42,9 +42,12 @@ const notify = statement('streams/notify', `select pg_notify('${CHANNEL}', $1)`)
 export function openPostgresPartLog({ db, url, ttlMs, onError }: PostgresPartLogOptions): PartLog {
   const subscribers = new Subscribers()
   const closing = new AbortController()
+  const pokeListeners = new Set<(turnId: string) => void>()
   const tell = (text: string): void => {
     const notification = parseNotification(text)
-    if (notification !== null) subscribers.tell(notification.chatId, notification.news)
+    if (notification === null) return
+    if ('turnId' in notification) for (const listener of pokeListeners) listener(notification.turnId)
+    else subscribers.tell(notification.chatId, notification.news)
   }
   const toldAgain = (): void => {
     for (const chatId of subscribers.chatIds()) subscribers.tell(chatId, { type: 'changed' })
@@ -77,6 +80,12 @@ export function openPostgresPartLog({ db, url, ttlMs, onError }: PostgresPartLog
     read: async (chatId) =>
       (await query<{ entry: LoggedPart[] }>(db, readParts(chatId))).flatMap((row) => row.entry),
     announce: (chatId) => void query(db, notify(JSON.stringify({ chatId }))).catch(() => undefined),
+    poke: (turnId) => void query(db, notify(JSON.stringify({ turnId }))).catch(() => undefined),
+    onPoke: async (listener) => {
+      pokeListeners.add(listener)
+      await listen()
+      return () => void pokeListeners.delete(listener)
+    },
     subscribe: async (chatId, listener) => {
       subscribers.add(chatId, listener)
       await listen()
@@ -92,9 +101,13 @@ function notification(chatId: string, parts: readonly LoggedPart[]): string {
   return Buffer.byteLength(text) < NOTIFICATION_BYTES ? text : JSON.stringify({ chatId, parts: [] })
 }
 
-function parseNotification(text: string): { chatId: string; news: LogNews } | null {
+type Notification = { turnId: string } | { chatId: string; news: LogNews }
+
+function parseNotification(text: string): Notification | null {
   try {
-    const { chatId, parts } = JSON.parse(text) as { chatId: string; parts?: LoggedPart[] }
+    const told = JSON.parse(text) as { turnId: string } | { chatId: string; parts?: LoggedPart[] }
+    if ('turnId' in told) return told
+    const { chatId, parts } = told
     return { chatId, news: parts === undefined ? { type: 'changed' } : { type: 'parts', parts } }
   } catch {
     return null

@@ -33,7 +33,13 @@ export function openRedisPartLog({ url, prefix, ttlMs, onError }: RedisPartLogOp
   const subscribers = new Subscribers()
   const key = (chatId: string): string => `${prefix}:parts:{${chatId}}`
   const channel = (chatId: string): string => `${prefix}:chat:{${chatId}}`
+  const pokes = `${prefix}:pokes`
+  const pokeListeners = new Set<(turnId: string) => void>()
   subscriber.on('message', (name: string, text: string) => {
+    if (name === pokes) {
+      for (const listener of pokeListeners) listener(text)
+      return
+    }
     const chatId = name.slice(prefix.length + ':chat:{'.length, -1)
     const news = parseNews(text)
     if (news !== null) subscribers.tell(chatId, news)
@@ -42,6 +48,13 @@ export function openRedisPartLog({ url, prefix, ttlMs, onError }: RedisPartLogOp
   subscriber.on('ready', () => {
     for (const chatId of subscribers.chatIds()) subscribers.tell(chatId, { type: 'changed' })
   })
+
+  /** While Redis is away a subscription waits in line, and whoever wants it goes on with what Postgres says. */
+  const subscribed = (name: string): Promise<unknown> =>
+    Promise.race([
+      subscriber.subscribe(name).catch(onError),
+      sleep(SUBSCRIBE_LIMIT_MS, undefined, { ref: false }),
+    ])
 
   return {
     append: async (chatId, parts) => {
@@ -58,11 +71,15 @@ export function openRedisPartLog({ url, prefix, ttlMs, onError }: RedisPartLogOp
       return records.flatMap(([, fields]) => JSON.parse(fields[1] ?? '[]') as LoggedPart[])
     },
     announce: (chatId) => void commands.publish(channel(chatId), CHANGED).catch(() => undefined),
+    poke: (turnId) => void commands.publish(pokes, turnId).catch(() => undefined),
+    onPoke: async (listener) => {
+      pokeListeners.add(listener)
+      await subscribed(pokes)
+      return () => void pokeListeners.delete(listener)
+    },
     subscribe: async (chatId, listener) => {
       subscribers.add(chatId, listener)
-      // While Redis is away the subscription waits in line, and the watcher goes on with what Postgres says.
-      const subscribed = subscriber.subscribe(channel(chatId)).catch(onError)
-      await Promise.race([subscribed, sleep(SUBSCRIBE_LIMIT_MS, undefined, { ref: false })])
+      await subscribed(channel(chatId))
       return () => {
         if (subscribers.remove(chatId, listener))
           void subscriber.unsubscribe(channel(chatId)).catch(() => undefined)
