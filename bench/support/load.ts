@@ -11,8 +11,13 @@ export interface LoadOptions {
   users: number
   /** Of those under way, how many are watched over SSE. */
   watched: number
-  /** No turn is counted after this long, in ms. */
+  /** How long turns are counted at most, in ms. */
   limitMs: number
+  /**
+   * Called when counting begins: once as many turns as are under way at a time have been completed. By then every
+   * connection is open again that was closed while somebody else was measured.
+   */
+  onBegin?: () => void
 }
 
 /** Times in ms, one per counted turn. */
@@ -32,6 +37,9 @@ export interface LoadResult {
   drained: Promise<number>
 }
 
+/** Counting begins after this long at the latest. */
+const LEAD_IN_MS = 3000
+
 /** Keeps `concurrency` turns under way until `turns` of them are committed. Resolves at that moment. */
 export async function runLoad(
   contender: Contender,
@@ -41,8 +49,11 @@ export async function runLoad(
   const run = new LoadRun(contender, settlements, options)
   const slots = Array.from({ length: options.concurrency }, (_, slot) => run.keepBusy(slot))
   const drained = Promise.all(slots).then(() => run.everCompleted)
+  const leadIn = setTimeout(() => run.begin(), LEAD_IN_MS)
+  await run.begun
+  clearTimeout(leadIn)
   const limit = setTimeout(() => run.end(), options.limitMs)
-  await Promise.race([run.ended, drained])
+  await run.ended
   clearTimeout(limit)
   return { ...run.figures(), drained }
 }
@@ -52,7 +63,8 @@ class LoadRun {
   readonly #settlements: Settlements
   readonly #options: LoadOptions
   readonly #ended = Promise.withResolvers<undefined>()
-  readonly #startedAt = performance.now()
+  readonly #begun = Promise.withResolvers<undefined>()
+  #beganAt: number | null = null
   readonly #accept: number[] = []
   readonly #firstPart: number[] = []
   readonly #committed: number[] = []
@@ -66,8 +78,20 @@ class LoadRun {
     this.#options = options
   }
 
+  get begun(): Promise<undefined> {
+    return this.#begun.promise
+  }
+
   get ended(): Promise<undefined> {
     return this.#ended.promise
+  }
+
+  /** From now on turns are counted. */
+  begin(): void {
+    if (this.#beganAt !== null) return
+    this.#beganAt = performance.now()
+    this.#options.onBegin?.()
+    this.#begun.resolve(undefined)
   }
 
   end(): void {
@@ -91,7 +115,7 @@ class LoadRun {
   figures(): Omit<LoadResult, 'drained'> {
     return {
       completed: this.#committed.length,
-      seconds: (performance.now() - this.#startedAt) / 1000,
+      seconds: (performance.now() - (this.#beganAt ?? performance.now())) / 1000,
       accept: this.#accept,
       firstPart: this.#firstPart,
       committed: this.#committed,
@@ -115,7 +139,7 @@ class LoadRun {
     if (watchFirstPart === null) return
     try {
       await watchFirstPart()
-      if (!this.#over) this.#firstPart.push(performance.now() - acceptedAt)
+      if (this.#isCounting()) this.#firstPart.push(performance.now() - acceptedAt)
     } catch (error) {
       this.#note(`watching: ${(error as Error).message}`)
     }
@@ -127,7 +151,15 @@ class LoadRun {
       return
     }
     this.everCompleted++
-    if (this.#over) return
+    if (this.#isCounting()) this.#record(times)
+    else if (this.everCompleted >= this.#options.concurrency) this.begin()
+  }
+
+  #isCounting(): boolean {
+    return this.#beganAt !== null && !this.#over
+  }
+
+  #record(times: { accept: number; committed: number }): void {
     this.#accept.push(times.accept)
     this.#committed.push(times.committed)
     if (this.#committed.length >= this.#options.turns) this.end()

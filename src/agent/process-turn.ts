@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Chats, Claim, ClaimRequest, StepResult } from '../chats/index.ts'
+import type { Chats, Claim, ClaimRequest, StepResult, Unclaimed } from '../chats/index.ts'
 import { toTurnError, TurnmillError } from '../protocol/errors.ts'
 import type { Logger } from '../telemetry/logger.ts'
 import type { LeaseKeeper } from './leases.ts'
@@ -20,9 +20,10 @@ export type JobOutcome = TurnmillError | null
  * Takes one job through its turn. The job is a hint: whether there is anything to do, the turn's row says.
  */
 export function createTurnProcessor(deps: TurnProcessorDeps): (request: ClaimRequest) => Promise<JobOutcome> {
-  const { chats, leases, logger } = deps
+  const { leases, logger } = deps
   return async (request) => {
-    const claim = await chats.claim(request)
+    const claim = await claimTurn(request, deps)
+    if (claim === null) return null
     if (claim === 'mismatch') return refuseJob(request, logger)
     if (typeof claim === 'string') {
       logger.debug({ turnId: request.turnId, jobId: request.jobId, why: claim }, 'job without effect')
@@ -34,6 +35,31 @@ export function createTurnProcessor(deps: TurnProcessorDeps): (request: ClaimReq
       return await settle(claim, signal, deps)
     } finally {
       leases.drop(claim)
+    }
+  }
+}
+
+/** How long a worker tries to claim while Postgres is away. Later, the reconciler gives the turn another job. */
+const CLAIM_TRIES = 20
+
+/** `null` where Postgres stays away: the job has said nothing about its turn, so it does not fail. */
+async function claimTurn(
+  request: ClaimRequest,
+  { chats, logger }: TurnProcessorDeps,
+): Promise<Claim | Unclaimed | null> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await chats.claim(request)
+    } catch (error) {
+      if (toTurnError(error).code !== 'database_unavailable') throw error
+      if (tries === CLAIM_TRIES) {
+        logger.warn(
+          { turnId: request.turnId, jobId: request.jobId },
+          'the turn was not claimed: Postgres is away',
+        )
+        return null
+      }
+      await sleep(RETRY_MS)
     }
   }
 }

@@ -157,6 +157,66 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
     },
   })
 
+  app.patch('/v1/chats/:id/queue/:queuedId', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Edit a queued message, or move it (position 0 is next)',
+      params: schemas.queuedParams,
+      body: schemas.changeQueuedBody,
+      response: { 200: schemas.queuedMessageAnswer },
+    },
+    handler: async (request) => {
+      const { id: chatId, queuedId: queuedMessageId } = request.params
+      const { content, position } = request.body
+      const change = { chatId, queuedMessageId, parts: content ?? null, position: position ?? null }
+      return chats.changeQueued(initiatorOf(request), change)
+    },
+  })
+
+  app.delete('/v1/chats/:id/queue/:queuedId', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Take a message out of the queue',
+      params: schemas.queuedParams,
+      response: { 204: z.null() },
+    },
+    handler: async (request, reply) => {
+      const { id: chatId, queuedId: queuedMessageId } = request.params
+      await chats.deleteQueued(initiatorOf(request), { chatId, queuedMessageId })
+      return reply.code(204).send(null)
+    },
+  })
+
+  app.post('/v1/chats/:id/queue/:queuedId/promote', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Run a queued message next; what runs is stopped',
+      params: schemas.queuedParams,
+      response: { 202: schemas.chatAnswer },
+    },
+    handler: async (request, reply) => {
+      const { id: chatId, queuedId: queuedMessageId } = request.params
+      return reply
+        .code(202)
+        .send(await chats.promoteQueued(initiatorOf(request), { chatId, queuedMessageId }))
+    },
+  })
+
+  app.post('/v1/chats/:id/retry', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Run the failed turn again, under your key',
+      params: schemas.chatParams,
+      response: { 202: z.object({ turn: schemas.turnAnswer }) },
+    },
+    handler: async (request, reply) =>
+      reply.code(202).send({ turn: await chats.retry(initiatorOf(request), request.params.id) }),
+  })
+
   app.get('/v1/chats/:id/turns', {
     config: read,
     schema: {

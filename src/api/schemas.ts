@@ -42,6 +42,13 @@ export const sendMessageBody = z.strictObject({
 
 export const editMessageBody = z.strictObject(message)
 
+export const changeQueuedBody = z
+  .strictObject({ content, position: z.number().int().min(0).max(10_000) })
+  .partial()
+  .refine((body) => body.content !== undefined || body.position !== undefined, 'expected content or position')
+
+export const queuedParams = z.object({ id, queuedId: z.string().regex(/^\d{1,18}$/) })
+
 export const chatParams = z.object({ id })
 export const messageParams = z.object({ id, messageId: z.string().regex(/^\d{1,18}$/) })
 

@@ -3,8 +3,10 @@ import type { TurnmillError } from '../protocol/errors.ts'
 import type { AdmittedTurn } from './admission.ts'
 import { interruptChat } from './interrupt.ts'
 import * as produce from './produce.ts'
+import * as queue from './queue.ts'
 import * as read from './read.ts'
 import * as recover from './recover.ts'
+import { retryChat } from './retry.ts'
 import * as watch from './watch.ts'
 import * as work from './work.ts'
 
@@ -61,6 +63,22 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged, onStop
     edit: (initiator: produce.Initiator, input: produce.EditInput) =>
       publish(() => input.chatId, produce.editMessage(db, limits, initiator, input)),
 
+    changeQueued: async (initiator: produce.Initiator, change: queue.QueuedChange) => {
+      const changed = await queue.changeQueued(db, initiator, change)
+      onChanged(change.chatId)
+      return changed
+    },
+    deleteQueued: async (initiator: produce.Initiator, target: queue.QueuedTarget) => {
+      await queue.deleteQueued(db, initiator.userId, target)
+      onChanged(target.chatId)
+    },
+    promoteQueued: async (initiator: produce.Initiator, target: queue.QueuedTarget) => {
+      const promoter = { userId: initiator.userId, slots: slots.root }
+      await publish(() => target.chatId, queue.promoteQueued(db, promoter, target))
+      return read.readChat(db, target.chatId, initiator.userId)
+    },
+    retry: (initiator: produce.Initiator, chatId: string) =>
+      publish(() => chatId, retryChat(db, { ...initiator, slots: slots.root }, chatId)),
     interrupt: async (initiator: produce.Initiator, chatId: string) => {
       const request = { chatId, userId: initiator.userId, slots: slots.root }
       await publish(

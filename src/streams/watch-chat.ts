@@ -1,4 +1,5 @@
 import type { ChatChanges, MessageView, TurnView } from '../protocol/views.ts'
+import { isTurnmillError } from '../protocol/errors.ts'
 import { formatEventId } from './cursor.ts'
 import type { ChatEvent, PlacedEvent } from './events.ts'
 import { createMailbox, type Mailbox } from './mailbox.ts'
@@ -63,8 +64,17 @@ export async function* watchChat(options: WatchOptions): AsyncGenerator<PlacedEv
 async function* follow(watch: ChatWatch, mailbox: Mailbox<LogNews>): AsyncGenerator<PlacedEvent> {
   for await (const news of mailbox.batches()) {
     for (const one of news) if (one.type === 'parts') yield* watch.showNews(one.parts)
-    if (news.some((one) => one.type === 'changed')) yield* watch.catchUp()
+    if (news.some((one) => one.type === 'changed')) yield* catchUpWhenPossible(watch)
     if (watch.gone) return
+  }
+}
+
+/** While Postgres is away there is nothing to tell; the registry says `changed` again once it answers. */
+async function* catchUpWhenPossible(watch: ChatWatch): AsyncGenerator<PlacedEvent> {
+  try {
+    yield* watch.catchUp()
+  } catch (error) {
+    if (!isTurnmillError(error) || error.code !== 'database_unavailable') throw error
   }
 }
 
