@@ -59,6 +59,12 @@ export async function createApp(services: Services): Promise<ApiServer> {
       new TurnmillError('not_found', `there is no ${request.method} ${request.url.split('?')[0] ?? ''}`),
     ),
   )
+  // Many clients name a content type where they send nothing, as with DELETE.
+  const parseJson = app.getDefaultJsonParser('error', 'error')
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') done(null, undefined)
+    else void parseJson(request, body as string, done)
+  })
   app.decorateRequest('principal', null)
   app.addHook('onRequest', createAuthenticator(db, services.pepper))
   app.addHook('onSend', async (request, reply) => {

@@ -32,6 +32,14 @@ const describe = <T>(
 
 const text = (row: Described<string>): Setting<string> => describe('text', row, (value) => value)
 
+/** 32 random bytes in base64. */
+const secretBytes = (row: Described<Secret>): Setting<Secret> =>
+  describe('secret', row, (value) => {
+    if (!/^[A-Za-z0-9+/_-]+={0,2}$/.test(value) || Buffer.from(value, 'base64').length !== 32)
+      throw new Error('32 bytes in base64, such as `openssl rand -base64 32` prints')
+    return new Secret(value)
+  })
+
 const secret = (row: Described<Secret>): Setting<Secret> =>
   describe('secret', row, (value) => new Secret(value))
 
@@ -136,7 +144,7 @@ export const SETTINGS = {
     name: 'TURNMILL_BOOTSTRAP_API_KEY',
     sentence: 'The first admin key, `tm_<id>_<secret>`. Made and printed by `npm start` where it is not set.',
   }),
-  apiKeyPepper: secret({
+  apiKeyPepper: secretBytes({
     name: 'TURNMILL_API_KEY_PEPPER',
     sentence:
       'The key under which API keys are hashed, 32 random bytes in base64. Changing it invalidates every API key.',

@@ -63,6 +63,8 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
         if (lease === undefined) turn.abort.abort(fenced(turn.claim, 'it is held elsewhere or ended'))
         else if (lease.state === 'interrupting') turn.abort.abort(interrupted(turn.claim))
         else if (lease.keyState === 'invalid') turn.abort.abort(revoked(turn.claim))
+        else if (lease.keyState === 'none' && turn.claim.apiKeyId !== null)
+          turn.abort.abort(deleted(turn.claim))
       }
     } catch (error) {
       onError(error)
@@ -111,6 +113,9 @@ const fenced = ({ turnId, epoch }: Claim, why: string): TurnmillError =>
 
 const interrupted = ({ turnId }: Claim): TurnmillError =>
   new TurnmillError('turn_interrupted', `turn ${turnId} was told to stop`)
+
+const deleted = ({ apiKeyId }: Claim): TurnmillError =>
+  new TurnmillError('missing_key', `API key ${apiKeyId} was deleted while its turn ran`)
 
 const revoked = ({ apiKeyId }: Claim): TurnmillError =>
   new TurnmillError('key_revoked', `API key ${apiKeyId} was revoked or expired while its turn ran`)

@@ -87,10 +87,26 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
     return await settleFailure(claim, outcome, commit, deps)
   } catch (error) {
     const problem = toTurnError(error)
-    logger[problem.code === 'turn_fenced' ? 'info' : 'error'](
-      { turnId: claim.turnId, epoch: claim.epoch, error },
-      'the turn was not settled by this worker',
-    )
+    if (problem.code === 'turn_fenced') {
+      logger.info({ turnId: claim.turnId, epoch: claim.epoch }, 'the turn is no longer held by this worker')
+      return null
+    }
+    logger.error({ turnId: claim.turnId, epoch: claim.epoch, error }, 'the turn was not settled')
+    return problem.code === 'turn_failed' ? failUnsettled(claim, problem, chats) : null
+  }
+}
+
+/** What Postgres refuses once it refuses again: the turn fails, rather than being run anew for the same end. */
+async function failUnsettled(
+  claim: Claim,
+  problem: TurnmillError,
+  chats: TurnProcessorDeps['chats'],
+): Promise<JobOutcome> {
+  try {
+    await chats.fail(claim, problem, { usage: null, costMicros: null })
+    return problem
+  } catch {
+    // The lease runs out, and the next worker tries.
     return null
   }
 }

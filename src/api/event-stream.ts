@@ -59,8 +59,10 @@ const format = ({ id, event }: PlacedEvent): string => {
 /** False where the reader has stopped reading. */
 async function write(response: ServerResponse, text: string): Promise<boolean> {
   if (response.destroyed) return false
-  if (response.write(text)) return true
-  if (response.writableLength > UNREAD_BYTES || !(await drained(response))) {
+  // What counts is what the reader has left unread so far: one event may be larger than that by itself.
+  const behind = response.writableLength > UNREAD_BYTES
+  if (!behind && response.write(text)) return true
+  if (behind || !(await drained(response))) {
     response.destroy()
     return false
   }

@@ -1,5 +1,6 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
+import { isForeignKeyViolation, isUniqueViolation } from '../db/index.ts'
 import { ERRORS, isTurnmillError, TurnmillError, type ErrorCode } from '../protocol/errors.ts'
 import type { Logger } from '../telemetry/logger.ts'
 
@@ -13,6 +14,12 @@ const FASTIFY_CODES: Readonly<Record<string, ErrorCode>> = {
 /** Any failure of a request as one of ours, with a text that is safe to show. */
 export function toProblem(error: FastifyError | TurnmillError): TurnmillError {
   if (isTurnmillError(error)) return error
+  // Two requests at once, or a thing that was deleted in mid-request: the database had the last word.
+  if (isUniqueViolation(error) || isForeignKeyViolation(error))
+    return new TurnmillError(
+      'conflict',
+      'another request changed the same thing meanwhile; send this one again',
+    )
   if (hasZodFastifySchemaValidationErrors(error))
     return new TurnmillError('invalid_request', describeValidation(error))
   const { code, statusCode = 500, message } = error

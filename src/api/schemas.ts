@@ -5,7 +5,7 @@ import { REASONING_EFFORTS, toStorableText, type TextPart } from '../protocol/me
 import { PROVIDER_TYPES } from '../protocol/routes.ts'
 import { Secret } from '../protocol/secret.ts'
 
-const id = z.uuid()
+const id = z.uuid().toLowerCase()
 
 /** Text that Postgres can hold and that says something. */
 const text = z.string().regex(/\S/, 'expected text that is not blank').transform(toStorableText)
@@ -70,12 +70,14 @@ const secret = z
   .regex(/^[\x21-\x7e]+$/, 'expected printable ASCII without spaces')
   .transform((value) => new Secret(value))
 
+/** Nothing but scheme, host, port and path: a credential in a URL would be stored in plain. */
+const isPlainUrl = (value: string): boolean =>
+  /^https?:\/\/[^\s@?#\\\u0000-\u001f]+$/i.test(value) && URL.canParse(value)
+
 const baseUrl = z
-  .url({ protocol: /^https?$/ })
-  .refine(
-    (value) => URL.canParse(value) && new URL(value).search === '' && new URL(value).username === '',
-    'expected no query and no credentials',
-  )
+  .string()
+  .max(2000)
+  .refine(isPlainUrl, 'expected an http or https URL without credentials, query and fragment')
 
 export const createProviderBody = z.strictObject({
   name: z
@@ -126,7 +128,7 @@ export const updateModelConfigBody = z
   })
   .partial()
 
-export const userProviderKeyParams = z.object({ provider: z.string().min(1).max(63) })
+export const userProviderKeyParams = z.object({ provider: z.string().regex(/^[a-z0-9-]{1,63}$/) })
 export const userProviderKeyBody = z.strictObject({ key: secret })
 
 export const createUserBody = z.strictObject({
@@ -142,7 +144,13 @@ export const createApiKeyBody = z.strictObject({
     .array(z.enum(SCOPES))
     .min(1)
     .default([...DEFAULT_SCOPES]),
-  expiresAt: z.iso.datetime({ offset: true }).nullish(),
+  expiresAt: z.iso
+    .datetime({ offset: true })
+    .refine(
+      (value) => Date.parse(value) > 0 && Date.parse(value) < Date.UTC(9999, 0),
+      'expected a date before the year 9999',
+    )
+    .nullish(),
 })
 
 export const idParams = z.object({ id })

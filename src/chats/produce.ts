@@ -100,7 +100,7 @@ export function sendMessage(
     if (input.whenBusy === 'reject')
       throw new TurnmillError(
         'chat_busy',
-        `chat ${input.chatId} is ${chat.status} with ${queued} queued, expected idle`,
+        `chat ${input.chatId} is ${chat.status}, expected idle with an empty queue`,
       )
     if (input.whenBusy === 'interrupt' && isBusy(chat.status)) return interruptFor(scope, chat, input)
     return enqueueMessage(scope, input, chat.status === 'failed')

@@ -38,6 +38,9 @@ export function openDatabase(options: DatabaseOptions): Database {
   })
   // An idle connection that breaks is replaced by the pool; the next query tells whoever needs to know.
   pool.on('error', () => undefined)
+  // One that breaks between two statements of a transaction has nobody else to tell, and an error that nobody hears
+  // ends the process; the next statement fails by itself.
+  pool.on('connect', (client) => client.on('error', () => undefined))
   const prisma = new PrismaClient({ adapter: new PrismaPg(pool, { statementNameGenerator: statementName }) })
   return { pool, prisma, close: () => closeOnce(prisma, pool) }
 }

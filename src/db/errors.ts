@@ -8,6 +8,8 @@ const UNREACHABLE = new Set([
   'ENOTFOUND',
   'EAI_AGAIN',
   'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ECONNABORTED',
   // https://www.postgresql.org/docs/current/errcodes-appendix.html
   '08000',
   '08001',
@@ -15,6 +17,10 @@ const UNREACHABLE = new Set([
   '08004',
   '08006',
   '53300',
+  '25006',
+  '53100',
+  '53200',
+  '57014',
   '57P01',
   '57P02',
   '57P03',
@@ -40,6 +46,9 @@ export const isTransient = (error: unknown): boolean => ['40001', '40P01'].inclu
 
 export const isUniqueViolation = (error: unknown): boolean =>
   errorCode(error) === '23505' || errorCode(error) === 'P2002'
+
+export const isForeignKeyViolation = (error: unknown): boolean =>
+  errorCode(error) === '23503' || errorCode(error) === 'P2003'
 
 /** An unreachable Postgres as `database_unavailable`; anything else as it is. */
 export function toDatabaseError(error: unknown): unknown {

@@ -1,5 +1,11 @@
 export { alone } from './alone.ts'
 export { openDatabase, query, type Database, type DatabaseOptions } from './client.ts'
-export { errorCode, isUniqueViolation, isUnreachable, toDatabaseError } from './errors.ts'
+export {
+  errorCode,
+  isForeignKeyViolation,
+  isUniqueViolation,
+  isUnreachable,
+  toDatabaseError,
+} from './errors.ts'
 export { statement, type Statement } from './statement.ts'
 export { batch, withTransaction, type Transaction } from './transaction.ts'

@@ -1,7 +1,8 @@
 import type { Database } from '../db/index.ts'
-import { attributionHeaders, BYOK_HEADER, ERROR_HEADER, type Encryption } from '../models/index.ts'
+import { attributionHeaders, BYOK_HEADER, ERROR_HEADER, guardBody, type Encryption } from '../models/index.ts'
 import { ERRORS, type ErrorCode } from '../protocol/errors.ts'
 import type { Caller, Gateway, ProviderType } from '../protocol/routes.ts'
+import { Secret } from '../protocol/secret.ts'
 import { authorise, type Authorisation } from './authorise.ts'
 import { headersFromProvider, headersToProvider } from './headers.ts'
 
@@ -45,8 +46,9 @@ export function createGateway({ db, encryption, fetch }: GatewayOptions): Gatewa
     if (!ENDPOINTS[provider.type].has(`${request.method} ${endpoint}`))
       return refuse('not_found', `provider ${providerName} has no ${request.method} ${endpoint}`)
 
-    const headers = upstreamHeaders(request, caller, provider)
-    if (headers === null) return refuse('provider_auth_failed', `provider ${providerName} has no credential`)
+    const credential = chooseCredential(request, provider)
+    if (credential === null && provider.type !== 'openai-compatible')
+      return refuse('provider_auth_failed', `provider ${providerName} has no credential`)
     const body = request.method === 'GET' ? null : await request.arrayBuffer()
     if (body !== null && body.byteLength > MAX_BODY_BYTES)
       return refuse(
@@ -56,12 +58,12 @@ export function createGateway({ db, encryption, fetch }: GatewayOptions): Gatewa
 
     const upstream = await fetch(upstreamUrl(provider, endpoint) + search, {
       method: request.method,
-      headers,
+      headers: upstreamHeaders(request, caller, provider, credential),
       body,
       redirect: 'manual',
       signal: request.signal,
     })
-    return new Response(upstream.body, {
+    return new Response(guardBody(upstream.body, credential), {
       status: upstream.status,
       headers: headersFromProvider(upstream.headers),
     })
@@ -72,25 +74,27 @@ export function createGateway({ db, encryption, fetch }: GatewayOptions): Gatewa
 const upstreamUrl = ({ type, baseUrl }: GatewayProvider, endpoint: string): string =>
   baseUrl + (type === 'anthropic' ? endpoint : endpoint.slice('/v1'.length))
 
-/** `null` where the provider needs a credential and there is none. */
-function upstreamHeaders(request: Request, caller: Caller, provider: GatewayProvider): Headers | null {
+function upstreamHeaders(
+  request: Request,
+  caller: Caller,
+  provider: GatewayProvider,
+  credential: Secret | null,
+): Headers {
   const headers = headersToProvider(request.headers)
   for (const [name, value] of Object.entries(provider.extraHeaders)) headers.set(name, value)
-  if (!putCredential(request, headers, provider)) return null
+  if (credential !== null && provider.type === 'anthropic') headers.set('x-api-key', credential.reveal())
+  if (credential !== null && provider.type !== 'anthropic')
+    headers.set('authorization', `Bearer ${credential.reveal()}`)
   if (provider.attribution)
     for (const [name, value] of attributionHeaders(caller.attribution)) headers.set(name, value)
   return headers
 }
 
-/** Keeps the user's own key where the call is marked so and the provider takes such keys; else the central one goes in. */
-function putCredential(request: Request, headers: Headers, provider: GatewayProvider): boolean {
-  const authHeader = provider.type === 'anthropic' ? 'x-api-key' : 'authorization'
+/** The user's own key where the call is marked so and the provider takes such keys; else the central one. */
+function chooseCredential(request: Request, provider: GatewayProvider): Secret | null {
   const own =
     request.headers.has(BYOK_HEADER) && provider.allowByok ? readAuth(request.headers, provider.type) : null
-  const credential = own ?? provider.centralKey?.reveal() ?? null
-  if (credential === null) return provider.type === 'openai-compatible'
-  headers.set(authHeader, provider.type === 'anthropic' ? credential : `Bearer ${credential}`)
-  return true
+  return own === null ? provider.centralKey : new Secret(own)
 }
 
 /** Anthropic's SDK may send a key in either form. */

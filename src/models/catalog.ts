@@ -127,7 +127,9 @@ export async function updateProvider(
   id: string,
   change: Partial<Pick<NewProvider, 'enabled' | 'allowByok' | 'attribution' | 'baseUrl'>>,
 ): Promise<ProviderView> {
-  const { count } = await db.prisma.provider.updateMany({ where: { id }, data: change })
+  const data =
+    change.baseUrl === undefined ? change : { ...change, baseUrl: withoutTrailingSlash(change.baseUrl) }
+  const { count } = await db.prisma.provider.updateMany({ where: { id }, data })
   if (count === 0) throw new TurnmillError('not_found', `provider ${id} does not exist`)
   return toProviderView(
     await db.prisma.provider.findUniqueOrThrow({

@@ -2,6 +2,7 @@ import { TurnmillError } from '../protocol/errors.ts'
 import type { Attribution, DirectRoute, Gateway, GatewayRoute, Route } from '../protocol/routes.ts'
 import { Secret } from '../protocol/secret.ts'
 import type { ProviderConnection } from '../providers/contract.ts'
+import { guardBody } from './guard-response.ts'
 
 /** What the SDK is given where the real credential is not its business. The gateway strips it. */
 export const PLACEHOLDER = new Secret('turnmill-placeholder')
@@ -51,7 +52,7 @@ function connectDirect({ provider, credential, attribution }: DirectRoute): Prov
       if (credential === null) for (const name of ['authorization', 'x-api-key']) request.headers.delete(name)
       if (provider.attribution)
         for (const [name, value] of attributionHeaders(attribution)) request.headers.set(name, value)
-      return withoutHeader(await fetch(request, { redirect: 'manual' }), ERROR_HEADER)
+      return guarded(await fetch(request, { redirect: 'manual' }), credential)
     },
   }
 }
@@ -72,9 +73,13 @@ export function attributionHeaders({
   return headers.flatMap(([name, value]) => (value === null ? [] : [[name, value]]))
 }
 
-function withoutHeader(response: Response, name: string): Response {
-  if (!response.headers.has(name)) return response
+/** Without the header that only our own gateway may set, and without the credential. */
+function guarded(response: Response, credential: Secret | null): Response {
   const headers = new Headers(response.headers)
-  headers.delete(name)
-  return new Response(response.body, { status: response.status, statusText: response.statusText, headers })
+  headers.delete(ERROR_HEADER)
+  // The body is decoded already.
+  headers.delete('content-encoding')
+  headers.delete('content-length')
+  const { status, statusText } = response
+  return new Response(guardBody(response.body, credential), { status, statusText, headers })
 }

@@ -49,5 +49,6 @@ export function costMicros(usage: Usage, prices: Prices): number | null {
     total += tokens * price
   }
   if (terms.every(([, price]) => price === null)) return null
-  return Math.ceil(total / 1_000_000)
+  // A provider may report anything; what is stored has to fit.
+  return Math.min(Math.ceil(total / 1_000_000), Number.MAX_SAFE_INTEGER)
 }

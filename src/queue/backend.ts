@@ -91,6 +91,7 @@ export async function openPostgresBackend(
     keepAlive: true,
   })
   pool.on('error', onError)
+  pool.on('connect', (client) => client.on('error', onError))
   await createQueueSchema(pool)
   const bound = bind(
     'postgres',

@@ -53,8 +53,18 @@ export function openPostgresPartLog({ db, url, ttlMs, onError }: PostgresPartLog
     for (const chatId of subscribers.chatIds()) subscribers.tell(chatId, { type: 'changed' })
   }
   let listening: Promise<void> | undefined
+  /** One attempt at a time; one that failed is not remembered. */
   const listen = (): Promise<void> =>
-    (listening ??= keepListening({ url, tell, onReconnect: toldAgain, onError, signal: closing.signal }))
+    (listening ??= keepListening({
+      url,
+      tell,
+      onReconnect: toldAgain,
+      onError,
+      signal: closing.signal,
+    }).catch((error: unknown) => {
+      listening = undefined
+      throw error
+    }))
 
   return {
     append: async (chatId, parts) => {
@@ -83,12 +93,13 @@ export function openPostgresPartLog({ db, url, ttlMs, onError }: PostgresPartLog
     poke: (turnId) => void query(db, notify(JSON.stringify({ turnId }))).catch(() => undefined),
     onPoke: async (listener) => {
       pokeListeners.add(listener)
-      await listen()
+      await listen().catch(onError)
       return () => void pokeListeners.delete(listener)
     },
     subscribe: async (chatId, listener) => {
+      // Without news a watcher goes on with its looks at Postgres.
+      await listen().catch(onError)
       subscribers.add(chatId, listener)
-      await listen()
       return () => void subscribers.remove(chatId, listener)
     },
     close: async () => closing.abort(),
@@ -137,9 +148,14 @@ async function connectListener({ url, tell, onError }: ListenOptions): Promise<p
   })
   client.on('error', onError)
   client.on('notification', ({ payload }) => tell(payload ?? ''))
-  await client.connect()
-  await client.query(`listen ${CHANNEL}`)
-  return client
+  try {
+    await client.connect()
+    await client.query(`listen ${CHANNEL}`)
+    return client
+  } catch (error) {
+    await client.end().catch(() => undefined)
+    throw error
+  }
 }
 
 async function listenAgain(options: ListenOptions): Promise<void> {

@@ -68,6 +68,20 @@ describe('a pipelined transaction', () => {
     expect(runs).toBe(3)
   })
 
+  test('outlives a connection that breaks between two statements', async () => {
+    const pid = statement('test/pid', 'select pg_backend_pid() as pid')
+    const work = withTransaction(db, async (tx) => {
+      const [row] = await tx.query<{ pid: number }>(pid())
+      await db.pool.query('select pg_terminate_backend($1)', [row?.pid])
+      // The connection's end is noticed while no statement is under way.
+      while ((await db.pool.query('select from pg_stat_activity where pid = $1', [row?.pid])).rowCount !== 0);
+      await new Promise((resolve) => setImmediate(resolve))
+      await tx.query(insert(1))
+    })
+    await expect(work).rejects.toMatchObject({ code: 'database_unavailable' })
+    expect(await rows()).toBe(0)
+  })
+
   test('says database_unavailable where Postgres cannot be reached', async () => {
     const nowhere = openDatabase({
       url: 'postgres://x:y@127.0.0.1:9/z',

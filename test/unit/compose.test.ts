@@ -45,7 +45,7 @@ const interpolate = (text: string, environment: Record<string, string> = {}): st
   })
 
 const SECRETS = {
-  TURNMILL_API_KEY_PEPPER: 'cGVwcGVy',
+  TURNMILL_API_KEY_PEPPER: Buffer.alloc(32).toString('base64'),
   TURNMILL_ENCRYPTION_KEYS: 'k1:a2V5',
   TURNMILL_BOOTSTRAP_API_KEY: 'tm_0_0',
 }

@@ -40,7 +40,10 @@ describe('the configuration', () => {
   })
 
   test('prints no secret', () => {
-    const config = loadConfig({ OPENAI_API_KEY: 'sk-secret', TURNMILL_API_KEY_PEPPER: 'pepper-secret' })
+    const config = loadConfig({
+      OPENAI_API_KEY: 'sk-secret',
+      TURNMILL_API_KEY_PEPPER: Buffer.alloc(32, 'pepper-secret').toString('base64'),
+    })
     expect(inspect(config) + JSON.stringify(config)).not.toMatch(/sk-secret|pepper-secret/)
   })
 
