@@ -25,6 +25,10 @@ export interface PartWriter {
 /** How long a commit waits for the log. */
 const FLUSH_LIMIT_MS = 100
 
+/** The most that the log holds of one attempt, in characters, and about what a part takes beside its text. */
+const LOG_LIMIT = 1024 * 1024
+const PART_OVERHEAD = 100
+
 /** The first part goes out at once; later ones are gathered, neighbouring deltas of a block as one part. */
 export function createPartWriter(attempt: AttemptPosition, options: PartWriterOptions): PartWriter {
   const { chatId, ...position } = attempt
@@ -32,6 +36,7 @@ export function createPartWriter(attempt: AttemptPosition, options: PartWriterOp
   let gatheredLength = 0
   let seq = 0
   let lastFlush = -Infinity
+  let written = 0
   let timer: NodeJS.Timeout | undefined
   let writing: Promise<void> = Promise.resolve()
   let busy = false
@@ -67,8 +72,20 @@ export function createPartWriter(attempt: AttemptPosition, options: PartWriterOp
     }
   }
 
+  /** Beyond the cap one number is left out: readers find the gap and withdraw the preview until the message comes. */
+  function exceedsCap(part: AnswerPart): boolean {
+    if (written > LOG_LIMIT) return true
+    written += PART_OVERHEAD + ('text' in part ? part.text.length : 0)
+    if (written > LOG_LIMIT) {
+      send()
+      seq++
+    }
+    return false
+  }
+
   return {
     write: (part) => {
+      if (exceedsCap(part)) return
       gatheredLength += 'text' in part ? part.text.length : 0
       if (!mergeInto(gathered.at(-1), part)) gathered.push({ ...part })
       if (gatheredLength >= options.flushBytes) send()

@@ -1,4 +1,4 @@
-import type { ChatChanges, MessageView, TurnView } from '../protocol/views.ts'
+import type { ChatChanges, ChatView, MessageView, TurnView } from '../protocol/views.ts'
 import { isTurnmillError } from '../protocol/errors.ts'
 import { formatEventId } from './cursor.ts'
 import type { ChatEvent, PlacedEvent } from './events.ts'
@@ -82,7 +82,8 @@ async function* catchUpWhenPossible(watch: ChatWatch): AsyncGenerator<PlacedEven
 class ChatWatch {
   readonly #options: WatchOptions
   readonly #preview = new Preview()
-  #changes: ChatChanges | null = null
+  /** As it was told last. */
+  #chat: ChatView | null = null
   gone = false
 
   constructor(options: WatchOptions) {
@@ -90,7 +91,7 @@ class ChatWatch {
   }
 
   get version(): number {
-    return this.#changes?.chat.snapshotVersion ?? 0
+    return this.#chat?.snapshotVersion ?? 0
   }
 
   /** What the log holds; nothing while it is away. */
@@ -100,12 +101,11 @@ class ChatWatch {
 
   /** Tells what Postgres holds that the watcher has not seen. */
   async *catchUp(): AsyncGenerator<PlacedEvent> {
-    const before = this.#changes
+    const before = this.#chat
     const changes = await this.#options.readChanges(this.version)
     this.gone = changes === null
-    if (changes === null || changes.chat.snapshotVersion === before?.chat.snapshotVersion) return
-    if (before !== null && before.chat.historyVersion !== changes.chat.historyVersion)
-      yield* this.#startOver()
+    if (changes === null || changes.chat.snapshotVersion === before?.snapshotVersion) return
+    if (before !== null && before.historyVersion !== changes.chat.historyVersion) yield* this.#startOver()
     else yield* this.#tellChanges(before, changes)
   }
 
@@ -117,25 +117,25 @@ class ChatWatch {
     this.#preview.drop()
     yield this.#place({ type: 'reset', scope: 'history' }, changes.chat.snapshotVersion)
     const known = this.version
-    yield* this.#tellChanges(this.#changes, {
+    yield* this.#tellChanges(this.#chat, {
       ...changes,
       turns: changes.turns.filter((turn) => turn.revision > known),
     })
   }
 
-  *#tellChanges(before: ChatChanges | null, changes: ChatChanges): Generator<PlacedEvent> {
-    this.#changes = changes
+  *#tellChanges(before: ChatView | null, changes: ChatChanges): Generator<PlacedEvent> {
+    this.#chat = changes.chat
     for (const { message, turnNumber } of changes.messages) yield this.#tellMessage(message, turnNumber)
     for (const turn of changes.turns) yield* this.#tellTurn(turn, before !== null)
     const { chat, queue } = changes
-    if (before?.chat.status !== chat.status || before.chat.activeTurnId !== chat.activeTurnId)
+    if (before?.status !== chat.status || before.activeTurnId !== chat.activeTurnId)
       yield this.#place({
         type: 'status',
         status: chat.status,
         activeTurnId: chat.activeTurnId,
         error: chat.lastError,
       })
-    if (before?.chat.queueVersion !== chat.queueVersion)
+    if (before?.queueVersion !== chat.queueVersion)
       yield this.#place({ type: 'queue', queuedMessages: queue })
   }
 

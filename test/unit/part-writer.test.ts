@@ -104,6 +104,26 @@ describe('the part writer', () => {
     expect(log.appended[1]?.map(({ seq }) => seq)).toEqual([2])
   })
 
+  test('stops at a megabyte, with a gap that readers notice', async () => {
+    const log = createLog()
+    const writer = open(log)
+    const drained = (async () => {
+      for (;;) {
+        log.complete()
+        await new Promise((resolve) => setTimeout(resolve, 1))
+        if (log.appended.flat().some(({ seq }, index) => seq !== index + 1)) return
+      }
+    })()
+    for (let count = 0; count < 40; count++) {
+      writer.write(delta('x'.repeat(50_000)))
+      await new Promise((resolve) => setTimeout(resolve, 1))
+    }
+    await drained
+    const parts = log.appended.flat()
+    expect(textOf(parts).length).toBeLessThan(1_200_000)
+    expect(parts.filter(({ seq }, index) => seq !== index + 1)).toHaveLength(1)
+  })
+
   test('lets nobody wait for a log that hangs', async () => {
     const writer = open(createLog())
     writer.write(delta('a'))
