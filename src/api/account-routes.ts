@@ -15,14 +15,14 @@ import type { ApiContext, ApiServer } from './context.ts'
 import * as schemas from './schemas.ts'
 
 const tags = ['accounts']
-const any = { scope: 'any' } as const
+const anyKey = { scope: 'any' } as const
 
 const isAdmin = ({ role, scopes }: Principal): boolean => role === 'admin' && scopes.includes('admin')
 
 /** Users, and the API keys they call with. */
 export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext): void {
   app.get('/v1/me', {
-    config: any,
+    config: anyKey,
     schema: {
       tags,
       summary: 'Who you are',
@@ -74,7 +74,7 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
   })
 
   app.post('/v1/api-keys', {
-    config: any,
+    config: anyKey,
     schema: {
       tags,
       summary: 'Make an API key; its token is shown this once',
@@ -97,7 +97,7 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
   })
 
   app.get('/v1/api-keys', {
-    config: any,
+    config: anyKey,
     schema: {
       tags,
       summary: 'List your API keys; all of them for an admin',
@@ -110,7 +110,7 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
   })
 
   app.delete('/v1/api-keys/:id', {
-    config: any,
+    config: anyKey,
     schema: { tags, summary: 'Revoke an API key', params: schemas.idParams, response: { 204: z.null() } },
     handler: async (request, reply) => {
       const principal = principalOf(request)

@@ -1,12 +1,8 @@
-import { z } from 'zod'
-
 export const MESSAGE_ROLES = ['user', 'assistant', 'tool', 'system'] as const
 export type MessageRole = (typeof MESSAGE_ROLES)[number]
 
 /** Who is shown a message: the user only, the model only, or both. */
 export type MessageVisibility = 'user' | 'model' | 'both'
-
-export const textPartSchema = z.object({ type: z.literal('text'), text: z.string() }).strict()
 
 export interface TextPart {
   type: 'text'
