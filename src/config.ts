@@ -222,6 +222,26 @@ export const SETTINGS = {
     1,
     10_000,
   ),
+  subagentDepth: integer(
+    {
+      name: 'TURNMILL_SUBAGENT_DEPTH',
+      default: '2',
+      unit: 'levels',
+      sentence: 'How deep subagents may spawn subagents.',
+    },
+    0,
+    20,
+  ),
+  subagentChildren: integer(
+    {
+      name: 'TURNMILL_SUBAGENT_CHILDREN',
+      default: '8',
+      unit: 'subagents',
+      sentence: 'Subagents of one chat that are at work at once.',
+    },
+    0,
+    1000,
+  ),
   pendingTurns: integer(
     {
       name: 'TURNMILL_PENDING_TURNS',

@@ -88,7 +88,7 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
     periodMs: config.reconcilerPeriodMs,
     lostAfterMs: config.lostAfterMs,
     onPass: (repaired) => {
-      if (repaired.admitted + repaired.enqueued > 0) logger.info(repaired, 'reconciled')
+      if (repaired.admitted + repaired.enqueued + repaired.resumed > 0) logger.info(repaired, 'reconciled')
     },
     onError: (error) => logger.warn({ error }, 'the reconciler could not finish its pass'),
   })

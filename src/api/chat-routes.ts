@@ -8,6 +8,7 @@ import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import { sendEventStream } from './event-stream.ts'
 import * as schemas from './schemas.ts'
+import { withoutUndefined } from './without-undefined.ts'
 
 const initiatorOf = (request: FastifyRequest): Initiator => {
   const { userId, apiKeyId } = principalOf(request)
@@ -66,7 +67,15 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
       querystring: schemas.chatsQuery,
       response: { 200: schemas.pageOf(schemas.chatAnswer) },
     },
-    handler: async (request) => chats.list(principalOf(request).userId, toPageRequest(request.query)),
+    handler: async (request) => {
+      const { status, label, text, archived } = request.query
+      const chosen = { status: status ?? null, label: label ?? null, text: text ?? null }
+      return chats.list(principalOf(request).userId, {
+        ...toPageRequest(request.query),
+        ...chosen,
+        archived: archived === 'true',
+      })
+    },
   })
 
   app.get('/v1/chats/:id', {
@@ -78,6 +87,35 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
       response: { 200: schemas.chatAnswer },
     },
     handler: async (request) => chats.get(request.params.id, principalOf(request).userId),
+  })
+
+  app.patch('/v1/chats/:id', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Change title, labels or model, or archive the chat with its subagents',
+      params: schemas.chatParams,
+      body: schemas.changeChatBody,
+      response: { 200: schemas.chatAnswer },
+    },
+    handler: async (request) => {
+      await demandModelConfig(db, request.body.modelConfigId ?? null)
+      return chats.change(initiatorOf(request), request.params.id, withoutUndefined(request.body))
+    },
+  })
+
+  app.delete('/v1/chats/:id', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Delete the chat with its subagents; what runs is stopped',
+      params: schemas.chatParams,
+      response: { 204: z.null() },
+    },
+    handler: async (request, reply) => {
+      await chats.delete(initiatorOf(request), request.params.id)
+      return reply.code(204).send(null)
+    },
   })
 
   app.post('/v1/chats/:id/messages', {
@@ -215,6 +253,33 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
     },
     handler: async (request, reply) =>
       reply.code(202).send({ turn: await chats.retry(initiatorOf(request), request.params.id) }),
+  })
+
+  app.post('/v1/chats/:id/clear', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Begin the model’s context anew; what was said stays readable',
+      params: schemas.chatParams,
+      response: { 200: schemas.chatAnswer },
+    },
+    handler: async (request) => chats.clear(initiatorOf(request), request.params.id),
+  })
+
+  app.post('/v1/chats/:id/tool-results', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Answer all tool calls that wait for the client; the turn goes on',
+      params: schemas.chatParams,
+      body: schemas.toolResultsBody,
+      response: { 202: z.object({ turn: schemas.turnAnswer }) },
+    },
+    handler: async (request, reply) => {
+      const { id: chatId } = request.params
+      const turn = await chats.submitToolResults(initiatorOf(request), chatId, request.body.results)
+      return reply.code(202).send({ turn })
+    },
   })
 
   app.get('/v1/chats/:id/turns', {

@@ -3,6 +3,7 @@ import * as models from '../models/index.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import * as schemas from './schemas.ts'
+import { withoutUndefined } from './without-undefined.ts'
 
 const admin = { scope: 'admin' } as const
 const tags = ['models']
@@ -119,9 +120,3 @@ export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiConte
     },
   })
 }
-
-type Defined<T> = { [K in keyof T]: Exclude<T[K], undefined> }
-
-/** A field that was not sent is not a field that was sent empty. */
-const withoutUndefined = <T extends object>(value: T): Partial<Defined<T>> =>
-  Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as Partial<Defined<T>>

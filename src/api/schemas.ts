@@ -52,9 +52,44 @@ export const queuedParams = z.object({ id, queuedId: z.string().regex(/^\d{1,18}
 export const chatParams = z.object({ id })
 export const messageParams = z.object({ id, messageId: z.string().regex(/^\d{1,18}$/) })
 
+export const changeChatBody = z
+  .strictObject({
+    title: line(200).nullable(),
+    labels: z.array(line(64)).max(20),
+    archived: z.boolean(),
+    modelConfigId: id.nullable(),
+  })
+  .partial()
+  .refine(
+    (body) => Object.values(body).some((value) => value !== undefined),
+    'expected title, labels, archived or modelConfigId',
+  )
+
+export const toolResultsBody = z.strictObject({
+  results: z
+    .array(
+      z.strictObject({
+        toolCallId: z.string().min(1).max(200),
+        output: z.unknown().optional(),
+        isError: z.boolean().optional(),
+        approved: z.boolean().optional(),
+      }),
+    )
+    .min(1)
+    .max(100),
+})
+
 const page = z.object({ limit: z.coerce.number().int().min(1).max(200).default(50) })
 const bigintCursor = z.string().regex(/^\d{1,18}$/)
-export const chatsQuery = page.extend({ after: id.optional() })
+export const chatsQuery = page.extend({
+  after: id.optional(),
+  status: z
+    .enum(['idle', 'failed', 'pending', 'running', 'interrupting', 'requires_action', 'waiting'])
+    .optional(),
+  label: line(64).optional(),
+  text: line(200).optional().meta({ description: 'Found in the title or in what was said, whatever its case.' }),
+  archived: z.enum(['true', 'false']).default('false'),
+})
 export const messagesQuery = page.extend({ after: bigintCursor.optional() })
 export const turnsQuery = page.extend({
   after: z
@@ -184,6 +219,19 @@ const messagePart = z
       text: z.string(),
       providerData: z.record(z.string(), z.unknown()).optional(),
     }),
+    z.object({
+      type: z.literal('tool-call'),
+      toolCallId: z.string(),
+      toolName: z.string(),
+      input: z.unknown(),
+    }),
+    z.object({
+      type: z.literal('tool-result'),
+      toolCallId: z.string(),
+      toolName: z.string(),
+      output: z.unknown(),
+      isError: z.boolean(),
+    }),
   ])
   .meta({ id: 'MessagePart' })
 
@@ -196,6 +244,7 @@ export const chatAnswer = z
     lastTurnId: nullable(id),
     modelConfigId: nullable(id),
     labels: z.array(z.string()),
+    parentId: nullable(id),
     systemPrompt: nullable(z.string()),
     lastError: nullable(storedError),
     archivedAt: nullable(time),
@@ -215,6 +264,8 @@ export const messageAnswer = z
     step: z.number(),
     role: z.enum(['user', 'assistant', 'tool', 'system']),
     parts: z.array(messagePart),
+    boundary: nullable(z.enum(['clear', 'compaction'])),
+    compressed: z.boolean(),
     revision: z.number(),
     apiKeyId: nullable(id),
     modelConfigId: nullable(id),

@@ -2,6 +2,9 @@ import type { TurnTrigger } from '../protocol/views.ts'
 
 export type Pool = 'root' | 'subagent'
 
+/** How many turns of one user run at once, per pool. */
+export type PoolSlots = Readonly<Record<Pool, number>>
+
 /** A turn that has just been given a slot, and the job that is to be made for it. */
 export interface AdmittedTurn {
   turnId: string

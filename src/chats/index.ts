@@ -1,12 +1,19 @@
 import type { Database } from '../db/index.ts'
 import type { TurnmillError } from '../protocol/errors.ts'
-import type { AdmittedTurn } from './admission.ts'
+import type { RetryState } from '../protocol/views.ts'
+import type { AdmittedTurn, PoolSlots } from './admission.ts'
+import * as commit from './commit.ts'
+import type { Aftermath, Committed } from './effects.ts'
 import { interruptChat } from './interrupt.ts'
+import * as manage from './manage.ts'
 import * as produce from './produce.ts'
 import * as queue from './queue.ts'
 import * as read from './read.ts'
 import * as recover from './recover.ts'
+import { reopenFailedTurn } from './reopen.ts'
 import { retryChat } from './retry.ts'
+import * as subagents from './subagents.ts'
+import * as toolResults from './tool-results.ts'
 import * as watch from './watch.ts'
 import * as work from './work.ts'
 
@@ -17,75 +24,101 @@ import * as work from './work.ts'
  * I2 at most one committed assistant result per (turn, step).
  * I3 at most one turn with a valid epoch runs per chat.
  * I4 turns of a chat commit in queue order; an edit drops all later ones.
- * I5 terminal states absorb.
+ * I5 terminal states absorb, `failed` but for reopen.
  * I7 no unarchived chat has queued messages and no active turn, `failed` ones aside.
  */
 export interface ChatsOptions {
   db: Database
-  limits: produce.ProducerLimits & { runningSubagentTurns: number }
+  limits: Omit<produce.ProducerLimits, 'slots'> &
+    subagents.FamilyLimits & { runningRootTurns: number; runningSubagentTurns: number }
   leaseMs: number
   /** Called after a commit with the turns that got a slot: each is to be enqueued under its job id. Must not throw. */
   onAdmitted(turns: readonly AdmittedTurn[]): Promise<void>
   /** Called after a commit that watchers of the chat may see. Must not throw. */
   onChanged(chatId: string): void
-  /** Called after a commit that tells the worker of a turn to stop. Must not throw. */
+  /** Called after a commit that tells the worker of a turn to look at its row. Must not throw. */
   onStop(turnId: string): void
 }
 
 export type Chats = ReturnType<typeof createChats>
 
 export function createChats({ db, limits, leaseMs, onAdmitted, onChanged, onStop }: ChatsOptions) {
-  const slots = { root: limits.runningRootTurns, subagent: limits.runningSubagentTurns }
-  const hold = (claim: work.Claim): work.HeldTurn => ({ db, slots: slots[claim.pool], claim })
+  const slots: PoolSlots = { root: limits.runningRootTurns, subagent: limits.runningSubagentTurns }
+  const producing = { ...limits, slots }
+  const hold = (claim: work.Claim): commit.HeldTurn => ({ db, slots, claim })
 
-  async function publish<T>(
-    chatId: (result: T) => string,
-    change: Promise<produce.Committed<T>>,
-  ): Promise<T> {
-    const { result, admitted, stopTurnId } = await change
-    onChanged(chatId(result))
-    if (typeof stopTurnId === 'string') onStop(stopTurnId)
+  /** What follows a commit, and never before it. A crash in between costs nothing but time: the reconciler looks. */
+  async function publish(chatId: string, { admitted, stopped, changed, parentId }: Aftermath): Promise<void> {
+    for (const id of [chatId, ...changed]) onChanged(id)
+    stopped.forEach(onStop)
     await onAdmitted(admitted)
+    if (parentId !== null) await resumeParent(parentId).catch(() => undefined)
+  }
+
+  async function publishing<T>(chatId: string, change: Promise<Committed<T>>): Promise<T> {
+    const { result, ...aftermath } = await change
+    await publish(chatId, aftermath)
     return result
   }
 
-  async function publishWork(claim: work.Claim, write: Promise<AdmittedTurn[]>): Promise<void> {
-    const admitted = await write
-    onChanged(claim.chatId)
+  const publishWork = async (claim: work.Claim, write: Promise<Aftermath>): Promise<void> =>
+    publish(claim.chatId, await write)
+
+  /** A transaction of its own, after the child's: locks never go upward. */
+  async function resumeParent(chatId: string): Promise<void> {
+    const { resumed, admitted } = await subagents.resumeWaitingParent(db, slots, chatId)
+    if (resumed) onChanged(chatId)
     await onAdmitted(admitted)
   }
 
   return {
-    create: (initiator: produce.Initiator, input: produce.CreateInput) =>
-      publish(({ chat }) => chat.id, produce.createChat(db, limits, initiator, input)),
+    async create(initiator: produce.Initiator, input: produce.CreateInput) {
+      const { result, ...aftermath } = await produce.createChat(db, producing, initiator, input)
+      await publish(result.chat.id, aftermath)
+      return result
+    },
     send: (initiator: produce.Initiator, input: produce.SendInput) =>
-      publish(() => input.chatId, produce.sendMessage(db, limits, initiator, input)),
+      publishing(input.chatId, produce.sendMessage(db, producing, initiator, input)),
     edit: (initiator: produce.Initiator, input: produce.EditInput) =>
-      publish(() => input.chatId, produce.editMessage(db, limits, initiator, input)),
+      publishing(input.chatId, produce.editMessage(db, producing, initiator, input)),
+    retry: (initiator: produce.Initiator, chatId: string) =>
+      publishing(chatId, retryChat(db, { ...initiator, slots }, chatId)),
+    clear: (initiator: produce.Initiator, chatId: string) =>
+      publishing(chatId, manage.clearChat(db, slots, initiator, chatId)),
+    async interrupt(initiator: produce.Initiator, chatId: string) {
+      await publishing(chatId, interruptChat(db, slots, { chatId, userId: initiator.userId }))
+      return read.readChat(db, chatId, initiator.userId)
+    },
+    submitToolResults: (
+      initiator: produce.Initiator,
+      chatId: string,
+      answers: readonly toolResults.ToolAnswer[],
+    ) =>
+      publishing(
+        chatId,
+        toolResults.submitToolResults(db, slots, { chatId, userId: initiator.userId }, answers),
+      ),
+    async change(initiator: produce.Initiator, chatId: string, change: manage.ChatChange) {
+      const { result, changed } = await manage.changeChat(db, { chatId, userId: initiator.userId }, change)
+      for (const id of [chatId, ...changed]) onChanged(id)
+      return result
+    },
+    delete: (initiator: produce.Initiator, chatId: string) =>
+      publishing(chatId, manage.deleteChat(db, slots, { chatId, userId: initiator.userId })),
 
-    changeQueued: async (initiator: produce.Initiator, change: queue.QueuedChange) => {
+    async changeQueued(initiator: produce.Initiator, change: queue.QueuedChange) {
       const changed = await queue.changeQueued(db, initiator, change)
       onChanged(change.chatId)
       return changed
     },
-    deleteQueued: async (initiator: produce.Initiator, target: queue.QueuedTarget) => {
+    async deleteQueued(initiator: produce.Initiator, target: queue.QueuedTarget) {
       await queue.deleteQueued(db, initiator.userId, target)
       onChanged(target.chatId)
     },
-    promoteQueued: async (initiator: produce.Initiator, target: queue.QueuedTarget) => {
-      const promoter = { userId: initiator.userId, slots: slots.root }
-      await publish(() => target.chatId, queue.promoteQueued(db, promoter, target))
+    async promoteQueued(initiator: produce.Initiator, target: queue.QueuedTarget) {
+      const promoter = { userId: initiator.userId, slots }
+      await publishing(target.chatId, queue.promoteQueued(db, promoter, target))
       return read.readChat(db, target.chatId, initiator.userId)
-    },
-    retry: (initiator: produce.Initiator, chatId: string) =>
-      publish(() => chatId, retryChat(db, { ...initiator, slots: slots.root }, chatId)),
-    interrupt: async (initiator: produce.Initiator, chatId: string) => {
-      const request = { chatId, userId: initiator.userId, slots: slots.root }
-      await publish(
-        () => chatId,
-        interruptChat(db, request).then((interrupted) => ({ result: null, ...interrupted })),
-      )
-      return read.readChat(db, chatId, initiator.userId)
     },
 
     async claim(request: work.ClaimRequest): Promise<work.Claim | work.Unclaimed> {
@@ -93,19 +126,51 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged, onStop
       if (typeof claim !== 'string') onChanged(claim.chatId)
       return claim
     },
+    /** Whether an operator's retry of this job made its failed turn pending again. */
+    async reopen(request: work.ClaimRequest): Promise<boolean> {
+      const reopened = await reopenFailedTurn(db, slots, request)
+      if (reopened === null) return false
+      onChanged(reopened.chatId)
+      await onAdmitted(reopened.admitted)
+      return true
+    },
     renew: (held: readonly Pick<work.Claim, 'turnId' | 'epoch'>[]) => work.renewLeases(db, leaseMs, held),
     context: (chatId: string) => work.readContext(db, chatId),
-    finish: (claim: work.Claim, result: work.StepResult) =>
-      publishWork(claim, work.finishTurn(hold(claim), result)),
-    finishInterrupted: (claim: work.Claim, partial: work.StepResult | null) =>
-      publishWork(claim, work.finishInterruptedTurn(hold(claim), partial)),
-    isInterrupting: (claim: work.Claim) => work.isInterrupting(db, claim),
-    fail: (claim: work.Claim, error: TurnmillError, spent: work.Spent) =>
-      publishWork(claim, work.failTurn(hold(claim), error, spent)),
-    release: (claim: work.Claim) => publishWork(claim, work.releaseTurn(hold(claim))),
+    isInterrupting: (claim: work.Claim) => commit.isInterrupting(db, claim),
+    async commitStep(claim: work.Claim, result: commit.StepResult) {
+      await commit.commitStep(hold(claim), result)
+      onChanged(claim.chatId)
+    },
+    async commitResults(claim: work.Claim, step: number, results: readonly commit.CallResult[]) {
+      await commit.commitResults(hold(claim), step, results)
+      onChanged(claim.chatId)
+    },
+    spawn: (claim: work.Claim, input: subagents.SpawnInput) =>
+      publishing(claim.chatId, subagents.spawnSubagent(hold(claim), limits, input)),
+    requireAction: (claim: work.Claim, calls: readonly commit.AwaitedCall[], deadlineMs: number) =>
+      publishWork(claim, commit.requireAction(hold(claim), calls, deadlineMs)),
+    /** Whether the turn waits; it runs on where no child is at work. */
+    async wait(claim: work.Claim, childIds: readonly string[], deadlineMs: number): Promise<boolean> {
+      const aftermath = await commit.waitForChildren(hold(claim), childIds, deadlineMs)
+      if (aftermath !== null) await publish(claim.chatId, aftermath)
+      return aftermath !== null
+    },
+    async noteRetry(claim: work.Claim, retry: RetryState, spent: commit.Spent) {
+      await commit.noteRetry(hold(claim), retry, spent)
+      onChanged(claim.chatId)
+    },
+    backOff: (claim: work.Claim, backoff: Parameters<typeof commit.backOff>[1]) =>
+      publishWork(claim, commit.backOff(hold(claim), backoff)),
+    finish: (claim: work.Claim, result: commit.StepResult) =>
+      publishWork(claim, commit.finishTurn(hold(claim), result)),
+    finishInterrupted: (claim: work.Claim, partial: commit.StepResult | null) =>
+      publishWork(claim, commit.finishInterruptedTurn(hold(claim), partial)),
+    fail: (claim: work.Claim, error: TurnmillError, spent: commit.Spent) =>
+      publishWork(claim, commit.failTurn(hold(claim), error, spent)),
+    release: (claim: work.Claim) => publishWork(claim, commit.releaseTurn(hold(claim))),
 
     get: (chatId: string, userId: string) => read.readChat(db, chatId, userId),
-    list: (userId: string, page: read.PageRequest) => read.listChats(db, userId, page),
+    list: (userId: string, page: read.ChatsRequest) => read.listChats(db, userId, page),
     messages: (chatId: string, page: read.PageRequest) => read.listMessages(db, chatId, page),
     turns: (chatId: string, page: read.PageRequest) => read.listTurns(db, chatId, page),
     queue: (chatId: string) => read.listQueue(db, chatId),
@@ -116,10 +181,35 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged, onStop
     admitWaiting: (limit: number) => recover.admitWaitingTurns(db, slots, limit),
     suspects: (options: Parameters<typeof recover.findSuspects>[1]) => recover.findSuspects(db, options),
     renewJobs: (lost: readonly recover.Suspect[]) => recover.renewJobs(db, lost),
+    /** Query 4: what waited long enough goes on. Gives the number of turns. */
+    async expireWaits(limit: number): Promise<number> {
+      const [overdue, rested] = [
+        await toolResults.findOverdueActions(db, limit),
+        await subagents.findRestedParents(db, limit),
+      ]
+      for (const { turn_id: turnId, chat_id: chatId } of overdue) {
+        const aftermath = await toolResults.expireAction(db, slots, { turnId, chatId })
+        if (aftermath !== null) await publish(chatId, aftermath)
+      }
+      for (const chatId of rested) await resumeParent(chatId)
+      return overdue.length + rested.length
+    },
   }
 }
 
-export type { AdmittedTurn, Pool } from './admission.ts'
+export type { AdmittedTurn, Pool, PoolSlots } from './admission.ts'
+export type { AwaitedCall, CallResult, Spent, StepResult } from './commit.ts'
+export type { ChatChange } from './manage.ts'
+export {
+  CHAT_COMMANDS,
+  CHAT_MOVES,
+  EFFECTS,
+  findMove,
+  type ChatCell,
+  type ChatCommand,
+  type ChatMove,
+  type Effect,
+} from './moves.ts'
 export type {
   CreateInput,
   EditInput,
@@ -129,7 +219,9 @@ export type {
   SendInput,
   Started,
 } from './produce.ts'
-export type { Page, PageRequest } from './read.ts'
+export type { ChatsRequest, Page, PageRequest } from './read.ts'
 export type { Suspect, SuspectCursor } from './recover.ts'
-export { isBusy, TURN_MOVES, TURN_TRANSITIONS } from './states.ts'
-export type { Claim, ClaimRequest, KeyState, RenewedLease, Spent, StepResult, Unclaimed } from './work.ts'
+export { chatAfter, isBusy, TURN_MOVES, TURN_TRANSITIONS, type TurnTransition } from './states.ts'
+export type { SpawnInput } from './subagents.ts'
+export type { ToolAnswer } from './tool-results.ts'
+export type { Claim, ClaimRequest, KeyState, RenewedLease, Unclaimed } from './work.ts'

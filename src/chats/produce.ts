@@ -2,21 +2,23 @@ import { batch, withTransaction, type Database, type Statement, type Transaction
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import type { MessagePart, ReasoningEffort } from '../protocol/messages.ts'
-import { toAdmittedTurns, type AdmittedTurn } from './admission.ts'
-import { interruptLocked } from './interrupt.ts'
-import { lockOwnChat, type LockedChat } from './lock.ts'
-import * as sql from './produce-statements.ts'
-import { isBusy, statesBefore } from './states.ts'
 import type { ChatView, MessageView, QueuedMessageView, TurnView } from '../protocol/views.ts'
+import { toAdmittedTurns, type PoolSlots } from './admission.ts'
+import * as effectSql from './effect-statements.ts'
+import { carryOut, type Committed, type RowsOf } from './effects.ts'
+import { lockDescendants, type Descendant } from './families.ts'
+import { lockOwnChat, type LockedChat } from './lock.ts'
+import { decideMove, type ChatMove } from './moves.ts'
+import * as sql from './produce-statements.ts'
+import { statesBefore } from './states.ts'
 import { toChatView, toMessageView, toQueuedMessageView, toTurnView, type JsonRow } from './views.ts'
 
 export interface ProducerLimits {
   /** Queued messages per chat. */
   queueLimit: number
-  /** Running turns per user, root pool. */
-  runningRootTurns: number
   /** Pending turns per user. */
   pendingTurns: number
+  slots: PoolSlots
 }
 
 /** Who acts: the owner the chat is looked up for, and the API key that goes onto the turn. */
@@ -53,13 +55,17 @@ export interface Started {
   turn: TurnView
 }
 
-/** A committed change, and the turns that now have a slot and wait for their job. */
-export interface Committed<T> {
-  result: T
-  admitted: AdmittedTurn[]
-  /** The turn whose worker is to stop. */
-  stopTurnId?: string | null
+export type Sent = Started | { queuedMessage: QueuedMessageView }
+
+interface StartedRow {
+  message: JsonRow
+  turn: JsonRow
 }
+
+const toStarted = (row: StartedRow): Started => ({
+  message: toMessageView(row.message),
+  turn: toTurnView(row.turn),
+})
 
 /** Commits a chat, its first message and its turn. One round trip. */
 export async function createChat(
@@ -73,14 +79,20 @@ export async function createChat(
     newId(), newId(), userId, limits.pendingTurns, apiKeyId, JSON.stringify(input.parts), input.modelConfigId,
     input.reasoningEffort, input.title, input.labels, input.systemPrompt,
   ) // prettier-ignore
-  const [created = [], admitted = []] = await batch(db, [insert, admitRoot(userId, limits)])
-  const row = created[0] as { chat: JsonRow; message: JsonRow; turn: JsonRow } | undefined
+  const admit = effectSql.admit(userId, 'root', limits.slots.root)
+  const [created = [], admitted = []] = await batch(db, [insert, admit])
+  const row = created[0] as (StartedRow & { chat: JsonRow }) | undefined
   if (row === undefined) throw tooManyPending(limits)
   return {
     result: { chat: toChatView(row.chat), ...toStarted(row) },
     admitted: toAdmittedTurns(admitted),
+    stopped: [],
+    changed: [],
+    parentId: null,
   }
 }
+
+const COMMAND_OF = { queue: 'send', interrupt: 'send, interrupting', reject: 'send, rejecting' } as const
 
 /** Commits a message: with a turn of its own where the chat is free, onto the chat's queue where it is busy. */
 export function sendMessage(
@@ -88,22 +100,14 @@ export function sendMessage(
   limits: ProducerLimits,
   initiator: Initiator,
   input: SendInput,
-): Promise<Committed<Started | { queuedMessage: QueuedMessageView }>> {
-  return withTransaction<Committed<Started | { queuedMessage: QueuedMessageView }>>(db, async (tx) => {
+): Promise<Committed<Sent>> {
+  return withTransaction(db, async (tx): Promise<Committed<Sent>> => {
     const chat = await lockOwnChat(tx, input.chatId, initiator.userId)
-    // A failed chat keeps its queue, and what is sent then goes behind it; an idle one has none (I7).
-    const queued = chat.status === 'failed' ? await countQueued(tx, input.chatId) : 0
-    const scope = { tx, limits, initiator }
-    if (!isBusy(chat.status) && queued === 0) return startTurn(scope, input)
-    // Refused before the promotion, so that a refusal changes nothing.
-    if (queued >= limits.queueLimit) throw queueFull(input.chatId, limits)
-    if (input.whenBusy === 'reject')
-      throw new TurnmillError(
-        'chat_busy',
-        `chat ${input.chatId} is ${chat.status}, expected idle with an empty queue`,
-      )
-    if (input.whenBusy === 'interrupt' && isBusy(chat.status)) return interruptFor(scope, chat, input)
-    return enqueueMessage(scope, input, chat.status === 'failed')
+    const move = decideMove(COMMAND_OF[input.whenBusy], chat)
+    // Refused before anything is done, so that a refusal changes nothing.
+    if (move.does.includes('append') && chat.queued >= limits.queueLimit) throw queueFull(chat, limits)
+    const scope = { tx, chat, move, limits, initiator }
+    return move.does.includes('start') ? startTurn(scope, input) : appendMessage(scope, input)
   })
 }
 
@@ -115,108 +119,107 @@ export function editMessage(
   input: EditInput,
 ): Promise<Committed<Started>> {
   return withTransaction(db, async (tx) => {
-    await lockOwnChat(tx, input.chatId, initiator.userId)
+    const chat = await lockOwnChat(tx, input.chatId, initiator.userId)
+    const move = decideMove('edit', chat)
     await demandEditable(tx, input.chatId, input.messageId)
-    await Promise.all([
-      tx.query(sql.supersedeTurn(input.chatId, statesBefore('supersede'))),
-      tx.query(sql.supersedeQueue(input.chatId)),
-      tx.query(sql.deleteMessagesFrom(input.chatId, input.messageId)),
-    ])
-    const [row] = await tx.query<StartedRow>(insertTurn(limits, initiator, input, 'edit'))
-    if (row === undefined) throw tooManyPending(limits)
-    const [admitted = []] = await tx.commitWith([admitRoot(initiator.userId, limits)])
-    return { result: toStarted(row), admitted: toAdmittedTurns(admitted) }
+    const descendants = await lockSpawnedFrom(tx, chat, input.messageId)
+    const { rows, ...aftermath } = await carryOut({
+      tx,
+      chat,
+      move,
+      slots: limits.slots,
+      own: {
+        supersede: [
+          effectSql.supersedeTurn(chat.id, statesBefore('supersede')),
+          effectSql.supersedeQueues([chat.id]),
+          effectSql.deleteMessagesFrom(chat.id, input.messageId),
+          effectSql.showCompressed(chat.id, input.messageId),
+        ],
+        start: [insertTurn({ chat, limits, initiator }, input, 'edit')],
+      },
+      descendants,
+      check: (found) => void startedRow(found, limits),
+    })
+    return { result: toStarted(startedRow(rows, limits)), ...aftermath }
   })
 }
 
-interface StartedRow {
-  message: JsonRow
-  turn: JsonRow
+/** The subagents that go with the messages that an edit removes. */
+async function lockSpawnedFrom(tx: Transaction, chat: LockedChat, messageId: string): Promise<Descendant[]> {
+  if (!chat.hasChildren) return []
+  const turns = await tx.query<{ id: string }>(sql.turnsFrom(chat.id, messageId))
+  return lockDescendants(
+    tx,
+    chat.id,
+    turns.map(({ id }) => id),
+  )
 }
 
-const toStarted = (row: StartedRow): Started => ({
-  message: toMessageView(row.message),
-  turn: toTurnView(row.turn),
-})
+interface ProduceScope {
+  tx: Transaction
+  chat: LockedChat
+  move: ChatMove
+  limits: ProducerLimits
+  initiator: Initiator
+}
 
-const admitRoot = (userId: string, limits: ProducerLimits): Statement =>
-  sql.admit(userId, 'root', limits.runningRootTurns)
+async function startTurn(scope: ProduceScope, input: SendInput): Promise<Committed<Started>> {
+  const { tx, chat, move, limits } = scope
+  const { rows, ...aftermath } = await carryOut({
+    tx,
+    chat,
+    move,
+    slots: limits.slots,
+    own: { start: [insertTurn(scope, input, 'send')] },
+    // Alone it writes all or nothing; with other effects it is looked at before they are committed.
+    ...(move.does.length > 1 && { check: (found: RowsOf) => void startedRow(found, limits) }),
+  })
+  return { result: toStarted(startedRow(rows, limits)), ...aftermath }
+}
+
+async function appendMessage(
+  { tx, chat, move, limits, initiator }: ProduceScope,
+  input: SendInput,
+): Promise<Committed<Sent>> {
+  const append = sql.appendQueued(
+    chat.id, limits.queueLimit, JSON.stringify(input.parts), initiator.apiKeyId, initiator.userId,
+    input.modelConfigId, input.reasoningEffort,
+  ) // prettier-ignore
+  const { rows, ...aftermath } = await carryOut({
+    tx,
+    chat,
+    move,
+    slots: limits.slots,
+    own: { append: [append] },
+  })
+  const [row] = rows<{ queued: JsonRow }>(append.name)
+  if (row === undefined) throw queueFull(chat, limits)
+  return { result: { queuedMessage: toQueuedMessageView(row.queued) }, ...aftermath }
+}
+
+const insertTurn = (
+  { chat, limits, initiator }: Pick<ProduceScope, 'chat' | 'limits' | 'initiator'>,
+  input: MessageInput,
+  trigger: 'send' | 'edit',
+): Statement =>
+  sql.insertMessageAndTurn(
+    chat.id, newId(), chat.userId, limits.pendingTurns, initiator.apiKeyId, JSON.stringify(input.parts),
+    input.modelConfigId, input.reasoningEffort, trigger, chat.pool,
+  ) // prettier-ignore
+
+function startedRow(rows: RowsOf, limits: ProducerLimits): StartedRow {
+  const [row] = rows<StartedRow>('chats/insert-message-and-turn')
+  if (row === undefined) throw tooManyPending(limits)
+  return row
+}
 
 function tooManyPending(limits: ProducerLimits): TurnmillError {
   const message = `${limits.pendingTurns} turns of this user are pending, expected fewer; wait until some have run`
   return new TurnmillError('too_many_pending_turns', message, { retryAfterMs: 5000 })
 }
 
-const queueFull = (chatId: string, limits: ProducerLimits): TurnmillError =>
-  new TurnmillError('queue_full', `chat ${chatId} holds ${limits.queueLimit} queued messages, expected fewer`)
-
-async function countQueued(tx: Transaction, chatId: string): Promise<number> {
-  const [row] = await tx.query<{ queued: number }>(sql.countQueued(chatId))
-  return row?.queued ?? 0
-}
-
-const insertTurn = (
-  limits: ProducerLimits,
-  { userId, apiKeyId }: Initiator,
-  input: MessageInput & { chatId: string },
-  trigger: 'send' | 'edit',
-): Statement =>
-  sql.insertMessageAndTurn(
-    input.chatId, newId(), userId, limits.pendingTurns, apiKeyId, JSON.stringify(input.parts), input.modelConfigId,
-    input.reasoningEffort, trigger,
-  ) // prettier-ignore
-
-interface ProduceScope {
-  tx: Transaction
-  limits: ProducerLimits
-  initiator: Initiator
-}
-
-async function startTurn(
-  { tx, limits, initiator }: ProduceScope,
-  input: SendInput,
-): Promise<Committed<Started>> {
-  const insert = insertTurn(limits, initiator, input, 'send')
-  const [rows = [], admitted = []] = await tx.commitWith([insert, admitRoot(initiator.userId, limits)])
-  const row = rows[0] as StartedRow | undefined
-  if (row === undefined) throw tooManyPending(limits)
-  return { result: toStarted(row), admitted: toAdmittedTurns(admitted) }
-}
-
-const appendQueued = ({ limits, initiator }: ProduceScope, input: SendInput): Statement =>
-  sql.appendQueued(
-    input.chatId, limits.queueLimit, JSON.stringify(input.parts), initiator.apiKeyId, initiator.userId,
-    input.modelConfigId, input.reasoningEffort,
-  ) // prettier-ignore
-
-async function enqueueMessage(
-  scope: ProduceScope,
-  input: SendInput,
-  promote: boolean,
-): Promise<Committed<{ queuedMessage: QueuedMessageView }>> {
-  const { tx, limits, initiator } = scope
-  const promotion = promote
-    ? [sql.promoteHead(input.chatId, newId()), admitRoot(initiator.userId, limits)]
-    : []
-  const [rows = [], , admitted = []] = await tx.commitWith([appendQueued(scope, input), ...promotion])
-  const row = rows[0] as { queued: JsonRow } | undefined
-  if (row === undefined) throw queueFull(input.chatId, limits)
-  return { result: { queuedMessage: toQueuedMessageView(row.queued) }, admitted: toAdmittedTurns(admitted) }
-}
-
-/** Appends the message and stops what runs, so that the queue's head is next. */
-async function interruptFor(
-  scope: ProduceScope,
-  chat: LockedChat,
-  input: SendInput,
-): Promise<Committed<{ queuedMessage: QueuedMessageView }>> {
-  const { tx, limits, initiator } = scope
-  const [row] = await tx.query<{ queued: JsonRow }>(appendQueued(scope, input))
-  if (row === undefined) throw queueFull(input.chatId, limits)
-  const request = { chatId: input.chatId, userId: initiator.userId, slots: limits.runningRootTurns }
-  const interrupted = await interruptLocked(tx, chat, request)
-  return { result: { queuedMessage: toQueuedMessageView(row.queued) }, ...interrupted }
-}
+const queueFull = (chat: LockedChat, limits: ProducerLimits): TurnmillError =>
+  new TurnmillError('queue_full', `chat ${chat.id} holds ${limits.queueLimit} queued messages, expected fewer`)
 
 async function demandEditable(tx: Transaction, chatId: string, messageId: string): Promise<void> {
   const [message] = await tx.query<{ role: string; deleted_at: Date | null }>(

@@ -1,13 +1,12 @@
 import { withTransaction, type Database, type Transaction } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
-import { newId } from '../protocol/ids.ts'
 import type { MessagePart } from '../protocol/messages.ts'
 import type { QueuedMessageView } from '../protocol/views.ts'
-import { toAdmittedTurns } from './admission.ts'
-import { interruptLocked } from './interrupt.ts'
+import type { PoolSlots } from './admission.ts'
+import { carryOut, type Committed } from './effects.ts'
 import { lockOwnChat, type LockedChat } from './lock.ts'
-import { admit, promoteHead } from './produce-statements.ts'
-import type { Committed, Initiator } from './produce.ts'
+import { decideMove, type ChatCommand, type ChatMove } from './moves.ts'
+import type { Initiator } from './produce.ts'
 import * as sql from './queue-statements.ts'
 import { toQueuedMessageView, type JsonRow } from './views.ts'
 
@@ -35,9 +34,9 @@ export const changeQueued = (
   change: QueuedChange,
 ): Promise<QueuedMessageView> =>
   withTransaction(db, async (tx) => {
-    await lockOwnChat(tx, change.chatId, initiator.userId)
     const { chatId, queuedMessageId: id, parts, position } = change
-    let row = await demandQueued(tx, change)
+    const found = await lockQueued(tx, initiator.userId, change, parts === null ? 'moveQueued' : 'editQueued')
+    let { row } = found
     if (parts !== null)
       [row = row] = await tx.query<QueuedRow>(
         sql.editQueued(chatId, id, JSON.stringify(parts), initiator.apiKeyId, initiator.userId),
@@ -49,9 +48,8 @@ export const changeQueued = (
 /** Takes a queued message out of the queue. @throws {TurnmillError} `not_found`, `chat_archived`. */
 export const deleteQueued = (db: Database, userId: string, target: QueuedTarget): Promise<void> =>
   withTransaction(db, async (tx) => {
-    await lockOwnChat(tx, target.chatId, userId)
-    const [deleted] = await tx.query(sql.deleteQueued(target.chatId, target.queuedMessageId))
-    if (deleted === undefined) throw notQueued(target)
+    await lockQueued(tx, userId, target, 'deleteQueued')
+    await tx.commitWith([sql.deleteQueued(target.chatId, target.queuedMessageId)])
   })
 
 /**
@@ -62,31 +60,36 @@ export const deleteQueued = (db: Database, userId: string, target: QueuedTarget)
  */
 export const promoteQueued = (
   db: Database,
-  { userId, slots }: { userId: string; slots: number },
+  { userId, slots }: { userId: string; slots: PoolSlots },
   target: QueuedTarget,
 ): Promise<Committed<null>> =>
   withTransaction(db, async (tx) => {
-    const chat = await lockOwnChat(tx, target.chatId, userId)
-    const [moved] = await tx.query(sql.moveQueued(target.chatId, target.queuedMessageId, 0))
-    if (moved === undefined) throw notQueued(target)
-    return { result: null, ...(await startHead(tx, chat, { chatId: target.chatId, userId, slots })) }
+    const { chat, move } = await lockQueued(tx, userId, target, 'promote')
+    const toHead = [sql.moveQueued(target.chatId, target.queuedMessageId, 0)]
+    const { rows: _, ...aftermath } = await carryOut({ tx, chat, move, slots, own: { toHead } })
+    return { result: null, ...aftermath }
   })
 
-async function startHead(
-  tx: Transaction,
-  chat: LockedChat,
-  request: { chatId: string; userId: string; slots: number },
-) {
-  if (chat.status !== 'failed') return interruptLocked(tx, chat, request)
-  const { chatId, userId, slots } = request
-  const [, admitted = []] = await tx.commitWith([promoteHead(chatId, newId()), admit(userId, 'root', slots)])
-  return { admitted: toAdmittedTurns(admitted) }
+interface LockedQueued {
+  chat: LockedChat
+  move: ChatMove
+  row: QueuedRow
 }
 
-async function demandQueued(tx: Transaction, target: QueuedTarget): Promise<QueuedRow> {
-  const [row] = await tx.query<QueuedRow>(sql.readQueued(target.chatId, target.queuedMessageId))
+/** What is not in the queue does not exist, whatever state the chat is in. */
+async function lockQueued(
+  tx: Transaction,
+  userId: string,
+  target: QueuedTarget,
+  command: ChatCommand,
+): Promise<LockedQueued> {
+  const [chat, [row]] = await Promise.all([
+    lockOwnChat(tx, target.chatId, userId),
+    tx.query<QueuedRow>(sql.readQueued(target.chatId, target.queuedMessageId)),
+  ])
+  if (chat.archived) decideMove(command, chat)
   if (row === undefined) throw notQueued(target)
-  return row
+  return { chat, move: decideMove(command, chat), row }
 }
 
 const notQueued = ({ chatId, queuedMessageId }: QueuedTarget): TurnmillError =>

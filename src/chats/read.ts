@@ -1,6 +1,6 @@
 import { query, statement, type Database } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
-import type { ChatView, MessageView, QueuedMessageView, TurnView } from '../protocol/views.ts'
+import type { ChatStatus, ChatView, MessageView, QueuedMessageView, TurnView } from '../protocol/views.ts'
 import { toChatView, toMessageView, toQueuedMessageView, toTurnView, type JsonRow } from './views.ts'
 
 /** A page of a list, oldest or newest first as the list says; `next` goes into the next request as `after`. */
@@ -20,11 +20,25 @@ const chatById = statement(
   'select to_jsonb(c) as row from chats c where id = $1 and user_id = $2',
 )
 
-/** $1 owner, $2 rows, $3 the last id of the page before. Newest first. */
+/** Which of a user's chats; `null` does not choose. */
+export interface ChatsRequest extends PageRequest {
+  status: ChatStatus | null
+  label: string | null
+  /** Found in the title or in what was said, whatever its case. */
+  text: string | null
+  archived: boolean
+}
+
+/** $1 owner, $2 rows, $3 the last id of the page before, $4 archived, $5 status, $6 label, $7 a LIKE pattern. Newest first. */
 const chatsOfUser = statement(
   'read/chats',
   `select to_jsonb(c) as row from chats c
-  where user_id = $1 and parent_id is null and ($3::uuid is null or id < $3) order by id desc limit $2`,
+  where user_id = $1 and parent_id is null and ($3::uuid is null or id < $3) and (archived_at is not null) = $4
+    and ($5::text is null or status = $5) and ($6::text is null or $6 = any(labels))
+    and ($7::text is null or title ilike $7 or exists (
+      select 1 from messages m, jsonb_array_elements(m.parts) part
+      where m.chat_id = c.id and m.deleted_at is null and part->>'type' = 'text' and part->>'text' ilike $7))
+  order by id desc limit $2`,
 )
 
 /** $1 chat, $2 rows, $3 the last id of the page before. Oldest first. */
@@ -60,13 +74,12 @@ export async function readChat(db: Database, chatId: string, userId: string): Pr
 }
 
 /** A user's chats without the children of subagents, newest first. */
-export const listChats = async (db: Database, userId: string, page: PageRequest): Promise<Page<ChatView>> =>
-  toPage(
-    await query<Row>(db, chatsOfUser(userId, page.limit + 1, page.after)),
-    page,
-    toChatView,
-    (chat) => chat.id,
-  )
+export async function listChats(db: Database, userId: string, page: ChatsRequest): Promise<Page<ChatView>> {
+  const { limit, after, archived, status, label, text } = page
+  const pattern = text === null ? null : `%${text.replaceAll(/[\\%_]/g, '\\$&')}%`
+  const chats = chatsOfUser(userId, limit + 1, after, archived, status, label, pattern)
+  return toPage(await query<Row>(db, chats), page, toChatView, (chat) => chat.id)
+}
 
 /** Committed messages, oldest first. */
 export const listMessages = async (

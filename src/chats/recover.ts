@@ -1,5 +1,5 @@
 import { query, statement, type Database } from '../db/index.ts'
-import { toAdmittedTurns, type AdmittedTurn } from './admission.ts'
+import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
 
 /** Turns that Postgres holds and whose job may be lost, with the job that was made for them. */
 export interface Suspect {
@@ -19,7 +19,8 @@ export interface SuspectPage {
 }
 
 const waitingPools = `select distinct user_id, pool from turns
-  where state = 'pending' and admitted_at is null and (not_before is null or not_before <= clock_timestamp()) limit $1`
+  where state = 'pending' and admitted_at is null and (not_before is null or not_before <= clock_timestamp())
+  order by user_id, pool limit $1`
 
 /** $1 pools at most, $2 slots of a root pool, $3 slots of a subagent pool. */
 const admitWaiting = statement(
@@ -52,11 +53,6 @@ const enqueueAnew = statement(
   where t.id = lost.id and t.job_id = lost.job_id and ${expectsJob.replaceAll(/\b(state|admitted_at|not_before|lease_until)\b/g, 't.$1')}
   returning t.id as turn_id, t.chat_id, t.api_key_id, t.trigger, t.job_id`,
 )
-
-export interface PoolSlots {
-  root: number
-  subagent: number
-}
 
 /** Query 1: gives free slots to whoever waits for one. */
 export const admitWaitingTurns = async (

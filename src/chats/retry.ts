@@ -1,11 +1,12 @@
 import { statement, withTransaction, type Database } from '../db/index.ts'
+import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import type { TurnView } from '../protocol/views.ts'
-import { toAdmittedTurns } from './admission.ts'
+import type { PoolSlots } from './admission.ts'
+import { carryOut, type Committed } from './effects.ts'
 import { lockOwnChat } from './lock.ts'
-import { admit } from './produce-statements.ts'
-import type { Committed, Initiator } from './produce.ts'
-import { refuse } from './states.ts'
+import { decideMove } from './moves.ts'
+import type { Initiator } from './produce.ts'
 import { toTurnView, type JsonRow } from './views.ts'
 
 /** A new turn over the same history, for the message of the turn that failed. $1 chat, $2 turn, $3 the caller's key. */
@@ -28,14 +29,15 @@ const repeatFailedTurn = statement(
  */
 export const retryChat = (
   db: Database,
-  { userId, apiKeyId, slots }: Initiator & { slots: number },
+  { userId, apiKeyId, slots }: Initiator & { slots: PoolSlots },
   chatId: string,
 ): Promise<Committed<TurnView>> =>
   withTransaction(db, async (tx) => {
     const chat = await lockOwnChat(tx, chatId, userId)
-    if (chat.status !== 'failed') throw refuse(`chat ${chatId}`, chat.status, 'retry')
-    const [row] = await tx.query<{ turn: JsonRow }>(repeatFailedTurn(chatId, newId(), apiKeyId))
-    if (row === undefined) throw refuse(`the last turn of chat ${chatId}`, 'not failed', 'retry')
-    const [admitted = []] = await tx.commitWith([admit(userId, 'root', slots)])
-    return { result: toTurnView(row.turn), admitted: toAdmittedTurns(admitted) }
+    const repeat = repeatFailedTurn(chatId, newId(), apiKeyId)
+    const move = decideMove('retry', chat)
+    const { rows, ...aftermath } = await carryOut({ tx, chat, move, slots, own: { repeat: [repeat] } })
+    const [row] = rows<{ turn: JsonRow }>(repeat.name)
+    if (row === undefined) throw new TurnmillError('internal', `chat ${chatId} has failed without a failed turn`)
+    return { result: toTurnView(row.turn), ...aftermath }
   })

@@ -1,40 +1,63 @@
-import { TurnmillError } from '../protocol/errors.ts'
 import { TURN_STATES, type ChatStatus, type TurnState } from '../protocol/views.ts'
 
-/** Transitions of an existing turn. Those that make one (create, send, promote) begin at `pending`. */
+/** Transitions of an existing turn. Those that make one (create, send, promote, spawn, …) begin at `pending`. */
 export const TURN_TRANSITIONS = [
   'claim',
+  'commitStep',
+  'commitResults',
+  'spawn',
+  'requireAction',
+  'wait',
+  'backoff',
+  'release',
   'finish',
+  'fail',
   'interrupt',
   'finishInterrupt',
-  'fail',
-  'release',
+  'submitToolResults',
+  'expireAction',
+  'resume',
+  'reopen',
   'supersede',
 ] as const
 export type TurnTransition = (typeof TURN_TRANSITIONS)[number]
 
-/** Every legal move of a turn: from → transition → where it lands. A pair that is absent is refused. */
-export const TURN_MOVES: Record<TurnState, Partial<Record<TurnTransition, TurnState>>> = {
-  pending: { claim: 'running', interrupt: 'interrupted', supersede: 'superseded' },
+/**
+ * Every legal move of a turn: from → transition → where it may land. A pair that is absent is refused. Where there
+ * are two landings, what is found under the lock decides: `wait` goes straight on where no awaited child is open.
+ */
+export const TURN_MOVES: Record<TurnState, Partial<Record<TurnTransition, readonly TurnState[]>>> = {
+  pending: { claim: ['running'], interrupt: ['interrupted'], supersede: ['superseded'] },
   running: {
-    claim: 'running',
-    finish: 'completed',
-    interrupt: 'interrupting',
-    fail: 'failed',
-    release: 'pending',
-    supersede: 'superseded',
+    claim: ['running'],
+    commitStep: ['running'],
+    commitResults: ['running'],
+    spawn: ['running'],
+    requireAction: ['requires_action'],
+    wait: ['waiting', 'running'],
+    backoff: ['pending'],
+    release: ['pending'],
+    finish: ['completed'],
+    fail: ['failed'],
+    interrupt: ['interrupting'],
+    supersede: ['superseded'],
   },
   interrupting: {
-    claim: 'interrupting',
-    interrupt: 'interrupting',
-    finishInterrupt: 'interrupted',
-    fail: 'failed',
-    supersede: 'superseded',
+    claim: ['interrupting'],
+    fail: ['failed'],
+    interrupt: ['interrupting'],
+    finishInterrupt: ['interrupted'],
+    supersede: ['superseded'],
   },
-  requires_action: { interrupt: 'interrupted', supersede: 'superseded' },
-  waiting: { interrupt: 'interrupted', supersede: 'superseded' },
+  requires_action: {
+    submitToolResults: ['pending'],
+    expireAction: ['pending'],
+    interrupt: ['interrupted'],
+    supersede: ['superseded'],
+  },
+  waiting: { resume: ['pending'], interrupt: ['interrupted'], supersede: ['superseded'] },
   completed: {},
-  failed: {},
+  failed: { reopen: ['pending'] },
   interrupted: {},
   superseded: {},
 }
@@ -43,8 +66,17 @@ export const TURN_MOVES: Record<TurnState, Partial<Record<TurnTransition, TurnSt
 export const statesBefore = (transition: TurnTransition): TurnState[] =>
   TURN_STATES.filter((state) => TURN_MOVES[state][transition] !== undefined)
 
+/** The states that a transition leaves for one of these. */
+export const statesThatLand = (transition: TurnTransition, landing: TurnState): TurnState[] =>
+  TURN_STATES.filter((state) => TURN_MOVES[state][transition]?.includes(landing) === true)
+
 /** Whether a chat has a turn that has not ended. */
 export const isBusy = (status: ChatStatus): boolean => status !== 'idle' && status !== 'failed'
 
-export const refuse = (thing: string, state: string, transition: string): TurnmillError =>
-  new TurnmillError('move_refused', `${thing} is ${state}: ${transition} is not allowed from there`)
+/** What a chat shows once its turn has come to a state. A turn that ended lets the head of the queue follow. */
+export function chatAfter(turn: TurnState, queue: 'empty' | 'waiting'): ChatStatus {
+  if (turn === 'failed') return 'failed'
+  if (turn === 'completed' || turn === 'interrupted' || turn === 'superseded')
+    return queue === 'empty' ? 'idle' : 'pending'
+  return turn
+}

@@ -1,5 +1,5 @@
 import type { StoredError } from '../protocol/errors.ts'
-import type { MessagePart, MessageRole, ReasoningEffort } from '../protocol/messages.ts'
+import type { MessageBoundary, MessagePart, MessageRole, ReasoningEffort } from '../protocol/messages.ts'
 import type { Usage } from '../protocol/usage.ts'
 import type {
   ChatStatus,
@@ -27,6 +27,7 @@ export const toChatView = (row: JsonRow): ChatView => ({
   lastTurnId: row['last_turn_id'] as string | null,
   modelConfigId: row['model_config_id'] as string | null,
   labels: row['labels'] as string[],
+  parentId: row['parent_id'] as string | null,
   systemPrompt: row['system_prompt'] as string | null,
   lastError: row['last_error'] as StoredError | null,
   archivedAt: timeOrNull(row['archived_at']),
@@ -44,6 +45,8 @@ export const toMessageView = (row: JsonRow): MessageView => ({
   step: Number(row['step']),
   role: row['role'] as MessageRole,
   parts: row['parts'] as MessagePart[],
+  boundary: row['boundary'] as MessageBoundary | null,
+  compressed: row['compressed'] as boolean,
   revision: Number(row['revision']),
   apiKeyId: row['api_key_id'] as string | null,
   modelConfigId: row['model_config_id'] as string | null,

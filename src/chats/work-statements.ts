@@ -35,7 +35,9 @@ export const claimTurn = statement(
     claimed.user_id, claimed.api_key_id, claimed.model_config_id, claimed.reasoning_effort, claimed.user_message_id,
     ${keyState('claimed')} as key_state,
     (select user_id from api_keys where id = claimed.api_key_id) as key_owner_id,
-    owner.status as owner_status, chat.model_config_id as chat_model_config_id, chat.system_prompt,
+    owner.status as owner_status, chat.model_config_id as chat_model_config_id, chat.system_prompt, chat.parent_id,
+    claimed.retry_state as retry,
+    (select coalesce(max(step), 0) from messages m where m.turn_id = claimed.id and m.role = 'assistant') as committed_steps,
     shown.snapshot_version
   from claimed, chat, shown, users owner where owner.id = chat.user_id`,
 )
@@ -62,71 +64,3 @@ export const renewLeases = statement(
   where t.id = held.id and t.epoch = held.epoch and t.state in ('running', 'interrupting')
   returning t.id as turn_id, t.state, ${keyState('t')} as key_state`,
 )
-
-/** $1 chat. Taken before a worker's write, in the same round trip. */
-export const lockChatOf = statement('chats/lock-for-work', `select 1 from chats where id = $1 for update`)
-
-// How long the claim ran, added to what earlier claims of the turn ran.
-const ranFor = `running_ms = running_ms + (extract(epoch from clock_timestamp() - claimed_at) * 1000)::bigint`
-
-/**
- * Commits an answer, ends the turn and promotes the head of the queue, all hanging on the one update that is fenced.
- * $1 turn, $2 epoch, $3 states to end from, $4 step, $5 parts or null for no answer, $6 model config, $7 finish reason,
- * $8 usage, $9 cost, $10 ms between claim and first part, $11 id of the promoted message's turn.
- * No row: fenced.
- */
-const endTurn = (name: string, state: 'completed' | 'interrupted') =>
-  statement(
-    name,
-    `with done as (
-    update turns set state = '${state}', finished_at = clock_timestamp(), lease_until = null, usage = $8, cost_micros = $9,
-      first_part_at = claimed_at + $10 * interval '1 ms', ${ranFor}
-    where id = $1 and epoch = $2 and state = any($3)
-    returning id, chat_id, number, user_id, pool, api_key_id),
-  answer as (
-    insert into messages (chat_id, turn_id, step, role, parts, api_key_id, model_config_id, finish_reason, usage, cost_micros)
-    select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from done where $5::jsonb is not null returning id),
-  head as (
-    select q.id from queued_messages q, done where q.chat_id = done.chat_id and q.state = 'queued'
-    order by q.position, q.id limit 1),
-  promoted as (
-    update queued_messages q set state = 'promoted', updated_at = clock_timestamp() from head where q.id = head.id returning q.*),
-  message as (
-    insert into messages (chat_id, turn_id, role, parts, api_key_id, queued_message_id, created_by)
-    select promoted.chat_id, $11, 'user', promoted.parts, promoted.api_key_id, promoted.id, promoted.created_by
-    from promoted left join answer on true returning id),
-  next as (
-    insert into turns (id, chat_id, number, user_id, pool, trigger, api_key_id, user_message_id, model_config_id, reasoning_effort)
-    select $11, done.chat_id, done.number + 1, done.user_id, done.pool, 'promote', promoted.api_key_id, message.id,
-      promoted.model_config_id, promoted.reasoning_effort
-    from done, promoted, message returning id)
-  update chats c set status = case when next.id is null then 'idle' else 'pending' end, active_turn_id = next.id,
-    last_turn_id = coalesce(next.id, done.id), last_error = null
-  from done left join next on true where c.id = done.chat_id returning done.id as turn_id, next.id as next_turn_id`,
-  )
-
-export const finishTurn = endTurn('chats/finish', 'completed')
-
-export const finishInterruptedTurn = endTurn('chats/finish-interrupt', 'interrupted')
-
-/** $1 turn, $2 epoch, $3 states to fail from, $4 error, $5 usage, $6 cost. The queue stays. No row: fenced. */
-export const failTurn = statement(
-  'chats/fail',
-  `with failed as (
-    update turns set state = 'failed', finished_at = clock_timestamp(), lease_until = null, error = $4, usage = $5,
-      cost_micros = $6, ${ranFor}
-    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
-  update chats c set status = 'failed', active_turn_id = null, last_error = $4
-  from failed where c.id = failed.chat_id returning failed.id as turn_id`,
-)
-
-/** Gives a turn back unfinished, to be admitted and enqueued anew. $1 turn, $2 epoch, $3 states to release from. No row: fenced. */
-export const releaseTurn = statement(
-  'chats/release',
-  `with released as (
-    update turns set state = 'pending', lease_until = null, admitted_at = null, ${ranFor}
-    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
-  update chats c set status = 'pending' from released where c.id = released.chat_id returning released.id as turn_id`,
-)
-
-export { admit } from './produce-statements.ts'

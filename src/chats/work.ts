@@ -1,11 +1,8 @@
-import { batch, query, type Database, type Statement } from '../db/index.ts'
-import { toStoredError, TurnmillError } from '../protocol/errors.ts'
-import { newId } from '../protocol/ids.ts'
-import type { MessagePart, ModelMessage, ReasoningEffort } from '../protocol/messages.ts'
-import type { Usage } from '../protocol/usage.ts'
-import type { TurnState } from '../protocol/views.ts'
-import { toAdmittedTurns, type AdmittedTurn, type Pool } from './admission.ts'
-import { statesBefore, TURN_MOVES, type TurnTransition } from './states.ts'
+import { query, type Database } from '../db/index.ts'
+import type { ModelMessage, ReasoningEffort } from '../protocol/messages.ts'
+import type { RetryState, TurnState } from '../protocol/views.ts'
+import type { Pool } from './admission.ts'
+import { statesBefore, TURN_MOVES } from './states.ts'
 import * as sql from './work-statements.ts'
 
 /** Whether a turn's key may be used: `none` where the turn carries no key ID. */
@@ -17,9 +14,15 @@ export interface Claim {
   /** `interrupting` for one that was told to stop and whose worker is gone: it is only to be ended. */
   state: 'running' | 'interrupting'
   chatId: string
+  /** The chat of the parent, for a subagent. */
+  parentId: string | null
   number: number
   epoch: number
   takeovers: number
+  /** Steps that are committed already. */
+  committedSteps: number
+  /** The attempts at the next step that have failed. */
+  retry: RetryState | null
   pool: Pool
   /** The owner of the chat. */
   userId: string
@@ -45,25 +48,16 @@ export interface ClaimRequest {
 /** Why a job does not get its turn. Only `mismatch` is the job's own fault. */
 export type Unclaimed = 'gone' | 'ended' | 'unadmitted' | 'held' | 'mismatch'
 
-export interface StepResult {
-  /** 1, 2, … within the turn. */
-  step: number
-  parts: MessagePart[]
-  modelConfigId: string
-  finishReason: string
-  usage: Usage
-  costMicros: number | null
-  /** Time from the claim to the first part, in ms. */
-  firstPartMs: number
-}
-
 interface ClaimedRow {
   turn_id: string
   state: 'running' | 'interrupting'
   chat_id: string
+  parent_id: string | null
   number: number
   epoch: number
   takeovers: number
+  committed_steps: number
+  retry: RetryState | null
   pool: Pool
   user_id: string
   api_key_id: string | null
@@ -115,9 +109,12 @@ const toClaim = (row: ClaimedRow): Claim => ({
   turnId: row.turn_id,
   state: row.state,
   chatId: row.chat_id,
+  parentId: row.parent_id,
   number: row.number,
   epoch: row.epoch,
   takeovers: row.takeovers,
+  committedSteps: row.committed_steps,
+  retry: row.retry,
   pool: row.pool,
   userId: row.user_id,
   apiKeyId: row.api_key_id,
@@ -151,78 +148,3 @@ export async function renewLeases(
   const rows = await query<{ turn_id: string; state: TurnState; key_state: KeyState }>(db, renew)
   return rows.map((row) => ({ turnId: row.turn_id, state: row.state, keyState: row.key_state }))
 }
-
-/** A turn that this worker holds, and the slots of its pool. */
-export interface HeldTurn {
-  db: Database
-  slots: number
-  claim: Claim
-}
-
-/**
- * Commits the last step with its usage, completes the turn and promotes the head of the queue: one transaction, one
- * round trip.
- *
- * @throws {TurnmillError} `turn_fenced` where another worker holds the turn or it ended; nothing was written.
- */
-export const finishTurn = (held: HeldTurn, result: StepResult): Promise<AdmittedTurn[]> =>
-  writeFenced(held, 'finish', sql.finishTurn(...endTurnValues(held, 'finish', result)))
-
-/**
- * Ends an interrupted turn with what there is of its answer and promotes the head of the queue.
- *
- * @param partial `null` where nothing was answered.
- * @throws {TurnmillError} `turn_fenced`.
- */
-export const finishInterruptedTurn = (held: HeldTurn, partial: StepResult | null): Promise<AdmittedTurn[]> =>
-  writeFenced(
-    held,
-    'finishInterrupt',
-    sql.finishInterruptedTurn(...endTurnValues(held, 'finishInterrupt', partial)),
-  )
-
-const endTurnValues = ({ claim }: HeldTurn, transition: TurnTransition, result: StepResult | null): unknown[] => [
-  claim.turnId, claim.epoch, statesBefore(transition), result?.step, result === null ? null : JSON.stringify(result.parts),
-  result?.modelConfigId, result?.finishReason, result === null ? null : JSON.stringify(result.usage), result?.costMicros,
-  result?.firstPartMs, newId(),
-] // prettier-ignore
-
-/** Whether a turn that this worker holds was told to stop. Asked when a write of its was refused. */
-export async function isInterrupting(db: Database, { turnId, epoch }: Claim): Promise<boolean> {
-  const [turn] = await query<TurnStateRow>(db, sql.readTurnState(turnId))
-  return turn?.state === 'interrupting' && turn.epoch === epoch
-}
-
-/** What a failed turn spent all the same, where the provider reported it. */
-export interface Spent {
-  usage: Usage | null
-  costMicros: number | null
-}
-
-/** Ends the turn as failed and keeps the queue. @throws {TurnmillError} `turn_fenced`. */
-export const failTurn = (held: HeldTurn, error: TurnmillError, spent: Spent): Promise<AdmittedTurn[]> =>
-  writeFenced(held, 'fail', sql.failTurn(
-    held.claim.turnId, held.claim.epoch, statesBefore('fail'), JSON.stringify(toStoredError(error)),
-    spent.usage === null ? null : JSON.stringify(spent.usage), spent.costMicros,
-  )) // prettier-ignore
-
-/** Gives the turn back unfinished; it is admitted and enqueued anew. @throws {TurnmillError} `turn_fenced`. */
-export const releaseTurn = (held: HeldTurn): Promise<AdmittedTurn[]> =>
-  writeFenced(held, 'release', sql.releaseTurn(held.claim.turnId, held.claim.epoch, statesBefore('release')))
-
-async function writeFenced(
-  { db, slots, claim }: HeldTurn,
-  transition: TurnTransition,
-  write: Statement,
-): Promise<AdmittedTurn[]> {
-  const admit = sql.admit(claim.userId, claim.pool, slots)
-  const [, written = [], admitted = []] = await batch(db, [sql.lockChatOf(claim.chatId), write, admit])
-  if (written.length === 0) throw fenced(claim, transition)
-  return toAdmittedTurns(admitted)
-}
-
-const fenced = (claim: Claim, transition: TurnTransition): TurnmillError =>
-  new TurnmillError(
-    'turn_fenced',
-    `${transition} of turn ${claim.turnId} under epoch ${claim.epoch} changed nothing: it is held elsewhere or ended`,
-  )

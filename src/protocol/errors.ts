@@ -76,6 +76,17 @@ export const ERRORS = {
     meaning: 'The turn or chat is in a state from which this transition is not allowed.',
   },
 
+  not_waiting: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'No tool call of the chat waits for its client: it was answered, refused for lack of an answer, or stopped.',
+  },
+  subagent_limit: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'Subagents are nested too deep, or too many of them are at work.',
+  },
+
   // attribution
   missing_key: {
     status: 409,

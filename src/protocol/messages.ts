@@ -4,6 +4,9 @@ export type MessageRole = (typeof MESSAGE_ROLES)[number]
 /** Who is shown a message: the user only, the model only, or both. */
 export type MessageVisibility = 'user' | 'model' | 'both'
 
+/** What a message stands for where the model's context begins anew. */
+export type MessageBoundary = 'clear' | 'compaction'
+
 export interface TextPart {
   type: 'text'
   text: string
@@ -15,12 +18,29 @@ export interface ReasoningPart {
   providerData?: Record<string, unknown>
 }
 
+/** A model asks for a tool. */
+export interface ToolCallPart {
+  type: 'tool-call'
+  toolCallId: string
+  toolName: string
+  input: unknown
+}
+
+/** What came of a call, in a message of role `tool`. */
+export interface ToolResultPart {
+  type: 'tool-result'
+  toolCallId: string
+  toolName: string
+  output: unknown
+  isError: boolean
+}
+
 /** What a committed message is made of, as it stands in the `parts` column. */
-export type MessagePart = TextPart | ReasoningPart
+export type MessagePart = TextPart | ReasoningPart | ToolCallPart | ToolResultPart
 
 /** One message as a model is shown it. */
 export interface ModelMessage {
-  role: 'user' | 'assistant' | 'system'
+  role: 'user' | 'assistant' | 'tool' | 'system'
   parts: MessagePart[]
 }
 

@@ -1,5 +1,5 @@
 import type { StoredError } from './errors.ts'
-import type { MessagePart, MessageRole, ReasoningEffort } from './messages.ts'
+import type { MessageBoundary, MessagePart, MessageRole, ReasoningEffort } from './messages.ts'
 import type { Usage } from './usage.ts'
 
 export const TURN_STATES = [
@@ -28,6 +28,8 @@ export interface ChatView {
   lastTurnId: string | null
   modelConfigId: string | null
   labels: string[]
+  /** The chat whose turn spawned this one, for a subagent. */
+  parentId: string | null
   systemPrompt: string | null
   lastError: StoredError | null
   archivedAt: string | null
@@ -45,6 +47,10 @@ export interface MessageView {
   step: number
   role: MessageRole
   parts: MessagePart[]
+  /** Set where the model's context begins anew. */
+  boundary: MessageBoundary | null
+  /** Not shown to the model any more: it lies before a boundary. */
+  compressed: boolean
   revision: number
   apiKeyId: string | null
   modelConfigId: string | null
@@ -73,6 +79,16 @@ export interface TurnView {
   claimedAt: string | null
   firstPartAt: string | null
   finishedAt: string | null
+}
+
+/** An attempt at a step that failed and is tried again. */
+export interface RetryState {
+  step: number
+  /** Attempts of that step that failed so far. */
+  attempts: number
+  error: StoredError
+  /** When the next attempt begins, ISO 8601. */
+  retryAt: string
 }
 
 export interface QueuedMessageView {

@@ -2,7 +2,7 @@ import type { AdmittedTurn, Chats, SuspectCursor } from '../chats/index.ts'
 import type { TurnQueue } from '../queue/index.ts'
 
 export interface ReconcilerOptions {
-  chats: Pick<Chats, 'admitWaiting' | 'suspects' | 'renewJobs'>
+  chats: Pick<Chats, 'admitWaiting' | 'suspects' | 'renewJobs' | 'expireWaits'>
   queue: Pick<TurnQueue, 'findLost'>
   /** Enqueues turns whose job was lost. Must not throw. */
   enqueue(turns: readonly AdmittedTurn[]): Promise<void>
@@ -11,8 +11,16 @@ export interface ReconcilerOptions {
   periodMs: number
   /** How old an enqueueing must be before its job is asked for. */
   lostAfterMs: number
-  onPass(repaired: { admitted: number; enqueued: number }): void
+  onPass(repaired: Repaired): void
   onError(error: unknown): void
+}
+
+/** What a pass put right, in turns. */
+export interface Repaired {
+  admitted: number
+  enqueued: number
+  /** Waits for clients and subagents that ended. */
+  resumed: number
 }
 
 /** Finds work that Postgres holds and the queue has lost. Runs in every process, on nothing but a timer. */
@@ -57,7 +65,8 @@ async function reconcile(options: ReconcilerOptions): Promise<void> {
   const admitted = await options.chats.admitWaiting(ROWS)
   await options.enqueue(admitted)
   const enqueued = await enqueueLost(options)
-  options.onPass({ admitted: admitted.length, enqueued })
+  const resumed = await options.chats.expireWaits(ROWS)
+  options.onPass({ admitted: admitted.length, enqueued, resumed })
 }
 
 /** Queries 2 and 3: a turn that should have a job, and whose job nobody is going to run, gets a new one. */

@@ -1,0 +1,179 @@
+import { statement } from '../db/index.ts'
+
+/** The writes of a worker. Each is conditional on the epoch: a zombie's changes no row. */
+
+/** $1 chat. Taken before a worker's write, in the same round trip. */
+export const lockChatOf = statement('chats/lock-for-work', `select 1 from chats where id = $1 for update`)
+
+// How long the claim ran, added to what earlier claims of the turn ran.
+const ranFor = `running_ms = running_ms + (extract(epoch from clock_timestamp() - claimed_at) * 1000)::bigint`
+
+// What the turn has used so far, and this write on top of it.
+const spent = (usage: string, cost: string): string => `usage = turnmill_add_usage(usage, ${usage}),
+      cost_micros = case when cost_micros is null then ${cost} else cost_micros + coalesce(${cost}, 0) end`
+
+/**
+ * Commits the last answer, completes the turn and promotes the head of the queue, all hanging on the one update that
+ * is fenced. $1 turn, $2 epoch, $3 states to finish from, $4 step, $5 parts, $6 model config, $7 finish reason,
+ * $8 usage of the step, $9 its cost, $10 ms between claim and first part, $11 id of the promoted message's turn.
+ * No row: fenced.
+ */
+export const finishTurn = statement(
+  'chats/finish',
+  `with done as (
+    update turns set state = 'completed', finished_at = clock_timestamp(), lease_until = null, retry_state = null,
+      ${spent('$8::jsonb', '$9::bigint')},
+      first_part_at = coalesce(first_part_at, claimed_at + $10 * interval '1 ms'), ${ranFor}
+    where id = $1 and epoch = $2 and state = any($3)
+    returning id, chat_id, number, user_id, pool, api_key_id),
+  answer as (
+    insert into messages (chat_id, turn_id, step, role, parts, api_key_id, model_config_id, finish_reason, usage, cost_micros)
+    select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from done returning id),
+  head as (
+    select q.id from queued_messages q, done where q.chat_id = done.chat_id and q.state = 'queued'
+    order by q.position, q.id limit 1),
+  promoted as (
+    update queued_messages q set state = 'promoted', updated_at = clock_timestamp() from head where q.id = head.id returning q.*),
+  message as (
+    insert into messages (chat_id, turn_id, role, parts, api_key_id, queued_message_id, created_by)
+    select promoted.chat_id, $11, 'user', promoted.parts, promoted.api_key_id, promoted.id, promoted.created_by
+    from promoted, answer returning id),
+  next as (
+    insert into turns (id, chat_id, number, user_id, pool, trigger, api_key_id, user_message_id, model_config_id, reasoning_effort)
+    select $11, done.chat_id, done.number + 1, done.user_id, done.pool, 'promote', promoted.api_key_id, message.id,
+      promoted.model_config_id, promoted.reasoning_effort
+    from done, promoted, message returning id)
+  update chats c set status = case when next.id is null then 'idle' else 'pending' end, active_turn_id = next.id,
+    last_turn_id = coalesce(next.id, done.id), last_error = null
+  from done left join next on true where c.id = done.chat_id returning done.id as turn_id`,
+)
+
+/**
+ * Commits a step that is not the last: its answer, and a row of the ledger for each call it asked for.
+ * $1 turn, $2 epoch, $3 states, $4 step, $5 parts, $6 model config, $7 finish reason, $8 usage, $9 cost,
+ * $10 ms between claim and first part, $11 the calls `[{id, callId, name, input}]`.
+ * No row: fenced.
+ */
+export const commitStep = statement(
+  'chats/commit-step',
+  `with turn as (
+    update turns set takeovers = 0, retry_state = null,
+      ${spent('$8::jsonb', '$9::bigint')},
+      first_part_at = coalesce(first_part_at, claimed_at + $10 * interval '1 ms')
+    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id, api_key_id),
+  answer as (
+    insert into messages (chat_id, turn_id, step, role, parts, api_key_id, model_config_id, finish_reason, usage, cost_micros)
+    select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from turn),
+  calls as (
+    insert into tool_calls (id, turn_id, step, call_id, name, input)
+    select c.id, turn.id, $4, c."callId", c.name, c.input
+    from turn, jsonb_to_recordset($11::jsonb) c (id uuid, "callId" text, name text, input jsonb))
+  select id as turn_id from turn`,
+)
+
+/**
+ * Commits the results of a step. $1 turn, $2 epoch, $3 states, $4 step, $5 the message's parts,
+ * $6 the results `[{toolCallId, output, isError, state}]`. No row: fenced.
+ */
+export const commitResults = statement(
+  'chats/commit-results',
+  `with turn as (
+    update turns set takeovers = 0 where id = $1 and epoch = $2 and state = any($3) returning id, chat_id, api_key_id),
+  results as (
+    insert into messages (chat_id, turn_id, step, role, parts, api_key_id)
+    select chat_id, id, $4, 'tool', $5, api_key_id from turn),
+  ledger as (
+    update tool_calls c set state = r.state, output = r.output, is_error = r."isError",
+      finished_at = coalesce(c.finished_at, clock_timestamp())
+    from turn, jsonb_to_recordset($6::jsonb) r ("toolCallId" text, output jsonb, "isError" boolean, state text)
+    where c.turn_id = turn.id and c.call_id = r."toolCallId")
+  select id as turn_id from turn`,
+)
+
+/**
+ * Waits for the client: nobody holds the turn until it has answered these calls or the time is up.
+ * $1 turn, $2 epoch, $3 states, $4 deadline in ms, $5 the calls `[{callId, state}]`. No row: fenced.
+ */
+export const requireAction = statement(
+  'chats/require-action',
+  `with turn as (
+    update turns set state = 'requires_action', lease_until = null, admitted_at = null, takeovers = 0,
+      deadline = clock_timestamp() + $4 * interval '1 ms', ${ranFor}
+    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id),
+  calls as (
+    update tool_calls c set state = w.state from turn, jsonb_to_recordset($5::jsonb) w ("callId" text, state text)
+    where c.turn_id = turn.id and c.call_id = w."callId" and c.state = 'requested')
+  update chats c set status = 'requires_action' from turn where c.id = turn.chat_id returning turn.id as turn_id`,
+)
+
+/**
+ * Waits for subagents, where one of them is still at work. $1 turn, $2 epoch, $3 states, $4 deadline in ms, $5 their chats.
+ * No row: fenced. `waits` is false where none is open: the turn runs on.
+ */
+export const waitForChildren = statement(
+  'chats/wait',
+  `with held as (select id, chat_id from turns where id = $1 and epoch = $2 and state = any($3)),
+  open as (
+    select array_agg(c.id) as ids from chats c, held where c.parent_id = held.chat_id and c.id = any($5) and c.active_turn_id is not null),
+  turn as (
+    update turns t set state = 'waiting', lease_until = null, admitted_at = null, takeovers = 0, awaits = open.ids,
+      deadline = clock_timestamp() + $4 * interval '1 ms', ${ranFor}
+    from held, open where t.id = held.id and open.ids is not null returning t.id, t.chat_id),
+  chat as (update chats c set status = 'waiting' from turn where c.id = turn.chat_id)
+  select held.id as turn_id, turn.id is not null as waits from held left join turn on true`,
+)
+
+/** Ends an interrupted turn with what there is of its answer. Values as with finishing, without $11. No row: fenced. */
+export const finishInterruptedTurn = statement(
+  'chats/finish-interrupt',
+  `with done as (
+    update turns set state = 'interrupted', finished_at = clock_timestamp(), lease_until = null, retry_state = null,
+      ${spent('$8::jsonb', '$9::bigint')},
+      first_part_at = coalesce(first_part_at, claimed_at + $10 * interval '1 ms'), ${ranFor}
+    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id, api_key_id),
+  answer as (
+    insert into messages (chat_id, turn_id, step, role, parts, api_key_id, model_config_id, finish_reason, usage, cost_micros)
+    select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from done where $5::jsonb is not null)
+  update chats c set status = 'idle', active_turn_id = null, last_error = null
+  from done where c.id = done.chat_id returning done.id as turn_id`,
+)
+
+/** $1 turn, $2 epoch, $3 states to fail from, $4 error, $5 usage, $6 cost. The queue stays. No row: fenced. */
+export const failTurn = statement(
+  'chats/fail',
+  `with failed as (
+    update turns set state = 'failed', finished_at = clock_timestamp(), lease_until = null, retry_state = null, error = $4,
+      ${spent('$5::jsonb', '$6::bigint')}, ${ranFor}
+    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
+  update chats c set status = 'failed', active_turn_id = null, last_error = $4
+  from failed where c.id = failed.chat_id returning failed.id as turn_id`,
+)
+
+/** Gives a turn back unfinished, to be admitted and enqueued anew. $1 turn, $2 epoch, $3 states to release from. No row: fenced. */
+export const releaseTurn = statement(
+  'chats/release',
+  `with released as (
+    update turns set state = 'pending', lease_until = null, admitted_at = null, ${ranFor}
+    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
+  update chats c set status = 'pending' from released where c.id = released.chat_id returning released.id as turn_id`,
+)
+
+/** Notes an attempt that failed, before the worker sleeps. $1 turn, $2 epoch, $3 states, $4 retry state, $5 usage, $6 cost. No row: fenced. */
+export const noteRetry = statement(
+  'chats/note-retry',
+  `update turns set retry_state = $4, ${spent('$5::jsonb', '$6::bigint')}
+  where id = $1 and epoch = $2 and state = any($3) returning id as turn_id`,
+)
+
+/**
+ * Gives a turn back until a provider is ready again. $1 turn, $2 epoch, $3 states, $4 delay in ms, $5 retry state,
+ * $6 usage, $7 cost. No row: fenced.
+ */
+export const backOff = statement(
+  'chats/backoff',
+  `with waiting as (
+    update turns set state = 'pending', lease_until = null, admitted_at = null,
+      not_before = clock_timestamp() + $4 * interval '1 ms', retry_state = $5, ${spent('$6::jsonb', '$7::bigint')}, ${ranFor}
+    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
+  update chats c set status = 'pending' from waiting where c.id = waiting.chat_id returning waiting.id as turn_id`,
+)

@@ -1,0 +1,219 @@
+import { batch, query, withTransaction, type Database, type Statement } from '../db/index.ts'
+import { toStoredError, TurnmillError } from '../protocol/errors.ts'
+import { newId } from '../protocol/ids.ts'
+import type { MessagePart, ToolCallPart, ToolResultPart } from '../protocol/messages.ts'
+import type { Usage } from '../protocol/usage.ts'
+import type { RetryState } from '../protocol/views.ts'
+import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
+import * as sql from './commit-statements.ts'
+import { admit, closeOpenCalls, promoteHead } from './effect-statements.ts'
+import { admissionOf, type Aftermath } from './effects.ts'
+import { cascade, lockDescendants, runningTurnsOf } from './families.ts'
+import { statesBefore, type TurnTransition } from './states.ts'
+import type { Claim } from './work.ts'
+import { readTurnState } from './work-statements.ts'
+
+/** An answer of a model, as it is committed. */
+export interface StepResult {
+  /** 1, 2, … within the turn. */
+  step: number
+  parts: MessagePart[]
+  modelConfigId: string
+  finishReason: string
+  usage: Usage
+  costMicros: number | null
+  /** Time from the claim to the first part, in ms. */
+  firstPartMs: number
+}
+
+/** What a failed attempt used all the same, where the provider reported it. */
+export interface Spent {
+  usage: Usage | null
+  costMicros: number | null
+}
+
+/** A result of a call, and what becomes of the call in the ledger. */
+export interface CallResult extends Omit<ToolResultPart, 'type'> {
+  state: 'done' | 'denied' | 'unknown'
+}
+
+/** A call that only the client can answer. */
+export interface AwaitedCall {
+  callId: string
+  state: 'awaiting_client' | 'awaiting_approval'
+}
+
+/** A turn that this worker holds. Every write below throws `turn_fenced` where it no longer does; nothing is written then. */
+export interface HeldTurn {
+  db: Database
+  slots: PoolSlots
+  claim: Claim
+}
+
+/** Commits the last step, completes the turn and promotes the head of the queue: one round trip. */
+export const finishTurn = (held: HeldTurn, result: StepResult): Promise<Aftermath> =>
+  writeLast(held, 'finish', [sql.finishTurn(...fence(held, 'finish'), ...stepValues(result), newId())])
+
+/**
+ * Ends an interrupted turn with what there is of its answer, closes its open calls and promotes the head of the queue.
+ *
+ * @param partial `null` where nothing was answered.
+ */
+export const finishInterruptedTurn = (held: HeldTurn, partial: StepResult | null): Promise<Aftermath> =>
+  writeLast(held, 'finishInterrupt', [
+    sql.finishInterruptedTurn(...fence(held, 'finishInterrupt'), ...stepValues(partial)),
+    // Both find nothing to do where the first was fenced.
+    closeOpenCalls([held.claim.turnId], ['interrupted']),
+    promoteHead(held.claim.chatId, newId(), ['idle']),
+  ])
+
+/** Commits a step that asked for tools, before any of them starts. */
+export async function commitStep(held: HeldTurn, result: StepResult): Promise<void> {
+  const calls = result.parts.flatMap((part) => (part.type === 'tool-call' ? [toLedgerRow(part)] : []))
+  const values = [...fence(held, 'commitStep'), ...stepValues(result), JSON.stringify(calls)]
+  await writeOn(held, 'commitStep', sql.commitStep(...values))
+}
+
+const toLedgerRow = ({ toolCallId, toolName, input }: ToolCallPart) => ({
+  id: newId(),
+  callId: toolCallId,
+  name: toolName,
+  input,
+})
+
+/** Commits all results of a step together. */
+export async function commitResults(
+  held: HeldTurn,
+  step: number,
+  results: readonly CallResult[],
+): Promise<void> {
+  const parts = results.map(({ state: _, ...result }) => ({ type: 'tool-result', ...result }))
+  const values = [...fence(held, 'commitResults'), step, JSON.stringify(parts), JSON.stringify(results)]
+  await writeOn(held, 'commitResults', sql.commitResults(...values))
+}
+
+/** Waits for the client's results and approvals, holding no slot. @param deadlineMs how long. */
+export const requireAction = (
+  held: HeldTurn,
+  calls: readonly AwaitedCall[],
+  deadlineMs: number,
+): Promise<Aftermath> =>
+  writeLast(held, 'requireAction', [
+    sql.requireAction(...fence(held, 'requireAction'), deadlineMs, JSON.stringify(calls)),
+  ])
+
+/**
+ * Waits for subagents, holding no slot, where one of them is still at work.
+ *
+ * @returns `null` where none is: the turn runs on.
+ */
+export async function waitForChildren(
+  held: HeldTurn,
+  childIds: readonly string[],
+  deadlineMs: number,
+): Promise<Aftermath | null> {
+  const wait = sql.waitForChildren(...fence(held, 'wait'), deadlineMs, childIds)
+  const { rows, admitted } = await write(held, [wait])
+  const [written] = rows as { waits: boolean }[]
+  if (written === undefined) throw fenced(held.claim, 'wait')
+  return written.waits ? { ...aftermathOf(held.claim), admitted } : null
+}
+
+/** Notes an attempt that failed, before the worker sleeps and tries again. */
+export const noteRetry = (held: HeldTurn, retry: RetryState, spent: Spent): Promise<void> =>
+  writeOn(
+    held,
+    'backoff',
+    sql.noteRetry(...fence(held, 'backoff'), JSON.stringify(retry), ...spentValues(spent)),
+  )
+
+/** Gives the turn back until its provider may be ready again. */
+export const backOff = (
+  held: HeldTurn,
+  { delayMs, retry, spent }: { delayMs: number; retry: RetryState; spent: Spent },
+): Promise<Aftermath> =>
+  writeLast(held, 'backoff', [
+    sql.backOff(...fence(held, 'backoff'), delayMs, JSON.stringify(retry), ...spentValues(spent)),
+  ])
+
+/** Gives the turn back unfinished; it is admitted and enqueued anew. */
+export const releaseTurn = (held: HeldTurn): Promise<Aftermath> =>
+  writeLast(held, 'release', [sql.releaseTurn(...fence(held, 'release'))])
+
+/** Ends the turn as failed and keeps the queue; subagents that are still at work are interrupted. */
+export const failTurn = (held: HeldTurn, error: TurnmillError, spent: Spent): Promise<Aftermath> =>
+  withTransaction(held.db, async (tx) => {
+    const { claim, slots } = held
+    await tx.query(sql.lockChatOf(claim.chatId))
+    const values = [...fence(held, 'fail'), JSON.stringify(toStoredError(error)), ...spentValues(spent)]
+    const [[failed], descendants] = await Promise.all([
+      tx.query(sql.failTurn(...values)),
+      lockDescendants(tx, claim.chatId),
+    ])
+    if (failed === undefined) throw fenced(claim, 'fail')
+    const admission = admissionOf(claim, descendants, slots)
+    const results = await tx.commitWith([...cascade(descendants), ...admission])
+    return {
+      ...aftermathOf(claim),
+      admitted: results.slice(-admission.length).flatMap(toAdmittedTurns),
+      stopped: runningTurnsOf(descendants),
+      changed: descendants.map(({ id }) => id),
+    }
+  })
+
+/** Whether a turn that this worker holds was told to stop. Asked when a write of its was refused. */
+export async function isInterrupting(db: Database, { turnId, epoch }: Claim): Promise<boolean> {
+  const [turn] = await query<{ state: string; epoch: number }>(db, readTurnState(turnId))
+  return turn?.state === 'interrupting' && turn.epoch === epoch
+}
+
+const fence = ({ claim }: HeldTurn, transition: TurnTransition): [string, number, string[]] => [
+  claim.turnId,
+  claim.epoch,
+  statesBefore(transition),
+]
+
+const stepValues = (result: StepResult | null): unknown[] => [
+  result?.step, result === null ? null : JSON.stringify(result.parts), result?.modelConfigId, result?.finishReason,
+  result === null ? null : JSON.stringify(result.usage), result?.costMicros, result?.firstPartMs,
+] // prettier-ignore
+
+const spentValues = ({ usage, costMicros }: Spent): unknown[] => [
+  usage === null ? null : JSON.stringify(usage),
+  costMicros,
+]
+
+/** A write that takes the turn out of running, so that somebody else may have its slot. */
+async function writeLast(
+  held: HeldTurn,
+  transition: TurnTransition,
+  statements: readonly Statement[],
+): Promise<Aftermath> {
+  const { rows, admitted } = await write(held, statements)
+  if (rows.length === 0) throw fenced(held.claim, transition)
+  return { ...aftermathOf(held.claim), admitted }
+}
+
+/** A write after which the turn runs on. */
+async function writeOn({ db, claim }: HeldTurn, transition: TurnTransition, write: Statement): Promise<void> {
+  const [, written = []] = await batch(db, [sql.lockChatOf(claim.chatId), write])
+  if (written.length === 0) throw fenced(claim, transition)
+}
+
+/** The rows are those of the first statement. */
+async function write(
+  { db, slots, claim }: HeldTurn,
+  statements: readonly Statement[],
+): Promise<{ rows: object[]; admitted: AdmittedTurn[] }> {
+  const admission = admit(claim.userId, claim.pool, slots[claim.pool])
+  const results = await batch(db, [sql.lockChatOf(claim.chatId), ...statements, admission])
+  return { rows: results[1] ?? [], admitted: toAdmittedTurns(results.at(-1) ?? []) }
+}
+
+const aftermathOf = ({ parentId }: Claim): Omit<Aftermath, 'admitted'> => ({ stopped: [], changed: [], parentId })
+
+const fenced = (claim: Claim, transition: TurnTransition): TurnmillError =>
+  new TurnmillError(
+    'turn_fenced',
+    `${transition} of turn ${claim.turnId} under epoch ${claim.epoch} changed nothing: it is held elsewhere or ended`,
+  )
