@@ -1,7 +1,7 @@
 import type { Claim, StepResult } from '../chats/index.ts'
 import type { BuiltRoute } from '../models/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
-import type { MessagePart, ModelMessage } from '../protocol/messages.ts'
+import { charactersOf, type MessagePart, type ModelMessage } from '../protocol/messages.ts'
 import type { AnswerPart, EndPart, StreamPart } from '../protocol/parts.ts'
 import type { Route } from '../protocol/routes.ts'
 import { costMicros, NO_USAGE, type Usage } from '../protocol/usage.ts'
@@ -136,7 +136,7 @@ const CHARACTERS_PER_TOKEN = 4
 /** What a call used whose provider was cut off before it could say. */
 function estimateUsage(request: ModelRequest, answer: readonly MessagePart[]): Usage {
   const tokensOf = (parts: readonly MessagePart[]): number =>
-    Math.ceil(parts.reduce((length, part) => length + part.text.length, 0) / CHARACTERS_PER_TOKEN)
+    Math.ceil(charactersOf(parts) / CHARACTERS_PER_TOKEN)
   const asked = request.messages.reduce((tokens, message) => tokens + tokensOf(message.parts), 0)
   return { ...NO_USAGE, inputTokens: asked, outputTokens: tokensOf(answer), estimated: true }
 }

@@ -18,7 +18,7 @@ export interface ReasoningPart {
   providerData?: Record<string, unknown>
 }
 
-/** A model asks for a tool. */
+/** A tool that the model asked for. `input` is the parsed JSON of its arguments; only assistant messages hold calls. */
 export interface ToolCallPart {
   type: 'tool-call'
   toolCallId: string
@@ -26,7 +26,7 @@ export interface ToolCallPart {
   input: unknown
 }
 
-/** What came of a call, in a message of role `tool`. */
+/** What came of a call. `output` is any JSON; with `isError` it says what went wrong. */
 export interface ToolResultPart {
   type: 'tool-result'
   toolCallId: string
@@ -52,6 +52,13 @@ const NUL = /\u0000/g
 
 /** Text as Postgres can hold it: NUL bytes and lone surrogates become U+FFFD. */
 export const toStorableText = (text: string): string => text.replace(NUL, '\uFFFD').toWellFormed()
+
+/** How long a message is as a model reads it, in characters: texts as they are, the rest as JSON. */
+export const charactersOf = (parts: readonly MessagePart[]): number =>
+  parts.reduce((length, part) => length + ('text' in part ? part.text : jsonOf(part)).length, 0)
+
+const jsonOf = (part: ToolCallPart | ToolResultPart): string =>
+  JSON.stringify((part.type === 'tool-call' ? part.input : part.output) ?? null)
 
 /** The text of a message, its text parts joined. */
 export const textOf = (parts: readonly MessagePart[]): string =>

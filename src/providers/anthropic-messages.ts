@@ -2,9 +2,9 @@ import Anthropic from '@anthropic-ai/sdk'
 import type {
   ContentBlockParam,
   MessageCreateParamsStreaming,
-  MessageParam,
+  ToolResultBlockParam,
 } from '@anthropic-ai/sdk/resources/messages'
-import type { MessagePart, ModelMessage } from '../protocol/messages.ts'
+import type { MessagePart, ModelMessage, ToolResultPart } from '../protocol/messages.ts'
 import { textOf, toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
 import type { Usage } from '../protocol/usage.ts'
@@ -19,6 +19,7 @@ import { asCount, asRecord, asText } from './outside.ts'
 import { ownProviderData, toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
+import { isToolCall, outputText, repairToolCalls } from './tool-history.ts'
 import { estimateUsage } from './usage.ts'
 
 const wireFormat = 'anthropic-messages'
@@ -62,14 +63,27 @@ function toParams(request: ModelRequest): MessagesParams {
   const thinking = toThinkingParams(request)
   const { model, temperature } = request
   const system = systemOf(request)
+  const messages = repairToolCalls(request.messages)
   return {
     model,
-    messages: request.messages.flatMap((message) => toMessages(message, model)),
+    messages: mergeRoles(messages.flatMap((message) => toMessages(message, model))),
     stream: true,
     ...(system !== '' && { system }),
     ...(temperature !== null && !thinks(thinking) && { temperature }),
+    ...declareFormerTools(messages),
     ...thinking,
   }
+}
+
+/** A conversation with tool calls in it is refused where no tools are declared; these are not to be called any more. */
+function declareFormerTools(
+  messages: readonly ModelMessage[],
+): Pick<MessagesParams, 'tools' | 'tool_choice'> {
+  const calls = messages.flatMap(({ parts }) => parts.filter(isToolCall))
+  if (calls.length === 0) return {}
+  const names = [...new Set(calls.map(({ toolName }) => toolName))]
+  const tools = names.map((name) => ({ name, input_schema: { type: 'object' as const } }))
+  return { tools, tool_choice: { type: 'none' } }
 }
 
 /** All system messages stand at the top: only few models take one among the others. */
@@ -78,22 +92,48 @@ const systemOf = ({ system, messages }: ModelRequest): string =>
 
 const isSystem = ({ role }: ModelMessage): boolean => role === 'system'
 
-function toMessages({ role, parts }: ModelMessage, model: string): MessageParam[] {
+interface Message {
+  role: 'user' | 'assistant'
+  content: ContentBlockParam[]
+}
+
+function toMessages({ role, parts }: ModelMessage, model: string): Message[] {
   if (role === 'system') return []
   const content = parts.flatMap((part) => toBlocks(part, model))
-  const hasText = content.some(({ type }) => type === 'text')
-  return hasText ? [{ role, content }] : []
+  const saysSomething = content.some(({ type }) => !type.endsWith('thinking'))
+  return saysSomething ? [{ role: role === 'tool' ? 'user' : role, content }] : []
+}
+
+/** Roles take turns, and results of tools stand before what the user says next. */
+function mergeRoles(messages: readonly Message[]): Message[] {
+  const merged: Message[] = []
+  for (const message of messages) {
+    const last = merged.at(-1)
+    if (last?.role === message.role) last.content.push(...message.content)
+    else merged.push(message)
+  }
+  return merged
 }
 
 /** Empty text is refused, and thinking without its signature. */
 function toBlocks(part: MessagePart, model: string): ContentBlockParam[] {
   if (part.type === 'text') return part.text === '' ? [] : [{ type: 'text', text: part.text }]
+  if (part.type === 'tool-call')
+    return [{ type: 'tool_use', id: part.toolCallId, name: part.toolName, input: part.input }]
+  if (part.type === 'tool-result') return [toResultBlock(part)]
   const data = ownProviderData(part, { wireFormat, model })
   if (data === null) return []
   const redacted = asText(data.redacted)
   if (redacted !== '') return [{ type: 'redacted_thinking', data: redacted }]
   return [{ type: 'thinking', thinking: part.text, signature: asText(data.signature) }]
 }
+
+const toResultBlock = (result: ToolResultPart): ToolResultBlockParam => ({
+  type: 'tool_result',
+  tool_use_id: result.toolCallId,
+  content: outputText(result),
+  is_error: result.isError,
+})
 
 const FINISH_REASONS: Readonly<Record<string, FinishReason>> = {
   end_turn: 'stop',

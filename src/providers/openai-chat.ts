@@ -1,8 +1,9 @@
 import type {
   ChatCompletionCreateParamsStreaming,
+  ChatCompletionMessageFunctionToolCall,
   ChatCompletionMessageParam,
 } from 'openai/resources/chat/completions'
-import type { ModelMessage } from '../protocol/messages.ts'
+import type { ModelMessage, ToolCallPart, ToolResultPart } from '../protocol/messages.ts'
 import { textOf, toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
 import type { Usage } from '../protocol/usage.ts'
@@ -15,6 +16,7 @@ import { createOpenAiClient } from './openai-client.ts'
 import { asCount, asList, asRecord, asText, isRecord } from './outside.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
+import { isToolCall, isToolResult, outputText, repairToolCalls } from './tool-history.ts'
 import { estimateUsage, usageOf } from './usage.ts'
 
 /**
@@ -51,12 +53,28 @@ const outputLimitName = (model: string): 'max_completion_tokens' | 'max_tokens' 
 
 function toMessages({ system, messages }: ModelRequest): ChatCompletionMessageParam[] {
   const opening: ChatCompletionMessageParam[] = system === null ? [] : [{ role: 'system', content: system }]
-  return [...opening, ...messages.map(toMessage).filter(({ content }) => content !== '')]
+  return [...opening, ...repairToolCalls(messages).flatMap(toMessage)]
 }
 
-const toMessage = ({ role, parts }: ModelMessage): ChatCompletionMessageParam => ({
-  role,
-  content: textOf(parts),
+/** Empty messages are left out; a tool's results are a message each. */
+function toMessage({ role, parts }: ModelMessage): ChatCompletionMessageParam[] {
+  if (role === 'tool') return parts.filter(isToolResult).map(toToolMessage)
+  const content = textOf(parts)
+  const calls = parts.filter(isToolCall).map(toToolCall)
+  if (calls.length > 0) return [{ role: 'assistant', content: content || null, tool_calls: calls }]
+  return content === '' ? [] : [{ role, content }]
+}
+
+const toToolCall = (call: ToolCallPart): ChatCompletionMessageFunctionToolCall => ({
+  id: call.toolCallId,
+  type: 'function',
+  function: { name: call.toolName, arguments: JSON.stringify(call.input) },
+})
+
+const toToolMessage = (result: ToolResultPart): ChatCompletionMessageParam => ({
+  role: 'tool',
+  tool_call_id: result.toolCallId,
+  content: outputText(result),
 })
 
 const FINISH_REASONS: Readonly<Record<string, FinishReason>> = {

@@ -3,8 +3,8 @@ import type {
   ResponseInputItem,
   ResponseReasoningItem,
 } from 'openai/resources/responses/responses'
-import type { ModelMessage, ReasoningPart } from '../protocol/messages.ts'
-import { textOf, toStorableText } from '../protocol/messages.ts'
+import type { MessagePart, ModelMessage, ReasoningPart } from '../protocol/messages.ts'
+import { toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
 import type { Usage } from '../protocol/usage.ts'
 import { AnswerBlocks } from './blocks.ts'
@@ -13,9 +13,10 @@ import type { FailureContext } from './errors.ts'
 import { brokenStream, reportedInEvent, unofferedToolCall } from './errors.ts'
 import { createOpenAiClient } from './openai-client.ts'
 import { asCount, asRecord, asText, isRecord } from './outside.ts'
-import { isReasoning, ownProviderData, toProviderData } from './provider-data.ts'
+import { ownProviderData, toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
+import { outputText, repairToolCalls } from './tool-history.ts'
 import { estimateUsage, usageOf } from './usage.ts'
 
 const wireFormat = 'openai-responses'
@@ -41,7 +42,7 @@ function toParams(request: ModelRequest): ResponseCreateParamsStreaming {
   const reasons = request.reasoningEffort !== null && request.reasoningEffort !== 'none'
   return {
     model,
-    input: request.messages.flatMap((message) => toInputItems(message, model)),
+    input: repairToolCalls(request.messages).flatMap((message) => toInputItems(message, model)),
     stream: true,
     store: false,
     ...(system !== null && { instructions: system }),
@@ -64,11 +65,31 @@ function toReasoningParams({
   }
 }
 
-function toInputItems(message: ModelMessage, model: string): ResponseInputItem[] {
-  const reasoning = message.parts.filter(isReasoning).flatMap((part) => toReasoningItems(part, model))
-  const text = textOf(message.parts)
-  // An item of reasoning must be followed by the item it led to.
-  return text === '' ? [] : [...reasoning, { role: message.role, content: text }]
+/** In the order of the parts: an item of reasoning must be followed by the item it led to. */
+function toInputItems({ role, parts }: ModelMessage, model: string): ResponseInputItem[] {
+  const items = joinTexts(parts).flatMap((part) => toItems(part, role, model))
+  return items.slice(0, items.findLastIndex((item) => item.type !== 'reasoning') + 1)
+}
+
+/** Neighbouring texts are one item. */
+function joinTexts(parts: readonly MessagePart[]): MessagePart[] {
+  const joined: MessagePart[] = []
+  for (const part of parts) {
+    const last = joined.at(-1)
+    if (part.type === 'text' && last?.type === 'text')
+      joined[joined.length - 1] = { type: 'text', text: last.text + part.text }
+    else joined.push(part)
+  }
+  return joined
+}
+
+function toItems(part: MessagePart, role: ModelMessage['role'], model: string): ResponseInputItem[] {
+  if (part.type === 'reasoning') return toReasoningItems(part, model)
+  if (part.type === 'tool-call')
+    return [{ type: 'function_call', call_id: part.toolCallId, name: part.toolName, arguments: JSON.stringify(part.input) }] // prettier-ignore
+  if (part.type === 'tool-result')
+    return [{ type: 'function_call_output', call_id: part.toolCallId, output: outputText(part) }]
+  return part.text === '' || role === 'tool' ? [] : [{ role, content: part.text }]
 }
 
 function toReasoningItems(part: ReasoningPart, model: string): ResponseReasoningItem[] {

@@ -1,4 +1,4 @@
-import type { MessagePart, ReasoningPart } from '../protocol/messages.ts'
+import type { ReasoningPart } from '../protocol/messages.ts'
 import { toStorableText } from '../protocol/messages.ts'
 import type { WireFormat } from '../protocol/routes.ts'
 
@@ -26,5 +26,3 @@ export function ownProviderData(part: ReasoningPart, origin: Origin): Record<str
   const data = part.providerData
   return data?.wireFormat === origin.wireFormat && data.model === origin.model ? data : null
 }
-
-export const isReasoning = (part: MessagePart): part is ReasoningPart => part.type === 'reasoning'

@@ -1,4 +1,4 @@
-import { textOf } from '../protocol/messages.ts'
+import { charactersOf } from '../protocol/messages.ts'
 import type { Usage } from '../protocol/usage.ts'
 import type { ModelRequest } from './contract.ts'
 
@@ -29,8 +29,9 @@ const CHARACTERS_PER_TOKEN = 4
 
 /** A count of our own, for servers that report none. */
 export function estimateUsage(request: ModelRequest, outputCharacters: number): Usage {
-  const texts = request.messages.map((message) => textOf(message.parts))
-  const inputCharacters = [request.system ?? '', ...texts].reduce((sum, text) => sum + text.length, 0)
+  const system = request.system?.length ?? 0
+  const sent = request.messages.flatMap(({ parts }) => parts.filter(({ type }) => type !== 'reasoning'))
+  const inputCharacters = system + charactersOf(sent)
   return {
     inputTokens: Math.ceil(inputCharacters / CHARACTERS_PER_TOKEN),
     outputTokens: Math.ceil(outputCharacters / CHARACTERS_PER_TOKEN),

@@ -1,8 +1,9 @@
 /** What each adapter makes of a request, as the provider receives it. */
-import type { ModelMessage } from '../../src/protocol/messages.ts'
+import type { MessagePart, ModelMessage } from '../../src/protocol/messages.ts'
 import type { WireFormat } from '../../src/protocol/routes.ts'
 import type { ModelRequest } from '../../src/providers/contract.ts'
 import { providerAdapters } from '../../src/providers/index.ts'
+import { asList, asRecord, asText } from '../../src/providers/outside.ts'
 import type { FakeUpstream } from '../support/fake-upstream.ts'
 import { startFakeUpstream } from '../support/fake-upstream.ts'
 import { run, runToFinish, userText } from '../support/model-calls.ts'
@@ -249,6 +250,193 @@ describe('reasoning of former steps', () => {
     expect(JSON.stringify(body)).not.toContain('hm')
   })
 })
+
+const call = (toolCallId: string, toolName: string, input: unknown): MessagePart => ({
+  type: 'tool-call',
+  toolCallId,
+  toolName,
+  input,
+})
+
+const result = (toolCallId: string, toolName: string, output: unknown, isError = false): MessagePart => ({
+  type: 'tool-result',
+  toolCallId,
+  toolName,
+  output,
+  isError,
+})
+
+const assistant = (...parts: MessagePart[]): ModelMessage => ({ role: 'assistant', parts })
+const tool = (...parts: MessagePart[]): ModelMessage => ({ role: 'tool', parts })
+
+describe('tools of former steps', () => {
+  const body = async (wireFormat: WireFormat, ...messages: ModelMessage[]) =>
+    (await sent(wireFormat, { messages })).body
+
+  const CALLS: ModelMessage[] = [
+    userText('Weather?'),
+    assistant(
+      { type: 'text', text: 'Let me see.' },
+      call('call_1', 'weather', { city: 'Lviv' }),
+      call('call_2', 'time', {}),
+    ),
+    tool(result('call_1', 'weather', { sky: 'clear' }), result('call_2', 'time', 'no clock', true)),
+    assistant({ type: 'text', text: 'Clear.' }),
+    userText('Thanks'),
+  ]
+
+  test('go to openai-chat as calls of the assistant and a message for each result', async () => {
+    const called = (id: string, name: string, args: string) => ({
+      id,
+      type: 'function',
+      function: { name, arguments: args },
+    })
+    expect((await body('openai-chat', ...CALLS)).messages).toEqual([
+      { role: 'user', content: 'Weather?' },
+      {
+        role: 'assistant',
+        content: 'Let me see.',
+        tool_calls: [called('call_1', 'weather', '{"city":"Lviv"}'), called('call_2', 'time', '{}')],
+      },
+      { role: 'tool', tool_call_id: 'call_1', content: '{"sky":"clear"}' },
+      { role: 'tool', tool_call_id: 'call_2', content: 'no clock' },
+      { role: 'assistant', content: 'Clear.' },
+      { role: 'user', content: 'Thanks' },
+    ])
+    const silent = assistant(call('call_1', 'time', {}))
+    expect((await body('openai-chat', silent)).messages).toMatchObject([{ content: null }, { role: 'tool' }])
+  })
+
+  test('go to openai-responses as items, in the order of the parts', async () => {
+    const reasoning: MessagePart = {
+      type: 'reasoning',
+      text: '',
+      providerData: {
+        wireFormat: 'openai-responses',
+        model: 'test-model',
+        itemId: 'rs_1',
+        encryptedContent: 'ZQ==',
+      },
+    }
+    const thoughtful = CALLS.map((message) =>
+      message.role === 'assistant'
+        ? { ...message, parts: [reasoning, ...message.parts, reasoning] }
+        : message,
+    )
+    const reasoned = { type: 'reasoning', id: 'rs_1', encrypted_content: 'ZQ==', summary: [] }
+    expect((await body('openai-responses', ...thoughtful)).input).toEqual([
+      { role: 'user', content: 'Weather?' },
+      reasoned,
+      { role: 'assistant', content: 'Let me see.' },
+      { type: 'function_call', call_id: 'call_1', name: 'weather', arguments: '{"city":"Lviv"}' },
+      { type: 'function_call', call_id: 'call_2', name: 'time', arguments: '{}' },
+      { type: 'function_call_output', call_id: 'call_1', output: '{"sky":"clear"}' },
+      { type: 'function_call_output', call_id: 'call_2', output: 'no clock' },
+      reasoned,
+      { role: 'assistant', content: 'Clear.' },
+      { role: 'user', content: 'Thanks' },
+    ])
+  })
+
+  test('go to anthropic-messages as blocks, results before what the user says next', async () => {
+    const [question, calls, results] = CALLS as [ModelMessage, ModelMessage, ModelMessage]
+    const sentBody = await body('anthropic-messages', question, calls, results, userText('Well?'))
+    expect(sentBody.messages).toEqual([
+      { role: 'user', content: [{ type: 'text', text: 'Weather?' }] },
+      {
+        role: 'assistant',
+        content: [
+          { type: 'text', text: 'Let me see.' },
+          { type: 'tool_use', id: 'call_1', name: 'weather', input: { city: 'Lviv' } },
+          { type: 'tool_use', id: 'call_2', name: 'time', input: {} },
+        ],
+      },
+      {
+        role: 'user',
+        content: [
+          { type: 'tool_result', tool_use_id: 'call_1', content: '{"sky":"clear"}', is_error: false },
+          { type: 'tool_result', tool_use_id: 'call_2', content: 'no clock', is_error: true },
+          { type: 'text', text: 'Well?' },
+        ],
+      },
+    ])
+    expect(sentBody).toMatchObject({
+      tools: [{ name: 'weather' }, { name: 'time' }],
+      tool_choice: { type: 'none' },
+    })
+  })
+
+  test.each(Object.keys(providerAdapters) as WireFormat[])(
+    'that were left incomplete are repaired for %s',
+    async (wireFormat) => {
+      const messages = [
+        tool(result('call_9', 'lost', 'orphan of a removed message')),
+        userText('one'),
+        assistant(call('call_1', 'slow', {}), call('call_2', 'fast', {})),
+        userText('two'),
+        tool(result('call_2', 'fast', 'late'), result('call_2', 'fast', 'again')),
+        userText('three'),
+      ]
+      expect(pairsOf(await body(wireFormat, ...messages))).toEqual([
+        ['call_1', expect.stringContaining('outcome is unknown')],
+        ['call_2', 'late'],
+      ])
+    },
+  )
+
+  test.each(Object.keys(providerAdapters) as WireFormat[])(
+    'get ids, names and input that %s takes',
+    async (wireFormat) => {
+      const long = 'x'.repeat(41)
+      const messages = [
+        userText('one'),
+        assistant(call('call_1', 'a.b', 'no object'), call('call_1', '', null)),
+        tool(result('call_1', 'a.b', 1), result('call_1', '', null)),
+        assistant(call('call_1', 'c', {}), call('functions.c:0', 'c', {}), call(long, 'c', {})),
+        tool(
+          result(long, 'c', 'long'),
+          result('functions.c:0', 'c', 'odd'),
+          result('call_1', 'c', 'same id'),
+        ),
+      ]
+      const sentBody = await body(wireFormat, ...messages)
+      const pairs = pairsOf(sentBody)
+      expect(pairs.map(([, output]) => output)).toEqual(['1', 'null', 'same id', 'odd', 'long'])
+      expect(new Set(pairs.map(([id]) => id)).size).toBe(5)
+      for (const [id] of pairs) expect(id).toMatch(/^[\w-]{1,40}$/)
+      expect(JSON.stringify(sentBody)).toMatch(/"a_b".*"?input\\?":\s*\\?"no object/)
+    },
+  )
+})
+
+/** The calls of a request in their order, each with the result that the provider would find for it. */
+function pairsOf(body: Record<string, unknown>): [id: string, output: unknown][] {
+  const items = itemsOf(body)
+  return items.flatMap(({ call: id }): [string, unknown][] =>
+    id === undefined ? [] : [[id, items.find(({ answers }) => answers === id)?.output]],
+  )
+}
+
+interface ToolItem {
+  call?: string
+  answers?: string
+  output?: unknown
+}
+
+/** Items of a Responses input; messages with all that they hold, of the others. */
+function itemsOf(body: Record<string, unknown>): ToolItem[] {
+  const outer = asList(body.input ?? body.messages).map(asRecord)
+  const all = outer.flatMap((one) => [one, ...asList(one.content), ...asList(one.tool_calls)])
+  return all.map(asRecord).map(toToolItem)
+}
+
+/** The words of all three formats. */
+function toToolItem(item: Record<string, unknown>): ToolItem {
+  if (item.type === 'function_call') return { call: asText(item.call_id) }
+  if (item.type === 'function' || item.type === 'tool_use') return { call: asText(item.id) }
+  const answers = asText(item.call_id ?? item.tool_call_id ?? item.tool_use_id)
+  return { answers, output: item.output ?? item.content }
+}
 
 /** An answer of the fake upstream as a message of history, with a text behind its reasoning. */
 async function answerOf(wireFormat: WireFormat): Promise<ModelMessage> {

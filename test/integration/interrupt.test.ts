@@ -1,3 +1,4 @@
+import { textOf } from '../../src/protocol/messages.ts'
 import { hold } from '../support/fake-upstream.ts'
 import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
@@ -21,7 +22,7 @@ describe.each(BACKENDS)('interrupt on the %s backend', (backend) => {
   const transcript = async (chatId: string) =>
     (await user.client.messages(chatId)).map(({ role, parts, finishReason }) => [
       role,
-      parts[0]?.text,
+      textOf(parts),
       finishReason,
     ])
 

@@ -1,3 +1,4 @@
+import { textOf } from '../../src/protocol/messages.ts'
 import type { QueuedMessageView } from '../../src/protocol/views.ts'
 import { hold, type Gate } from '../support/fake-upstream.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
@@ -36,14 +37,14 @@ const path = (index: number, suffix = ''): string => `/v1/chats/${chatId}/queue/
 const waiting = async (): Promise<unknown[]> =>
   (
     await user.client.request<{ items: QueuedMessageView[] }>('GET', `/v1/chats/${chatId}/queue`)
-  ).body.items.map(({ parts }) => parts[0]?.text)
+  ).body.items.map(({ parts }) => textOf(parts))
 
 /** What the chat was asked, in order, once it has settled. */
 async function asked(): Promise<unknown[]> {
   gate.release()
   await user.client.settled(chatId)
   const messages = await user.client.messages(chatId)
-  return messages.filter((message) => message.role === 'user').map(({ parts }) => parts[0]?.text)
+  return messages.filter((message) => message.role === 'user').map(({ parts }) => textOf(parts))
 }
 
 describe('a queued message', () => {
