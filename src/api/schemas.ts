@@ -87,7 +87,9 @@ export const chatsQuery = page.extend({
     .enum(['idle', 'failed', 'pending', 'running', 'interrupting', 'requires_action', 'waiting'])
     .optional(),
   label: line(64).optional(),
-  text: line(200).optional().meta({ description: 'Found in the title or in what was said, whatever its case.' }),
+  text: line(200)
+    .optional()
+    .meta({ description: 'Found in the title or in what was said, whatever its case.' }),
   archived: z.enum(['true', 'false']).default('false'),
 })
 export const messagesQuery = page.extend({ after: bigintCursor.optional() })

@@ -210,7 +210,11 @@ async function write(
   return { rows: results[1] ?? [], admitted: toAdmittedTurns(results.at(-1) ?? []) }
 }
 
-const aftermathOf = ({ parentId }: Claim): Omit<Aftermath, 'admitted'> => ({ stopped: [], changed: [], parentId })
+const aftermathOf = ({ parentId }: Claim): Omit<Aftermath, 'admitted'> => ({
+  stopped: [],
+  changed: [],
+  parentId,
+})
 
 const fenced = (claim: Claim, transition: TurnTransition): TurnmillError =>
   new TurnmillError(

@@ -101,7 +101,10 @@ async function archiveFamily(tx: Transaction, chat: LockedChat, archived: boolea
 function demandRest(descendants: readonly Descendant[]): void {
   const busy = descendants.find(({ status }) => isBusy(status))
   if (busy !== undefined)
-    throw new TurnmillError('chat_busy', `subagent ${busy.id} is ${busy.status}: archive needs a family at rest`)
+    throw new TurnmillError(
+      'chat_busy',
+      `subagent ${busy.id} is ${busy.status}: archive needs a family at rest`,
+    )
 }
 
 /** Deletes a chat and its subagents; what runs is stopped. @throws {TurnmillError} `not_found`. */

@@ -139,9 +139,13 @@ export const findMove = (command: ChatCommand, cell: ChatCell): ChatMove | undef
 export function decideMove(command: ChatCommand, chat: ChatCell & { id: string }): ChatMove {
   const move = findMove(command, chat)
   if (move !== undefined) return move
-  if (chat.archived) throw new TurnmillError('chat_archived', `chat ${chat.id} is archived: ${command} is refused`)
+  if (chat.archived)
+    throw new TurnmillError('chat_archived', `chat ${chat.id} is archived: ${command} is refused`)
   const code = REFUSALS[command] ?? 'move_refused'
-  throw new TurnmillError(code, `chat ${chat.id} is ${describeCell(chat)}: ${command} needs ${describeNeed(command)}`)
+  throw new TurnmillError(
+    code,
+    `chat ${chat.id} is ${describeCell(chat)}: ${command} needs ${describeNeed(command)}`,
+  )
 }
 
 const describeCell = ({ status, queue }: ChatCell): string =>
@@ -150,7 +154,8 @@ const describeCell = ({ status, queue }: ChatCell): string =>
 const describeNeed = (command: ChatCommand): string =>
   CHAT_MOVES[command]
     .map(({ from, queue, archived }) => {
-      const place = queue === undefined ? '' : queue === 'empty' ? ' with an empty queue' : ' with queued messages'
+      const place =
+        queue === undefined ? '' : queue === 'empty' ? ' with an empty queue' : ' with queued messages'
       return `${archived === true ? 'an archived chat that is ' : ''}${from.join(' or ')}${place}`
     })
     .join(', or ')

@@ -219,7 +219,10 @@ function tooManyPending(limits: ProducerLimits): TurnmillError {
 }
 
 const queueFull = (chat: LockedChat, limits: ProducerLimits): TurnmillError =>
-  new TurnmillError('queue_full', `chat ${chat.id} holds ${limits.queueLimit} queued messages, expected fewer`)
+  new TurnmillError(
+    'queue_full',
+    `chat ${chat.id} holds ${limits.queueLimit} queued messages, expected fewer`,
+  )
 
 async function demandEditable(tx: Transaction, chatId: string, messageId: string): Promise<void> {
   const [message] = await tx.query<{ role: string; deleted_at: Date | null }>(

@@ -38,6 +38,7 @@ export const retryChat = (
     const move = decideMove('retry', chat)
     const { rows, ...aftermath } = await carryOut({ tx, chat, move, slots, own: { repeat: [repeat] } })
     const [row] = rows<{ turn: JsonRow }>(repeat.name)
-    if (row === undefined) throw new TurnmillError('internal', `chat ${chatId} has failed without a failed turn`)
+    if (row === undefined)
+      throw new TurnmillError('internal', `chat ${chatId} has failed without a failed turn`)
     return { result: toTurnView(row.turn), ...aftermath }
   })

@@ -93,7 +93,10 @@ export const spawnSubagent = (
       tx.query<SurroundingsRow>(surroundings(...fence, input.callId)),
     ])
     if (around === undefined)
-      throw new TurnmillError('turn_fenced', `spawn of turn ${claim.turnId} under epoch ${claim.epoch} changed nothing`)
+      throw new TurnmillError(
+        'turn_fenced',
+        `spawn of turn ${claim.turnId} under epoch ${claim.epoch} changed nothing`,
+      )
     const nothing = { stopped: [], changed: [], parentId: null }
     if (around.child_id !== null) {
       const [row] = await tx.query<{ chat: JsonRow }>(chatRow(around.child_id))
@@ -121,7 +124,10 @@ function demandRoom({ depth, open_children }: SurroundingsRow, limits: FamilyLim
   if (depth >= limits.subagentDepth)
     throw new TurnmillError('subagent_limit', `subagents are ${limits.subagentDepth} deep at most`)
   if (open_children >= limits.subagentChildren)
-    throw new TurnmillError('subagent_limit', `${limits.subagentChildren} subagents are at work, expected fewer`)
+    throw new TurnmillError(
+      'subagent_limit',
+      `${limits.subagentChildren} subagents are at work, expected fewer`,
+    )
 }
 
 // The children are read anew under the parent's lock, so that the last of several to end is never overlooked.

@@ -89,7 +89,8 @@ export const submitToolResults = (
     const own = { resume: [answerCalls(chat.activeTurnId, JSON.stringify(rows)), resume] }
     const done = await carryOut({ tx, chat, move, slots, own })
     const [row] = done.rows<{ turn: JsonRow }>(resume.name)
-    if (row === undefined) throw new TurnmillError('internal', `chat ${chat.id} waits without a turn that waits`)
+    if (row === undefined)
+      throw new TurnmillError('internal', `chat ${chat.id} waits without a turn that waits`)
     const { rows: _, ...aftermath } = done
     return { result: toTurnView(row.turn), ...aftermath }
   })
@@ -113,10 +114,12 @@ function toLedgerRows(open: readonly OpenCall[], answers: readonly ToolAnswer[])
 
 function toLedgerRow(call: OpenCall, answer: ToolAnswer | undefined): AnsweredCall {
   const callId = call.call_id
-  if (answer === undefined) throw invalid(`tool call ${callId} (${call.name}) is not answered, expected a result`)
+  if (answer === undefined)
+    throw invalid(`tool call ${callId} (${call.name}) is not answered, expected a result`)
   const { output, isError = false, approved } = answer
   if (call.state === 'awaiting_approval') {
-    if (approved === undefined) throw invalid(`tool call ${callId} (${call.name}) waits for approved: true or false`)
+    if (approved === undefined)
+      throw invalid(`tool call ${callId} (${call.name}) waits for approved: true or false`)
     return approved
       ? { callId, state: 'approved', output: null, isError: false }
       : { callId, state: 'denied', output: output ?? 'The user denied this call.', isError: true }

@@ -79,7 +79,8 @@ export const ERRORS = {
   not_waiting: {
     status: 409,
     recovery: 'stop',
-    meaning: 'No tool call of the chat waits for its client: it was answered, refused for lack of an answer, or stopped.',
+    meaning:
+      'No tool call of the chat waits for its client: it was answered, refused for lack of an answer, or stopped.',
   },
   subagent_limit: {
     status: 409,
