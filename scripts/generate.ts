@@ -10,6 +10,7 @@ import { cliPage } from './generate/cli.ts'
 import { configurationPage, environmentExample } from './generate/configuration.ts'
 import { errorsPage } from './generate/errors.ts'
 import { describeApi } from './generate/openapi.ts'
+import { turnStatesPage } from './generate/turn-states.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 
@@ -20,6 +21,7 @@ const PAGES: Readonly<Record<string, () => string | Promise<string>>> = {
   'docs/configuration.md': configurationPage,
   'docs/errors.md': errorsPage,
   'docs/openapi.json': describeApi,
+  'docs/turn-states.md': turnStatesPage,
 }
 
 interface Page {

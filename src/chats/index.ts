@@ -221,7 +221,14 @@ export type {
 } from './produce.ts'
 export type { ChatsRequest, Page, PageRequest } from './read.ts'
 export type { Suspect, SuspectCursor } from './recover.ts'
-export { chatAfter, isBusy, TURN_MOVES, TURN_TRANSITIONS, type TurnTransition } from './states.ts'
+export {
+  chatAfter,
+  isBusy,
+  TURN_MOVES,
+  TURN_TRANSITION_MEANINGS,
+  TURN_TRANSITIONS,
+  type TurnTransition,
+} from './states.ts'
 export type { SpawnInput } from './subagents.ts'
 export type { ToolAnswer } from './tool-results.ts'
 export type { Claim, ClaimRequest, KeyState, RenewedLease, Unclaimed } from './work.ts'

@@ -93,7 +93,10 @@ async function seed({ turn, queue, archived }: Cell): Promise<Seeded> {
 async function bringInto(turn: TurnState, { chatId, turnId }: Seeded): Promise<void> {
   const { chats, initiator } = world
   if (turn === 'pending' || turn === 'superseded') return
-  if (turn === 'interrupted') return void (await chats.interrupt(initiator, chatId))
+  if (turn === 'interrupted') {
+    await chats.interrupt(initiator, chatId)
+    return
+  }
   const claim = await claimTurn(world, turnId)
   if (turn === 'completed') return chats.finish(claim, step(1, text('answer')))
   await chats.commitStep(claim, step(1, [...text('let me see'), call('call-1'), call('call-2')]))
@@ -251,7 +254,10 @@ describe.each(CELLS.map((one) => [describeCell(one), one] as const))('from %s', 
       }
       await attempt
       const after = await readFamily(world.db, seeded.chatId)
-      if (move.to === 'gone') return expect(after.chats).toBeNull()
+      if (move.to === 'gone') {
+      expect(after.chats).toBeNull()
+      return
+    }
       const chat = rowOf(after.chats, seeded.chatId)
       expect(chat).toMatchObject({ status: move.to === 'same' ? from.status : move.to })
       expect(chat?.['archived_at'] !== null).toBe(move.does.includes('archive'))

@@ -106,5 +106,6 @@ export interface Family {
 
 export async function readFamily(db: Database, chatId: string): Promise<Family> {
   const [family] = await query<Family>(db, familyRows(chatId))
-  return family as Family
+  if (family === undefined) throw new Error('an aggregate gave no row')
+  return family
 }
