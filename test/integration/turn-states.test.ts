@@ -255,9 +255,9 @@ describe.each(CELLS.map((one) => [describeCell(one), one] as const))('from %s', 
       await attempt
       const after = await readFamily(world.db, seeded.chatId)
       if (move.to === 'gone') {
-      expect(after.chats).toBeNull()
-      return
-    }
+        expect(after.chats).toBeNull()
+        return
+      }
       const chat = rowOf(after.chats, seeded.chatId)
       expect(chat).toMatchObject({ status: move.to === 'same' ? from.status : move.to })
       expect(chat?.['archived_at'] !== null).toBe(move.does.includes('archive'))
