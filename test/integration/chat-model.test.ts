@@ -1,7 +1,7 @@
 /** Random histories on real Postgres and a real queue: after every command the rows are what the model says. */
 import fc from 'fast-check'
 import type { JobQueue, JobWorker } from '../../src/queue/backend.ts'
-import { anyCommand, COMMAND_NAMES, count, createCoverage, nameOf } from '../support/chat-commands.ts'
+import { anyHistory, COMMAND_NAMES, count, createCoverage, nameOf } from '../support/chat-commands.ts'
 import {
   apply, checkAtRest, checkInvariants, createModel, isDutiful, pick, settling, type ChatModel, type Command,
 } from '../support/chat-model.ts' // prettier-ignore
@@ -47,7 +47,7 @@ describe.each(RUNS)('on the %s backend', (backend, runs) => {
   test(`rows are what the model says through ${runs} random histories (I1 to I5, I7, I8)`, async () => {
     let finished = 0
     await fc.assert(
-      fc.asyncProperty(fc.array(anyCommand, { maxLength: 30, size: 'max' }), async (commands) => {
+      fc.asyncProperty(anyHistory(25), async (commands) => {
         const model = createModel()
         const replay = await startReplay({ turnmill, queue, worker })
         for (const command of commands) count(coverage, command, await both(replay, model, command))

@@ -17,7 +17,7 @@ const work = (...transitions: readonly WorkTransition[]): fc.Arbitrary<Command> 
   })
 
 /** Any command of a user, a worker, an operator or fate; those that need a rare state come more often. */
-export const anyCommand: fc.Arbitrary<Command> = fc.oneof(
+const anyCommand: fc.Arbitrary<Command> = fc.oneof(
   weighted(12, fc.record({ ...named('send', 'send, interrupting', 'send, rejecting'), key })),
   weighted(4, fc.record({ ...named('edit', 'editQueued'), at: index, key })),
   weighted(2, fc.record({ ...named('moveQueued'), at: index, to: index })),
@@ -32,6 +32,33 @@ export const anyCommand: fc.Arbitrary<Command> = fc.oneof(
   weighted(14, work('commitResults', 'requireAction', 'requireAction')),
   weighted(16, work('backoff', 'release', 'finish', 'finish', 'fail', 'finishInterrupt')),
 )
+
+const byLast = (transition: WorkTransition): Command => ({ type: 'work', transition, holder: -1 })
+const deliver: Command = { type: 'deliver' }
+
+/** Ways through a turn that chance alone seldom finds. */
+const passage: fc.Arbitrary<Command[]> = fc.constantFrom(
+  [deliver, byLast('finish')],
+  [deliver, byLast('fail')],
+  [deliver, byLast('fail'), { type: 'retry', key: 0 } as const],
+  [deliver, byLast('fail'), { type: 'retryJob' } as const, deliver],
+  [deliver, { type: 'interrupt', key: 0 } as const, byLast('finishInterrupt')],
+  [deliver, byLast('commitStep'), byLast('requireAction')],
+  [deliver, byLast('commitStep'), byLast('commitResults')],
+  [deliver, byLast('finish'), { type: 'archive', key: 0 } as const],
+)
+
+/** A history: commands in any order, and among them such passages. @param maxLength of either. */
+export const anyHistory = (maxLength: number): fc.Arbitrary<Command[]> =>
+  fc
+    .array(
+      fc.oneof(
+        { weight: 6, arbitrary: anyCommand.map((command) => [command]) },
+        { weight: 1, arbitrary: passage },
+      ),
+      { maxLength, size: 'max' },
+    )
+    .map((pieces) => pieces.flat())
 
 /** What a run did, by command: a run that exercised nothing proves nothing. */
 export interface Coverage {

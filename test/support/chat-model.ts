@@ -56,6 +56,8 @@ export interface ModelTurn {
   steps: number
   /** Whether the last step asked for tools whose results are not committed. */
   open: boolean
+  /** Whether the client was asked for them: nobody asks twice. */
+  asked: boolean
 }
 
 export interface ModelQueued {
@@ -110,8 +112,9 @@ const TERMINAL = new Set<TurnState>(['completed', 'failed', 'interrupted', 'supe
 
 export const isTerminal = (state: TurnState): boolean => TERMINAL.has(state)
 
+/** The last where `index` is -1. */
 export const pick = <T>(items: readonly T[], index: number): T | undefined =>
-  items.length === 0 ? undefined : items[index % items.length]
+  index < 0 || items.length === 0 ? items.at(-1) : items[index % items.length]
 
 export const activeTurn = ({ turns }: ChatModel): ModelTurn | undefined =>
   turns.find(({ state }) => !isTerminal(state))
@@ -133,7 +136,7 @@ function enqueue(model: ChatModel, turn: ModelTurn): void {
 
 function newTurn(model: ChatModel, { label, key }: ModelQueued): ModelTurn {
   const turn: ModelTurn = {
-    number: model.turns.length + 1, state: 'pending', epoch: 0, label, key, job: 0, jobAttempts: 0, steps: 0, open: false,
+    number: model.turns.length + 1, state: 'pending', epoch: 0, label, key, job: 0, jobAttempts: 0, steps: 0, open: false, asked: false,
   } // prettier-ignore
   model.turns.push(turn)
   model.status = 'pending'
@@ -365,7 +368,8 @@ const GOES_ON = new Set<WorkTransition>(['commitStep', 'commitResults'])
 
 /** Whether a worker that does its duty would try this: it commits results before anything else that builds on them. */
 export function isDutiful(turn: ModelTurn, transition: WorkTransition): boolean {
-  if (transition === 'commitResults' || transition === 'requireAction') return turn.open
+  if (transition === 'requireAction') return turn.open && !turn.asked
+  if (transition === 'commitResults') return turn.open
   if (transition === 'commitStep' || transition === 'finish') return !turn.open
   return true
 }
@@ -387,6 +391,7 @@ function write(model: ChatModel, turn: ModelTurn, transition: WorkTransition): v
   const answer = (asksForTools: boolean): void => {
     turn.steps += 1
     turn.open = asksForTools
+    turn.asked = false
     model.history.push({ role: 'assistant', label: '', turn: turn.number, step: turn.steps, asksForTools })
   }
   switch (transition) {
@@ -399,6 +404,7 @@ function write(model: ChatModel, turn: ModelTurn, transition: WorkTransition): v
       return
     }
     case 'requireAction': {
+      turn.asked = true
       moveTurn(model, turn, 'requires_action')
       return
     }

@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import { anyCommand, COMMAND_NAMES, count, createCoverage } from '../support/chat-commands.ts'
+import { anyHistory, COMMAND_NAMES, count, createCoverage } from '../support/chat-commands.ts'
 import { apply, checkAtRest, checkInvariants, createModel, settling } from '../support/chat-model.ts'
 
 const RUNS = 10_000
@@ -9,7 +9,7 @@ test(`the tables keep I1 to I5, I7 and I8 in ${RUNS} random histories`, () => {
   let runs = 0
   // A failure prints the seed and the shortest history that shows it.
   fc.assert(
-    fc.property(fc.array(anyCommand, { maxLength: 50, size: 'max' }), (commands) => {
+    fc.property(anyHistory(40), (commands) => {
       runs += 1
       const model = createModel()
       for (const command of commands) {
