@@ -1,8 +1,8 @@
-import { createHash } from 'node:crypto'
-import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
-import { PrismaClient } from './generated/client.ts'
+import type { PrismaClient } from './generated/client.ts'
 import { toDatabaseError } from './errors.ts'
+import type { LentPool } from './lent-pool.ts'
+import { createPrisma } from './prisma.ts'
 import type { Statement } from './statement.ts'
 
 export interface DatabaseOptions {
@@ -19,6 +19,10 @@ export interface DatabaseOptions {
 export interface Database {
   readonly pool: pg.Pool
   readonly prisma: PrismaClient
+  /** Whether it is the inside of a transaction (`joinTransaction`): one connection, and transactions are savepoints. */
+  readonly joined: boolean
+  /** Idle ones, for the next transactions that are joined. */
+  readonly lentPools: LentPool[]
   close(): Promise<void>
 }
 
@@ -41,8 +45,8 @@ export function openDatabase(options: DatabaseOptions): Database {
   // One that breaks between two statements of a transaction has nobody else to tell, and an error that nobody hears
   // ends the process; the next statement fails by itself.
   pool.on('connect', (client) => client.on('error', () => undefined))
-  const prisma = new PrismaClient({ adapter: new PrismaPg(pool, { statementNameGenerator: statementName }) })
-  return { pool, prisma, close: () => closeOnce(prisma, pool) }
+  const prisma = createPrisma(pool)
+  return { pool, prisma, joined: false, lentPools: [], close: () => closeOnce(prisma, pool) }
 }
 
 async function closeOnce(prisma: PrismaClient, pool: pg.Pool): Promise<void> {
@@ -50,11 +54,8 @@ async function closeOnce(prisma: PrismaClient, pool: pg.Pool): Promise<void> {
   if (!pool.ending) await pool.end()
 }
 
-const statementName = ({ sql }: { sql: string }): string =>
-  `prisma-${createHash('sha1').update(sql).digest('base64url')}`
-
 /**
- * Runs one prepared statement outside a transaction and gives its rows.
+ * Runs one prepared statement outside a transaction and gives its rows; inside one where the database is joined.
  *
  * @throws {TurnmillError} `database_unavailable` where Postgres cannot be reached.
  */

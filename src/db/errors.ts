@@ -42,7 +42,8 @@ export const isUnreachable = (error: unknown): boolean =>
   UNREACHABLE.has(errorCode(error) ?? '') || UNREACHABLE_TEXT.test(errorText(error))
 
 /** Postgres ended the transaction for the sake of another one; the same transaction may run again. */
-export const isTransient = (error: unknown): boolean => ['40001', '40P01'].includes(errorCode(error) ?? '')
+export const isTransient = (error: unknown): boolean =>
+  ['40001', '40P01', 'P2034'].includes(errorCode(error) ?? '')
 
 export const isUniqueViolation = (error: unknown): boolean =>
   errorCode(error) === '23505' || errorCode(error) === 'P2002'

@@ -8,4 +8,4 @@ export {
   toDatabaseError,
 } from './errors.ts'
 export { statement, type Statement } from './statement.ts'
-export { batch, withTransaction, type Transaction } from './transaction.ts'
+export { batch, joinTransaction, withTransaction, type Transaction } from './transaction.ts'

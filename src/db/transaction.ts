@@ -1,6 +1,7 @@
 import type { PoolClient, QueryResult } from 'pg'
 import type { Database } from './client.ts'
 import { isTransient, toDatabaseError } from './errors.ts'
+import { createLentPool } from './lent-pool.ts'
 import type { Statement } from './statement.ts'
 
 /** An open transaction at READ COMMITTED. Each statement sees what was committed before it began. */
@@ -19,14 +20,57 @@ const RETRIES = 3
  * Runs `work` in one transaction, committed when it returns (unless it has committed itself) and rolled back when it
  * throws. A deadlock or serialization failure runs it again, so `work` must have no effects outside the transaction.
  *
+ * On a joined database it is a savepoint of the transaction around it, and only that one runs again: a deadlock is not
+ * over while the outer locks are held.
+ *
  * @throws {TurnmillError} `database_unavailable` where Postgres cannot be reached.
  */
-export async function withTransaction<T>(db: Database, work: (tx: Transaction) => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
+export const withTransaction = <T>(db: Database, work: (tx: Transaction) => Promise<T>): Promise<T> =>
+  runTransaction(db, work)
+
+/**
+ * Runs `work` in one transaction, as `withTransaction`, and hands it a database that is the inside of it: what goes
+ * through `joined`, prepared or by Prisma, commits with `tx` and needs no other connection.
+ *
+ * @throws {TurnmillError} `database_unavailable` where Postgres cannot be reached.
+ */
+export const joinTransaction = <T>(
+  db: Database,
+  work: (joined: Database, tx: Transaction) => Promise<T>,
+): Promise<T> => runTransaction(db, (tx, connection) => lend(db, connection, (joined) => work(joined, tx)))
+
+async function lend<T>(
+  db: Database,
+  connection: PoolClient,
+  work: (joined: Database) => Promise<T>,
+): Promise<T> {
+  const lent = db.lentPools.pop() ?? createLentPool()
+  lent.lend(connection)
+  try {
+    return await work({
+      pool: lent.pool,
+      get prisma() {
+        return lent.prisma
+      },
+      joined: true,
+      lentPools: [],
+      close: async () => undefined,
+    })
+  } finally {
+    lent.takeBack()
+    db.lentPools.push(lent)
+  }
+}
+
+type Work<T> = (tx: Transaction, connection: PoolClient) => Promise<T>
+
+async function runTransaction<T>(db: Database, work: Work<T>): Promise<T> {
+  const retries = db.joined ? 0 : RETRIES
+  for (let attempt = 0; ; attempt++) {
     try {
       return await runOnce(db, work)
     } catch (error) {
-      if (!isTransient(error) || attempt > RETRIES) throw toDatabaseError(error)
+      if (!isTransient(error) || attempt >= retries) throw toDatabaseError(error)
     }
   }
 }
@@ -35,17 +79,17 @@ export async function withTransaction<T>(db: Database, work: (tx: Transaction) =
 export const batch = (db: Database, statements: readonly Statement[]): Promise<object[][]> =>
   withTransaction(db, (tx) => tx.commitWith(statements))
 
-async function runOnce<T>(db: Database, work: (tx: Transaction) => Promise<T>): Promise<T> {
+async function runOnce<T>(db: Database, work: Work<T>): Promise<T> {
   const client = await db.pool.connect()
   const transaction = open(client)
   let broken: unknown = true
   try {
-    const result = await work(transaction)
+    const result = await work(transaction, client)
     await transaction.end()
     broken = undefined
     return result
   } catch (error) {
-    broken = await rollBack(client)
+    broken = transaction.isOver() ? undefined : await rollBack(client)
     throw error
   } finally {
     // A connection in an unknown state is thrown away rather than given to the next caller.
@@ -53,10 +97,18 @@ async function runOnce<T>(db: Database, work: (tx: Transaction) => Promise<T>): 
   }
 }
 
-function open(client: PoolClient): Transaction & { end(): Promise<void> } {
+interface OpenTransaction extends Transaction {
+  /** Commits, unless that was done. */
+  end(): Promise<void>
+  /** Whether it has committed: there is nothing left to roll back. */
+  isOver(): boolean
+}
+
+function open(client: PoolClient): OpenTransaction {
   const begun: Promise<QueryResult<object>> = client.query('begin')
   begun.catch(() => undefined)
-  let committed = false
+  let committing = false
+  let over = false
   return {
     query: async <Row extends object>(statement: Statement) => {
       const [, result] = await settleAll<QueryResult<Row>>([
@@ -66,14 +118,18 @@ function open(client: PoolClient): Transaction & { end(): Promise<void> } {
       return result?.rows ?? []
     },
     commitWith: async (statements) => {
-      committed = true
+      committing = true
       const sent = statements.map((statement) => client.query<object>(statement))
       const results = await settleAll<QueryResult<object>>([begun, ...sent, client.query<object>('commit')])
+      over = true
       return results.slice(1, -1).map((result) => result.rows)
     },
     end: async () => {
-      if (!committed) await client.query('commit')
+      if (committing) return
+      await settleAll([begun, client.query<object>('commit')])
+      over = true
     },
+    isOver: () => over,
   }
 }
 

@@ -1,4 +1,12 @@
-import { batch, openDatabase, query, statement, withTransaction, type Database } from '../../src/db/index.ts'
+import {
+  batch,
+  joinTransaction,
+  openDatabase,
+  query,
+  statement,
+  withTransaction,
+  type Database,
+} from '../../src/db/index.ts'
 import { createEmptyDatabase } from '../support/database.ts'
 
 const insert = statement('test/insert', 'insert into things (id) values ($1) returning id')
@@ -95,5 +103,102 @@ describe('a pipelined transaction', () => {
     })
     await expect(batch(nowhere, [count()])).rejects.toMatchObject({ code: 'database_unavailable' })
     await nowhere.close()
+  })
+})
+
+describe('a joined transaction', () => {
+  const insertByPrisma = (joined: Database, id: number) =>
+    joined.prisma.$executeRaw`insert into things (id) values (${id})`
+
+  test('commits prepared statements, savepoints and Prisma together, on one connection', async () => {
+    let acquired = 0
+    db.pool.on('acquire', () => acquired++)
+    await joinTransaction(db, async (joined, tx) => {
+      await tx.query(insert(1))
+      await query(joined, insert(2))
+      await expect(batch(joined, [insert(3), count()])).resolves.toEqual([[{ id: 3 }], [{ count: 3 }]])
+      await insertByPrisma(joined, 4)
+      await joined.prisma.$transaction(async (inner) => {
+        await inner.$executeRaw`insert into things (id) values (5)`
+        await inner.$executeRaw`insert into things (id) values (6)`
+      })
+      await withTransaction(joined, async (nested) => {
+        await nested.query(insert(7))
+        await batch(joined, [insert(8)])
+      })
+      expect(acquired).toBe(1)
+      expect(await rows()).toBe(0)
+    })
+    expect(await rows()).toBe(8)
+  })
+
+  test('is undone as a whole when the work throws, or its last statement fails', async () => {
+    const undone = (end: (db: Database) => Promise<unknown>) =>
+      joinTransaction(db, async (joined) => {
+        await batch(joined, [insert(1)])
+        await insertByPrisma(joined, 2)
+        await end(joined)
+      })
+    await expect(undone(() => Promise.reject(new Error('no')))).rejects.toThrow('no')
+    await expect(undone((joined) => query(joined, insert(1)))).rejects.toMatchObject({ code: '23505' })
+    await expect(undone((joined) => insertByPrisma(joined, 1))).rejects.toThrow()
+    expect(await rows()).toBe(0)
+  })
+
+  test('outlives what fails inside a savepoint of it', async () => {
+    await joinTransaction(db, async (joined) => {
+      await query(joined, insert(1))
+      await expect(batch(joined, [insert(2), insert(1)])).rejects.toMatchObject({ code: '23505' })
+      await expect(
+        joined.prisma.$transaction(async (inner) => {
+          await inner.$executeRaw`insert into things (id) values (3)`
+          await inner.$executeRaw`insert into things (id) values (1)`
+        }),
+      ).rejects.toThrow()
+      const refused = withTransaction(joined, async (nested) => {
+        await nested.query(insert(4))
+        throw new Error('no')
+      })
+      await expect(refused).rejects.toThrow('no')
+      const late = withTransaction(joined, async (nested) => {
+        await nested.commitWith([insert(5)])
+        throw new Error('after its commit')
+      })
+      await expect(late).rejects.toThrow('after its commit')
+      await query(joined, insert(6))
+    })
+    const kept = await db.pool.query<{ id: number }>('select id from things order by id')
+    expect(kept.rows.map(({ id }) => id)).toEqual([1, 5, 6])
+  })
+
+  test('runs again as a whole after a deadlock inside a savepoint', async () => {
+    await batch(db, [insert(1), insert(2)])
+    const bothHold = Promise.withResolvers<void>()
+    let holding = 0
+    let runs = 0
+    const lock = statement('test/lock', 'select id from things where id = $1 for update')
+    const cross = (first: number, second: number): Promise<void> =>
+      joinTransaction(db, async (joined) => {
+        runs++
+        await withTransaction(joined, async (nested) => {
+          await nested.query(lock(first))
+          if (++holding === 2) bothHold.resolve()
+          await bothHold.promise
+          await nested.query(lock(second))
+        })
+      })
+    await Promise.all([cross(1, 2), cross(2, 1)])
+    expect(runs).toBe(3)
+  })
+
+  test('refuses whoever comes after its end', async () => {
+    let left: Database | undefined
+    await joinTransaction(db, async (joined) => {
+      left = joined
+    })
+    await expect(query(left!, insert(1))).rejects.toThrow('is over')
+    await expect(batch(left!, [insert(1)])).rejects.toThrow('is over')
+    await expect(insertByPrisma(left!, 1)).rejects.toThrow()
+    expect(await rows()).toBe(0)
   })
 })
