@@ -5,6 +5,7 @@ import { registerAccountRoutes } from './api/account-routes.ts'
 import { createAuthenticator } from './api/authentication.ts'
 import { registerChatRoutes, registerStreamRoute } from './api/chat-routes.ts'
 import type { ApiContext, ApiServer } from './api/context.ts'
+import { registerIdempotency } from './api/idempotency.ts'
 import { registerModelRoutes } from './api/model-routes.ts'
 import { createErrorHandler, sendProblem } from './api/problems.ts'
 import * as schemas from './api/schemas.ts'
@@ -67,6 +68,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
   })
   app.decorateRequest('principal', null)
   app.addHook('onRequest', createAuthenticator(db, services.pepper))
+  registerIdempotency(app, services)
   app.addHook('onSend', async (request, reply) => {
     reply.header('x-request-id', request.id)
   })

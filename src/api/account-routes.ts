@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { isUniqueViolation } from '../db/index.ts'
+import { isUniqueViolation, type Database } from '../db/index.ts'
 import {
   createApiKey,
   demandScope,
@@ -12,6 +12,7 @@ import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
+import { effectsOf } from './effects.ts'
 import * as schemas from './schemas.ts'
 
 const tags = ['accounts']
@@ -20,7 +21,7 @@ const anyKey = { scope: 'any' } as const
 const isAdmin = ({ role, scopes }: Principal): boolean => role === 'admin' && scopes.includes('admin')
 
 /** Users, and the API keys they call with. */
-export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext): void {
+export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): void {
   app.get('/v1/me', {
     config: anyKey,
     schema: {
@@ -50,7 +51,8 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
     handler: async (request, reply) => {
       const { name, email, role } = request.body
       try {
-        const user = await db.prisma.user.create({ data: { id: newId(), name, email: email ?? null, role } })
+        const data = { id: newId(), name, email: email ?? null, role }
+        const user = await effectsOf(request).db.prisma.user.create({ data })
         return await reply.code(201).send({ ...user, createdAt: user.createdAt.toISOString() })
       } catch (error) {
         if (isUniqueViolation(error))
@@ -67,8 +69,8 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
       summary: 'List the users',
       response: { 200: z.object({ items: z.array(schemas.userAnswer) }) },
     },
-    handler: async () => {
-      const users = await db.prisma.user.findMany({ orderBy: { id: 'desc' }, take: 1000 })
+    handler: async (request) => {
+      const users = await effectsOf(request).db.prisma.user.findMany({ orderBy: { id: 'desc' }, take: 1000 })
       return { items: users.map((user) => ({ ...user, createdAt: user.createdAt.toISOString() })) }
     },
   })
@@ -84,7 +86,8 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
     handler: async (request, reply) => {
       const principal = principalOf(request)
       const { name, scopes, userId = principal.userId, expiresAt } = request.body
-      await demandGrant(principal, userId, scopes)
+      const { db } = effectsOf(request)
+      await demandGrant(db, principal, { userId, scopes })
       const key = {
         userId,
         name,
@@ -105,7 +108,7 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
     },
     handler: async (request) => {
       const principal = principalOf(request)
-      return { items: await listApiKeys(db, isAdmin(principal) ? null : principal.userId) }
+      return { items: await listApiKeys(effectsOf(request).db, isAdmin(principal) ? null : principal.userId) }
     },
   })
 
@@ -114,16 +117,24 @@ export function registerAccountRoutes(app: ApiServer, { db, pepper }: ApiContext
     schema: { tags, summary: 'Revoke an API key', params: schemas.idParams, response: { 204: z.null() } },
     handler: async (request, reply) => {
       const principal = principalOf(request)
-      await revokeApiKey(db, request.params.id, isAdmin(principal) ? null : principal.userId)
+      await revokeApiKey(
+        effectsOf(request).db,
+        request.params.id,
+        isAdmin(principal) ? null : principal.userId,
+      )
       return reply.code(204).send(null)
     },
   })
+}
 
-  /** Nobody gives away more than they have; keys for others are an admin's business. */
-  async function demandGrant(principal: Principal, userId: string, scopes: readonly Scope[]): Promise<void> {
-    if (userId !== principal.userId) demandScope(principal, 'admin')
-    else for (const scope of scopes) demandScope(principal, scope)
-    const user = await db.prisma.user.count({ where: { id: userId } })
-    if (user === 0) throw new TurnmillError('not_found', `user ${userId} does not exist`)
-  }
+/** Nobody gives away more than they have; keys for others are an admin's business. */
+async function demandGrant(
+  db: Database,
+  principal: Principal,
+  { userId, scopes }: { userId: string; scopes: readonly Scope[] },
+): Promise<void> {
+  if (userId !== principal.userId) demandScope(principal, 'admin')
+  else for (const scope of scopes) demandScope(principal, scope)
+  const user = await db.prisma.user.count({ where: { id: userId } })
+  if (user === 0) throw new TurnmillError('not_found', `user ${userId} does not exist`)
 }

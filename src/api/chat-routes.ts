@@ -6,6 +6,7 @@ import type { MessagePart, ReasoningEffort } from '../protocol/messages.ts'
 import { watchChat } from '../streams/index.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
+import { effectsOf } from './effects.ts'
 import { sendEventStream } from './event-stream.ts'
 import * as schemas from './schemas.ts'
 import { withoutUndefined } from './without-undefined.ts'
@@ -37,7 +38,7 @@ const write = { scope: 'chats:write' } as const
 const tags = ['chats']
 
 /** Chats, their messages and their queue. */
-export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): void {
+export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void {
   app.post('/v1/chats', {
     config: write,
     schema: {
@@ -48,14 +49,14 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
     },
     handler: async (request, reply) => {
       const { title, labels, systemPrompt, ...message } = request.body
-      await demandModelConfig(db, message.modelConfigId ?? null)
+      await demandModelConfig(effectsOf(request).db, message.modelConfigId ?? null)
       const input = {
         ...toMessageInput(message),
         title: title ?? null,
         labels: labels ?? [],
         systemPrompt: systemPrompt ?? null,
       }
-      return reply.code(201).send(await chats.create(initiatorOf(request), input))
+      return reply.code(201).send(await effectsOf(request).chats.create(initiatorOf(request), input))
     },
   })
 
@@ -99,8 +100,8 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
       response: { 200: schemas.chatAnswer },
     },
     handler: async (request) => {
-      await demandModelConfig(db, request.body.modelConfigId ?? null)
-      return chats.change(initiatorOf(request), request.params.id, withoutUndefined(request.body))
+      await demandModelConfig(effectsOf(request).db, request.body.modelConfigId ?? null)
+      return effectsOf(request).chats.change(initiatorOf(request), request.params.id, withoutUndefined(request.body))
     },
   })
 
@@ -113,7 +114,7 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
       response: { 204: z.null() },
     },
     handler: async (request, reply) => {
-      await chats.delete(initiatorOf(request), request.params.id)
+      await effectsOf(request).chats.delete(initiatorOf(request), request.params.id)
       return reply.code(204).send(null)
     },
   })
@@ -131,9 +132,9 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
     },
     handler: async (request, reply) => {
       const { whenBusy, ...message } = request.body
-      await demandModelConfig(db, message.modelConfigId ?? null)
+      await demandModelConfig(effectsOf(request).db, message.modelConfigId ?? null)
       const input = { ...toMessageInput(message), chatId: request.params.id, whenBusy }
-      return reply.code(202).send(await chats.send(initiatorOf(request), input))
+      return reply.code(202).send(await effectsOf(request).chats.send(initiatorOf(request), input))
     },
   })
 
@@ -163,9 +164,9 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
     },
     handler: async (request, reply) => {
       const { id: chatId, messageId } = request.params
-      await demandModelConfig(db, request.body.modelConfigId ?? null)
+      await demandModelConfig(effectsOf(request).db, request.body.modelConfigId ?? null)
       const input = { ...toMessageInput(request.body), chatId, messageId }
-      return reply.code(202).send(await chats.edit(initiatorOf(request), input))
+      return reply.code(202).send(await effectsOf(request).chats.edit(initiatorOf(request), input))
     },
   })
 
@@ -178,7 +179,7 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
       response: { 202: schemas.chatAnswer },
     },
     handler: async (request, reply) =>
-      reply.code(202).send(await chats.interrupt(initiatorOf(request), request.params.id)),
+      reply.code(202).send(await effectsOf(request).chats.interrupt(initiatorOf(request), request.params.id)),
   })
 
   app.get('/v1/chats/:id/queue', {
@@ -208,7 +209,7 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
       const { id: chatId, queuedId: queuedMessageId } = request.params
       const { content, position } = request.body
       const change = { chatId, queuedMessageId, parts: content ?? null, position: position ?? null }
-      return chats.changeQueued(initiatorOf(request), change)
+      return effectsOf(request).chats.changeQueued(initiatorOf(request), change)
     },
   })
 
@@ -222,7 +223,7 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
     },
     handler: async (request, reply) => {
       const { id: chatId, queuedId: queuedMessageId } = request.params
-      await chats.deleteQueued(initiatorOf(request), { chatId, queuedMessageId })
+      await effectsOf(request).chats.deleteQueued(initiatorOf(request), { chatId, queuedMessageId })
       return reply.code(204).send(null)
     },
   })
@@ -239,7 +240,7 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
       const { id: chatId, queuedId: queuedMessageId } = request.params
       return reply
         .code(202)
-        .send(await chats.promoteQueued(initiatorOf(request), { chatId, queuedMessageId }))
+        .send(await effectsOf(request).chats.promoteQueued(initiatorOf(request), { chatId, queuedMessageId }))
     },
   })
 
@@ -252,7 +253,9 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
       response: { 202: z.object({ turn: schemas.turnAnswer }) },
     },
     handler: async (request, reply) =>
-      reply.code(202).send({ turn: await chats.retry(initiatorOf(request), request.params.id) }),
+      reply
+        .code(202)
+        .send({ turn: await effectsOf(request).chats.retry(initiatorOf(request), request.params.id) }),
   })
 
   app.post('/v1/chats/:id/clear', {
@@ -263,7 +266,7 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
       params: schemas.chatParams,
       response: { 200: schemas.chatAnswer },
     },
-    handler: async (request) => chats.clear(initiatorOf(request), request.params.id),
+    handler: async (request) => effectsOf(request).chats.clear(initiatorOf(request), request.params.id),
   })
 
   app.post('/v1/chats/:id/tool-results', {
@@ -277,7 +280,7 @@ export function registerChatRoutes(app: ApiServer, { chats, db }: ApiContext): v
     },
     handler: async (request, reply) => {
       const { id: chatId } = request.params
-      const turn = await chats.submitToolResults(initiatorOf(request), chatId, request.body.results)
+      const turn = await effectsOf(request).chats.submitToolResults(initiatorOf(request), chatId, request.body.results)
       return reply.code(202).send({ turn })
     },
   })

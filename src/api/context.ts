@@ -8,18 +8,16 @@ import type {
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Chats } from '../chats/index.ts'
 import type { Config } from '../config.ts'
-import type { Database } from '../db/index.ts'
 import type { Encryption } from '../models/index.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { PartLog, WatchRegistry } from '../streams/index.ts'
 import type { Logger } from '../telemetry/logger.ts'
 
-/** What the routes stand on. */
+/** What the routes stand on. It changes nothing: handlers do that through `effectsOf(request)`. */
 export interface ApiContext {
   config: Config
   logger: Logger
-  db: Database
-  chats: Chats
+  chats: Pick<Chats, 'get' | 'list' | 'messages' | 'turns' | 'queue' | 'changes'>
   parts: PartLog
   watching: WatchRegistry
   encryption: Encryption

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import * as models from '../models/index.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
+import { effectsOf } from './effects.ts'
 import * as schemas from './schemas.ts'
 import { withoutUndefined } from './without-undefined.ts'
 
@@ -9,7 +10,7 @@ const admin = { scope: 'admin' } as const
 const tags = ['models']
 
 /** Providers and model configs, and the caller's own provider keys. Secrets go in and never come out. */
-export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiContext): void {
+export function registerModelRoutes(app: ApiServer, { encryption }: ApiContext): void {
   app.post('/v1/providers', {
     config: admin,
     schema: {
@@ -19,7 +20,7 @@ export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiConte
       response: { 201: schemas.providerAnswer },
     },
     handler: async (request, reply) =>
-      reply.code(201).send(await models.createProvider(db, encryption, request.body)),
+      reply.code(201).send(await models.createProvider(effectsOf(request).db, encryption, request.body)),
   })
 
   app.get('/v1/providers', {
@@ -29,7 +30,7 @@ export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiConte
       summary: 'List the providers',
       response: { 200: z.object({ items: z.array(schemas.providerAnswer) }) },
     },
-    handler: async () => ({ items: await models.listProviders(db) }),
+    handler: async (request) => ({ items: await models.listProviders(effectsOf(request).db) }),
   })
 
   app.patch('/v1/providers/:id', {
@@ -41,7 +42,8 @@ export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiConte
       body: schemas.updateProviderBody,
       response: { 200: schemas.providerAnswer },
     },
-    handler: async (request) => models.updateProvider(db, request.params.id, withoutUndefined(request.body)),
+    handler: async (request) =>
+      models.updateProvider(effectsOf(request).db, request.params.id, withoutUndefined(request.body)),
   })
 
   app.post('/v1/model-configs', {
@@ -54,7 +56,7 @@ export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiConte
     },
     handler: async (request, reply) => {
       const { displayName, options, ...config } = request.body
-      const created = await models.createModelConfig(db, {
+      const created = await models.createModelConfig(effectsOf(request).db, {
         ...config,
         displayName: displayName ?? config.model,
         options: withoutUndefined(options),
@@ -70,7 +72,7 @@ export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiConte
       summary: 'List the model configs',
       response: { 200: z.object({ items: z.array(schemas.modelConfigAnswer) }) },
     },
-    handler: async () => ({ items: await models.listModelConfigs(db) }),
+    handler: async (request) => ({ items: await models.listModelConfigs(effectsOf(request).db) }),
   })
 
   app.patch('/v1/model-configs/:id', {
@@ -84,7 +86,7 @@ export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiConte
     },
     handler: async (request) => {
       const { options, ...change } = request.body
-      return models.updateModelConfig(db, request.params.id, {
+      return models.updateModelConfig(effectsOf(request).db, request.params.id, {
         ...withoutUndefined(change),
         ...(options === undefined ? {} : { options: withoutUndefined(options) }),
       })
@@ -102,7 +104,7 @@ export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiConte
     },
     handler: async (request) => {
       const owner = { userId: principalOf(request).userId, providerName: request.params.provider }
-      return models.putUserProviderKey(db, encryption, owner, request.body.key)
+      return models.putUserProviderKey(effectsOf(request).db, encryption, owner, request.body.key)
     },
   })
 
@@ -115,7 +117,11 @@ export function registerModelRoutes(app: ApiServer, { db, encryption }: ApiConte
       response: { 204: z.null() },
     },
     handler: async (request, reply) => {
-      await models.deleteUserProviderKey(db, principalOf(request).userId, request.params.provider)
+      await models.deleteUserProviderKey(
+        effectsOf(request).db,
+        principalOf(request).userId,
+        request.params.provider,
+      )
       return reply.code(204).send(null)
     },
   })

@@ -48,24 +48,22 @@ export function sendProblem(
   reply: FastifyReply,
   error: TurnmillError,
 ): FastifyReply {
-  const { code, status, message, retryAfterMs } = error
+  const { status, retryAfterMs } = error
   if (retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(retryAfterMs / 1000))
   if (status === 401) reply.header('www-authenticate', 'Bearer')
-  const title = ERRORS[code].meaning
-  return reply
-    .code(status)
-    .type('application/problem+json')
-    .send(
-      JSON.stringify({
-        type: `urn:turnmill:error:${code}`,
-        title,
-        status,
-        code,
-        detail: message,
-        requestId: request.id,
-      }),
-    )
+  return reply.code(status).type('application/problem+json').send(describeProblem(error, request.id))
 }
+
+/** The body of a refusal, as JSON. */
+export const describeProblem = ({ code, status, message }: TurnmillError, requestId: string): string =>
+  JSON.stringify({
+    type: `urn:turnmill:error:${code}`,
+    title: ERRORS[code].meaning,
+    status,
+    code,
+    detail: message,
+    requestId,
+  })
 
 export function createErrorHandler(logger: Logger) {
   return (

@@ -28,6 +28,19 @@ const message = {
   reasoningEffort: z.enum(REASONING_EFFORTS).nullish(),
 }
 
+/** Other headers pass as they are. */
+export const idempotencyHeaders = z.looseObject({
+  'idempotency-key': z
+    .string()
+    .regex(/^[\x20-\x7e]{1,255}$/, 'expected 1 to 255 characters of printable ASCII')
+    .optional()
+    .meta({
+      description:
+        'Makes it safe to send the request again: within 24 hours the same key with the same request is given the first answer, ' +
+        'with `idempotency-replayed: true`, and nothing happens twice.',
+    }),
+})
+
 export const createChatBody = z.strictObject({
   ...message,
   title: line(200).nullish(),

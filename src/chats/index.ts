@@ -40,10 +40,66 @@ export interface ChatsOptions {
   onStop(turnId: string): void
 }
 
-export type Chats = ReturnType<typeof createChats>
+type BoundChats = ReturnType<typeof bindChats>
 
-export function createChats({ db, limits, leaseMs, onAdmitted, onChanged, onStop }: ChatsOptions) {
-  const slots: PoolSlots = { root: limits.runningRootTurns, subagent: limits.runningSubagentTurns }
+export interface Chats extends BoundChats {
+  /** The same on a joined database. What follows a commit is held until that transaction has committed. */
+  within(joined: Database): ChatsWithin
+}
+
+export interface ChatsWithin {
+  chats: BoundChats
+  /** Does what was held, in the order it came up: to be called once, after the commit. */
+  tell(): Promise<void>
+}
+
+/** The slots of the two pools, as the settings have them. */
+const slotsOf = ({ limits }: Pick<ChatsOptions, 'limits'>): PoolSlots => ({
+  root: limits.runningRootTurns,
+  subagent: limits.runningSubagentTurns,
+})
+
+export const createChats = (options: ChatsOptions): Chats => ({
+  ...bindChats(options, (chatId) => resumeParent(options, chatId)),
+  within: (joined) => bindWithin(options, joined),
+})
+
+function bindWithin(options: ChatsOptions, joined: Database): ChatsWithin {
+  const held: (() => void | Promise<void>)[] = []
+  const hold = async (work: () => void | Promise<void>): Promise<void> => void held.push(work)
+  const chats = bindChats(
+    {
+      ...options,
+      db: joined,
+      onAdmitted: (turns) => hold(() => options.onAdmitted(turns)),
+      onChanged: (chatId) => void hold(() => options.onChanged(chatId)),
+      onStop: (turnId) => void hold(() => options.onStop(turnId)),
+    },
+    (chatId) => hold(() => resumeParent(options, chatId)),
+  )
+  const tell = async (): Promise<void> => {
+    for (const work of held) await work()
+  }
+  return { chats, tell }
+}
+
+/**
+ * Lets a parent go on that waited for a child alone. A transaction of its own, after the child's: locks never go upward.
+ * What is lost here the reconciler finds.
+ */
+async function resumeParent(options: ChatsOptions, chatId: string): Promise<void> {
+  try {
+    const { resumed, admitted } = await subagents.resumeWaitingParent(options.db, slotsOf(options), chatId)
+    if (resumed) options.onChanged(chatId)
+    await options.onAdmitted(admitted)
+  } catch {
+    // The child's change is committed, and its caller is not to hear of this.
+  }
+}
+
+function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => Promise<void>) {
+  const { db, limits, leaseMs, onAdmitted, onChanged, onStop } = options
+  const slots = slotsOf(options)
   const producing = { ...limits, slots }
   const hold = (claim: work.Claim): commit.HeldTurn => ({ db, slots, claim })
 
@@ -52,7 +108,7 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged, onStop
     for (const id of [chatId, ...changed]) onChanged(id)
     stopped.forEach(onStop)
     await onAdmitted(admitted)
-    if (parentId !== null) await resumeParent(parentId).catch(() => undefined)
+    if (parentId !== null) await onChildRested(parentId)
   }
 
   async function publishing<T>(chatId: string, change: Promise<Committed<T>>): Promise<T> {
@@ -63,13 +119,6 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged, onStop
 
   const publishWork = async (claim: work.Claim, write: Promise<Aftermath>): Promise<void> =>
     publish(claim.chatId, await write)
-
-  /** A transaction of its own, after the child's: locks never go upward. */
-  async function resumeParent(chatId: string): Promise<void> {
-    const { resumed, admitted } = await subagents.resumeWaitingParent(db, slots, chatId)
-    if (resumed) onChanged(chatId)
-    await onAdmitted(admitted)
-  }
 
   return {
     async create(initiator: produce.Initiator, input: produce.CreateInput) {
@@ -191,7 +240,7 @@ export function createChats({ db, limits, leaseMs, onAdmitted, onChanged, onStop
         const aftermath = await toolResults.expireAction(db, slots, { turnId, chatId })
         if (aftermath !== null) await publish(chatId, aftermath)
       }
-      for (const chatId of rested) await resumeParent(chatId)
+      for (const chatId of rested) await onChildRested(chatId)
       return overdue.length + rested.length
     },
   }

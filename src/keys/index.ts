@@ -1,5 +1,11 @@
 export { authenticate, demandScope, findUsableKeys, type Principal } from './authenticate.ts'
 export {
+  keepIdempotentAnswer,
+  reserveIdempotencyKey,
+  type KeptAnswer,
+  type KeyedRequest,
+} from './idempotency.ts'
+export {
   createApiKey,
   ensureBootstrapKey,
   listApiKeys,

@@ -1,4 +1,4 @@
-import { isUniqueViolation, type Database } from '../db/index.ts'
+import { isUniqueViolation, query, statement, type Database } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import type { ProviderType } from '../protocol/routes.ts'
@@ -211,6 +211,9 @@ const toModelConfigView = (row: ModelConfigRow): ModelConfigView => ({
 export const listModelConfigs = async (db: Database): Promise<ModelConfigView[]> =>
   (await findModelConfigs(db)).map(toModelConfigView)
 
+/** $1 model config. */
+const usableModelConfig = statement('models/usable', 'select id from model_configs where id = $1 and enabled')
+
 /**
  * That a model config which a caller names can be used.
  *
@@ -218,8 +221,8 @@ export const listModelConfigs = async (db: Database): Promise<ModelConfigView[]>
  */
 export async function demandModelConfig(db: Database, id: string | null): Promise<void> {
   if (id === null) return
-  const found = await db.prisma.modelConfig.count({ where: { id, enabled: true } })
-  if (found === 0)
+  const [found] = await query(db, usableModelConfig(id))
+  if (found === undefined)
     throw new TurnmillError(
       'invalid_request',
       `modelConfigId: model config ${id} does not exist or is disabled`,

@@ -2,11 +2,10 @@ import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
 import { Secret } from '../protocol/secret.ts'
 
 /** Where a ciphertext belongs. It decrypts nowhere else, so that rows cannot be swapped. */
-export interface CipherPlace {
-  table: 'provider_keys' | 'user_provider_keys'
-  column: 'encrypted'
-  rowId: string
-}
+export type CipherPlace = { rowId: string } & (
+  | { table: 'provider_keys' | 'user_provider_keys'; column: 'encrypted' }
+  | { table: 'idempotency_keys'; column: 'response' }
+)
 
 export interface Encryption {
   encrypt(place: CipherPlace, plain: Secret): string
@@ -60,7 +59,7 @@ function keyOf(ring: Map<string, Buffer>, id: string): Buffer {
   const key = ring.get(id)
   if (key === undefined)
     throw new Error(
-      `a stored credential was encrypted with key ${JSON.stringify(id)}, which TURNMILL_ENCRYPTION_KEYS does not hold`,
+      `a stored secret was encrypted with key ${JSON.stringify(id)}, which TURNMILL_ENCRYPTION_KEYS does not hold`,
     )
   return key
 }

@@ -30,6 +30,12 @@ export const ERRORS = {
   },
   not_found: { status: 404, recovery: 'stop', meaning: 'No such thing, or it belongs to somebody else.' },
   conflict: { status: 409, recovery: 'stop', meaning: 'Something of that name exists already.' },
+  idempotency_key_reused: {
+    status: 422,
+    recovery: 'stop',
+    meaning:
+      'The `Idempotency-Key` was sent with another method, path or body within the last 24 hours. Take a new key for a new request.',
+  },
   payload_too_large: {
     status: 413,
     recovery: 'stop',

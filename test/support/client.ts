@@ -20,7 +20,8 @@ export interface WatchedEvent {
 
 /** A client of the HTTP API with one key. */
 export interface TestClient {
-  request<T>(method: string, path: string, body?: unknown): Promise<Answer<T>>
+  /** @param extra more headers, such as `idempotency-key`. */
+  request<T>(method: string, path: string, body?: unknown, extra?: Record<string, string>): Promise<Answer<T>>
   create(content: string): Promise<Started & { chat: ChatView }>
   send(chatId: string, content: string): Promise<Started | { queuedMessage: QueuedMessageView }>
   edit(chatId: string, messageId: string, content: string): Promise<Started>
@@ -44,12 +45,18 @@ export interface Watch extends AsyncIterable<WatchedEvent> {
 export function createClient(address: string, token: string): TestClient {
   const headers = { authorization: `Bearer ${token}` }
 
-  async function request<T>(method: string, path: string, body?: unknown): Promise<Answer<T>> {
-    const json =
-      body === undefined
-        ? {}
-        : { body: JSON.stringify(body), headers: { ...headers, 'content-type': 'application/json' } }
-    const response = await fetch(address + path, { method, headers, ...json })
+  async function request<T>(
+    method: string,
+    path: string,
+    body?: unknown,
+    extra: Record<string, string> = {},
+  ): Promise<Answer<T>> {
+    const json = body === undefined ? {} : { 'content-type': 'application/json' }
+    const response = await fetch(address + path, {
+      method,
+      headers: { ...headers, ...json, ...extra },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    })
     const text = await response.text()
     return {
       status: response.status,
