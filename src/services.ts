@@ -1,6 +1,7 @@
 import { createChats, type AdmittedTurn, type Chats } from './chats/index.ts'
 import { demand, type Config } from './config.ts'
 import { alone, openDatabase, type Database } from './db/index.ts'
+import { pruneIdempotencyKeys } from './keys/index.ts'
 import { createEncryption, type Encryption } from './models/index.ts'
 import {
   openPostgresBackend,
@@ -85,6 +86,10 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
     queue,
     enqueue: (turns) => enqueue(turns, 'reconcile'),
     alone: (work) => alone(db, 'reconcile', work),
+    prune: async (limit) => {
+      await pruneIdempotencyKeys(db, limit)
+      await chats.pruneQueue(limit)
+    },
     periodMs: config.reconcilerPeriodMs,
     lostAfterMs: config.lostAfterMs,
     onPass: (repaired) => {

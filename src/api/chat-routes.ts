@@ -101,7 +101,11 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
     },
     handler: async (request) => {
       await demandModelConfig(effectsOf(request).db, request.body.modelConfigId ?? null)
-      return effectsOf(request).chats.change(initiatorOf(request), request.params.id, withoutUndefined(request.body))
+      return effectsOf(request).chats.change(
+        initiatorOf(request),
+        request.params.id,
+        withoutUndefined(request.body),
+      )
     },
   })
 
@@ -280,7 +284,11 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
     },
     handler: async (request, reply) => {
       const { id: chatId } = request.params
-      const turn = await effectsOf(request).chats.submitToolResults(initiatorOf(request), chatId, request.body.results)
+      const turn = await effectsOf(request).chats.submitToolResults(
+        initiatorOf(request),
+        chatId,
+        request.body.results,
+      )
       return reply.code(202).send({ turn })
     },
   })

@@ -229,6 +229,7 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
 
     admitWaiting: (limit: number) => recover.admitWaitingTurns(db, slots, limit),
     suspects: (options: Parameters<typeof recover.findSuspects>[1]) => recover.findSuspects(db, options),
+    pruneQueue: (limit: number) => recover.pruneQueue(db, limit),
     renewJobs: (lost: readonly recover.Suspect[]) => recover.renewJobs(db, lost),
     /** Query 4: what waited long enough goes on. Gives the number of turns. */
     async expireWaits(limit: number): Promise<number> {

@@ -54,6 +54,15 @@ const enqueueAnew = statement(
   returning t.id as turn_id, t.chat_id, t.api_key_id, t.trigger, t.job_id`,
 )
 
+/** $1 rows at most. The subquery makes the time one value, so that the index finds the rows. */
+const pruneEnded = statement(
+  'reconcile/prune-queue',
+  `delete from queued_messages where id in (
+    select id from queued_messages
+    where state <> 'queued' and updated_at < (select clock_timestamp() - interval '24 hours')
+    order by updated_at limit $1)`,
+)
+
 /** Query 1: gives free slots to whoever waits for one. */
 export const admitWaitingTurns = async (
   db: Database,
@@ -81,4 +90,9 @@ export async function findSuspects(
 export async function renewJobs(db: Database, lost: readonly Suspect[]): Promise<AdmittedTurn[]> {
   if (lost.length === 0) return []
   return toAdmittedTurns(await query(db, enqueueAnew(lost.map((turn) => turn.turnId), lost.map((turn) => turn.jobId)))) // prettier-ignore
+}
+
+/** Retention: forgets what left the queue 24 hours ago, `limit` rows at most. */
+export async function pruneQueue(db: Database, limit: number): Promise<void> {
+  await query(db, pruneEnded(limit))
 }

@@ -2,18 +2,22 @@ import { TURN_STATES, type ChatStatus, type TurnState } from '../protocol/views.
 
 /** What each transition of an existing turn is. Those that make a turn (create, send, promote, spawn, …) begin at `pending`. */
 export const TURN_TRANSITION_MEANINGS = {
-  claim: 'a worker takes an admitted turn whose time has come, or one whose lease is over; the epoch counts up',
-  commitStep: 'an answer that asks for tools is committed, with a row of the ledger per call, before any of them runs',
+  claim:
+    'a worker takes an admitted turn whose time has come, or one whose lease is over; the epoch counts up',
+  commitStep:
+    'an answer that asks for tools is committed, with a row of the ledger per call, before any of them runs',
   commitResults: 'the results of a step are committed together',
   spawn: 'a subagent is made: its chat, message and turn, and the call as done',
   requireAction: 'the turn waits for its client, until a deadline, and holds no slot',
   wait: 'the turn waits for subagents, until a deadline, and holds no slot; it runs on where none is at work',
-  backoff: 'the provider is not ready for a while: the slot is given up, `not_before` and what failed are kept',
+  backoff:
+    'the provider is not ready for a while: the slot is given up, `not_before` and what failed are kept',
   release: 'a worker that stops gives the turn back; counts as no takeover',
   finish: 'the last answer is committed and the head of the queue promoted',
   fail: 'the error is kept and so is the queue; subagents at work are interrupted',
   interrupt: 'stop was asked: a worker is told, what nobody holds ends at once',
-  finishInterrupt: 'what there is of the answer is committed, open calls are closed, the head of the queue is promoted',
+  finishInterrupt:
+    'what there is of the answer is committed, open calls are closed, the head of the queue is promoted',
   submitToolResults: 'the client has answered all calls: the same turn goes on under the same key',
   expireAction: 'the client did not answer in time: its calls are refused and the turn goes on',
   resume: 'no awaited subagent is at work, or the time is up: the turn goes on',

@@ -1,4 +1,4 @@
-import { statement, type Statement, type Transaction } from '../db/index.ts'
+import { query, statement, type Database, type Statement, type Transaction } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 
 /** A request that may be sent again: the caller's key, the name it gave the request, and what it asked for. */
@@ -32,6 +32,14 @@ const readKey = statement(
 const keepAnswer = statement(
   'idempotency/keep',
   'update idempotency_keys set status = $3, response = $4 where api_key_id = $1 and key = $2',
+)
+
+/** $1 rows at most. The subquery makes the time one value, so that the index finds the rows. */
+const pruneKeys = statement(
+  'idempotency/prune',
+  `delete from idempotency_keys where (api_key_id, key) in (
+    select api_key_id, key from idempotency_keys
+    where created_at < (select clock_timestamp() - interval '24 hours') order by created_at limit $1)`,
 )
 
 interface KeyRow {
@@ -75,3 +83,8 @@ export const keepIdempotentAnswer = (
   { apiKeyId, key }: KeyedRequest,
   { status, response }: KeptAnswer,
 ): Statement => keepAnswer(apiKeyId, key, status, response)
+
+/** Retention: forgets keys after 24 hours, `limit` at most. */
+export const pruneIdempotencyKeys = async (db: Database, limit: number): Promise<void> => {
+  await query(db, pruneKeys(limit))
+}

@@ -1,6 +1,7 @@
 export { authenticate, demandScope, findUsableKeys, type Principal } from './authenticate.ts'
 export {
   keepIdempotentAnswer,
+  pruneIdempotencyKeys,
   reserveIdempotencyKey,
   type KeptAnswer,
   type KeyedRequest,

@@ -8,6 +8,8 @@ export interface ReconcilerOptions {
   enqueue(turns: readonly AdmittedTurn[]): Promise<void>
   /** Runs the work unless another process is at it. */
   alone(work: () => Promise<void>): Promise<void>
+  /** Deletes what was kept for long enough, `limit` rows of a kind at most. */
+  prune(limit: number): Promise<void>
   periodMs: number
   /** How old an enqueueing must be before its job is asked for. */
   lostAfterMs: number
@@ -23,7 +25,7 @@ export interface Repaired {
   resumed: number
 }
 
-/** Finds work that Postgres holds and the queue has lost. Runs in every process, on nothing but a timer. */
+/** Finds work that Postgres holds and the queue has lost, and forgets what was kept long enough. Runs in every process, on nothing but a timer. */
 export interface Reconciler {
   start(): void
   /** A pass at once: the queue has come back. Skipped while one is under way. */
@@ -67,6 +69,7 @@ async function reconcile(options: ReconcilerOptions): Promise<void> {
   const enqueued = await enqueueLost(options)
   const resumed = await options.chats.expireWaits(ROWS)
   options.onPass({ admitted: admitted.length, enqueued, resumed })
+  await options.prune(ROWS)
 }
 
 /** Queries 2 and 3: a turn that should have a job, and whose job nobody is going to run, gets a new one. */

@@ -318,6 +318,69 @@ describe('a refusal', () => {
   })
 })
 
+describe('after 24 hours', () => {
+  const age = (key: string) =>
+    db.pool.query(
+      `update idempotency_keys set created_at = created_at - interval '24 hours' where key = $1`,
+      [key],
+    )
+
+  test('a key is forgotten and may be used anew; a younger one stays', async () => {
+    const [old, young] = [newId(), newId()]
+    const sent = { path: '/v1/chats', body: { content: 'hi' }, key: old }
+    await send(user.client, sent)
+    await send(user.client, { ...sent, key: young })
+    await turnmill.services.reconciler.pass()
+    expect([await countKeys(old), await countKeys(young)]).toEqual([1, 1])
+    await age(old)
+    await turnmill.services.reconciler.pass()
+    expect([await countKeys(old), await countKeys(young)]).toEqual([0, 1])
+    expect(isReplayed(await send(user.client, sent))).toBe(false)
+    expect(await countChats()).toBe(3)
+  })
+
+  test('a queued message that was promoted or deleted is forgotten, one that waits is not', async () => {
+    const { chat, path, gate } = await busyChat()
+    await user.client.send(chat.id, 'waits')
+    const { body } = await user.client.request<{ queuedMessage: { id: string } }>('POST', path, {
+      content: 'deleted',
+    })
+    await user.client.request('DELETE', `/v1/chats/${chat.id}/queue/${body.queuedMessage.id}`)
+    const states = async () =>
+      (await db.prisma.queuedMessage.findMany({ where: { chatId: chat.id }, orderBy: { id: 'asc' } })).map(
+        (row) => row.state,
+      )
+    await turnmill.services.reconciler.pass()
+    expect(await states()).toEqual(['queued', 'deleted'])
+    await db.pool.query(
+      `update queued_messages set updated_at = updated_at - interval '24 hours' where chat_id = $1`,
+      [chat.id],
+    )
+    await turnmill.services.reconciler.pass()
+    expect(await states()).toEqual(['queued'])
+    gate.release()
+    await user.client.settled(chat.id)
+  })
+
+  test.each([
+    ['idempotency_keys', 'created_at', 'true'],
+    ['queued_messages', 'updated_at', `state <> 'queued'`],
+  ])('the rows of %s are found by an index', async (table, column, condition) => {
+    const connection = await db.pool.connect()
+    try {
+      await connection.query('begin; set local enable_seqscan = off; set local enable_sort = off')
+      const { rows } = await connection.query<{ 'QUERY PLAN': string }>(
+        `explain select from ${table} where ${condition}
+          and ${column} < (select clock_timestamp() - interval '24 hours') order by ${column} limit 500`,
+      )
+      expect(rows.map((row) => row['QUERY PLAN']).join('\n')).toMatch(/Index Cond: \(\w+ < /)
+      await connection.query('rollback')
+    } finally {
+      connection.release()
+    }
+  })
+})
+
 const terminate = statement('test/terminate', 'select pg_terminate_backend(pg_backend_pid())')
 
 /** An application whose keyed creates run `between` the effect and the commit. */
