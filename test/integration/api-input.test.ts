@@ -91,6 +91,12 @@ describe('a caller without a usable key (A1)', () => {
   })
 })
 
+/** Bodies that would be taken, where a message's is not. */
+const BODIES_OF: Record<string, object> = {
+  'PATCH /v1/chats/{id}': { title: 'not mine' },
+  'POST /v1/chats/{id}/tool-results': { results: [{ toolCallId: 'x', output: 1 }] },
+}
+
 describe('another user (A2)', () => {
   test('gets 404 for every chat, message, queue, turn and stream that is not theirs, without effect', async () => {
     const stranger = await turnmill.addUser()
@@ -98,7 +104,7 @@ describe('another user (A2)', () => {
     expect(routes.length).toBeGreaterThan(5)
     const before = await countRows()
     for (const { method, url } of routes) {
-      const body = method === 'GET' ? undefined : { content: 'not mine' }
+      const body = method === 'GET' ? undefined : (BODIES_OF[`${method} ${url}`] ?? { content: 'not mine' })
       const answer = await stranger.client.request(
         method,
         fill(url, { id: chatId, messageId, queuedId: '1' }),
