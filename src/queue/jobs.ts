@@ -1,17 +1,20 @@
+import { isErrorCode, type ErrorCode } from '../protocol/errors.ts'
 import { isUuid } from '../protocol/ids.ts'
 
 /** Why a job was made. */
-export type JobTrigger =
-  | 'create'
-  | 'send'
-  | 'edit'
-  | 'promote'
-  | 'subagent'
-  | 'tool_results'
-  | 'compact'
-  | 'retry'
-  | 'resume'
-  | 'reconcile'
+export const JOB_TRIGGERS = [
+  'create',
+  'send',
+  'edit',
+  'promote',
+  'subagent',
+  'tool_results',
+  'compact',
+  'retry',
+  'resume',
+  'reconcile',
+] as const
+export type JobTrigger = (typeof JOB_TRIGGERS)[number]
 
 /** Payload of a job on the `turns` queue. IDs only: no text, no secret, no URL. */
 export interface TurnJob {
@@ -53,4 +56,21 @@ const uuidOrNil = (value: unknown): string => (isUuid(value) ? value.toLowerCase
 function uuidOrNull(value: unknown): string | null {
   if (value === null || value === undefined) return null
   return uuidOrNil(value)
+}
+
+/** Why a job failed, as far as the queue keeps it: the error's text may be a provider's, and stands on the turn. */
+export interface JobFailure {
+  code: ErrorCode
+  /** `null` where the job names no turn. */
+  turnId: string | null
+}
+
+/** `<code>: turn <id>` */
+export const formatFailure = ({ code, turnId }: JobFailure): string =>
+  turnId === null ? code : `${code}: turn ${turnId}`
+
+/** Reads a failed job's reason, whoever wrote it; `null` where it begins with no code of ours. */
+export function readFailure(reason: string): JobFailure | null {
+  const [, code, turnId] = /^([a-z_]+)(?:: turn (\S+)$)?/.exec(reason) ?? []
+  return isErrorCode(code) ? { code, turnId: isUuid(turnId) ? turnId : null } : null
 }

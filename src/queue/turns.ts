@@ -3,6 +3,9 @@ import type { TurnJob } from './jobs.ts'
 
 export const TURNS_QUEUE = 'turns'
 
+/** The name of every job on it. */
+export const TURN_JOB = 'turn'
+
 /** Finished jobs that are kept for operators to look at; a kept job swallows an add of its id, so ids never repeat. */
 const KEPT = { completed: { age: 3600, count: 1000 }, failed: { age: 7 * 24 * 3600, count: 10_000 } }
 
@@ -26,7 +29,7 @@ export function openTurnQueue(backend: QueueBackend): TurnQueue {
   queue.on('error', () => undefined)
   return {
     enqueue: async (jobId, job) => {
-      await queue.add('turn', job, { jobId })
+      await queue.add(TURN_JOB, job, { jobId })
     },
     findLost: async (jobIds) => {
       const states = await Promise.all(jobIds.map((jobId) => queue.getJobState(jobId)))

@@ -1,6 +1,7 @@
 import { UnrecoverableError } from 'bullmq'
-import type { TurnmillError } from '../protocol/errors.ts'
+import { toTurnError, type TurnmillError } from '../protocol/errors.ts'
 import type { JobWorker, QueueBackend } from './backend.ts'
+import { formatFailure, readJob, type JobFailure } from './jobs.ts'
 import { TURNS_QUEUE } from './turns.ts'
 
 /** A job as its handler sees it: the payload is a hint, and of any shape. */
@@ -11,7 +12,7 @@ export interface ReceivedJob {
   attemptsMade: number
 }
 
-/** Ends the job: `null` as completed, an error as failed with its code in front. */
+/** Ends the job: `null` as completed, an error as failed with its code and its turn. */
 export type TurnJobHandler = (job: ReceivedJob) => Promise<TurnmillError | null>
 
 export interface TurnWorkerOptions {
@@ -40,8 +41,9 @@ export function startTurnWorker(
   const worker: JobWorker<object> = backend.worker<object>(
     TURNS_QUEUE,
     async (job) => {
-      const failure = await handle({ id: job.id ?? '', data: job.data, attemptsMade: job.attemptsMade })
-      if (failure !== null) throw new UnrecoverableError(`${failure.code}: ${failure.message}`)
+      const received = { id: job.id ?? '', data: job.data, attemptsMade: job.attemptsMade }
+      const error = await settle(handle, received, options)
+      if (error !== null) throw jobError({ code: error.code, turnId: readJob(job.data)?.turnId ?? null })
     },
     {
       concurrency: options.concurrency,
@@ -55,4 +57,25 @@ export function startTurnWorker(
     pause: () => worker.pause(true),
     close: () => worker.close(),
   }
+}
+
+/** What a handler throws is a bug or an outage: its text goes to the log, for the queue keeps none. */
+async function settle(
+  handle: TurnJobHandler,
+  job: ReceivedJob,
+  { onError }: Pick<TurnWorkerOptions, 'onError'>,
+): Promise<TurnmillError | null> {
+  try {
+    return await handle(job)
+  } catch (error) {
+    onError(error as Error)
+    return toTurnError(error)
+  }
+}
+
+/** BullMQ keeps an error's message and stack, and Bull Board shows both. */
+function jobError(failure: JobFailure): UnrecoverableError {
+  const error = new UnrecoverableError(formatFailure(failure))
+  error.stack = ''
+  return error
 }
