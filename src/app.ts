@@ -1,6 +1,7 @@
 import swagger from '@fastify/swagger'
 import Fastify from 'fastify'
 import { jsonSchemaTransform, jsonSchemaTransformObject, validatorCompiler } from 'fastify-type-provider-zod'
+import { BULL_BOARD_PATH, bullBoard } from './admin/index.ts'
 import { registerAccountRoutes } from './api/account-routes.ts'
 import { createAuthenticator } from './api/authentication.ts'
 import { registerChatRoutes, registerStreamRoute } from './api/chat-routes.ts'
@@ -98,5 +99,6 @@ export async function createApp(services: Services): Promise<ApiServer> {
   registerModelRoutes(app, context)
   registerChatRoutes(app, context)
   registerStreamRoute(app, context)
+  if (config.bullBoard) await app.register(bullBoard(services.backend), { prefix: BULL_BOARD_PATH })
   return app
 }

@@ -161,6 +161,13 @@ export const SETTINGS = {
       'Whether model calls go through the AI gateway, which demands a key ID, or straight to the provider.',
   }),
 
+  bullBoard: flag({
+    name: 'TURNMILL_BULL_BOARD_ENABLED',
+    default: 'false',
+    sentence:
+      'Whether the API shows admins the queue at `/admin/queues` (Bull Board), and lets them retry failed jobs.',
+  }),
+
   workerConcurrency: integer(
     {
       name: 'TURNMILL_WORKER_CONCURRENCY',

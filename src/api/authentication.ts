@@ -11,21 +11,30 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** What the caller's key must be allowed to do; `public` needs no key. */
     scope?: Scope | 'public' | 'any'
+    /** Whether the key may also come as the password of Basic authentication: that is what a browser asks for. */
+    basic?: boolean
   }
 }
 
 /** Before the body is read: who calls, and may they. A route that says nothing is for admins. */
 export function createAuthenticator(db: Database, pepper: Secret) {
   return async (request: FastifyRequest): Promise<void> => {
-    const scope = request.routeOptions.config.scope ?? 'admin'
+    const { scope = 'admin', basic = false } = request.routeOptions.config
     if (scope === 'public' || request.is404) return
-    request.principal = await authenticate(db, pepper, bearerToken(request))
+    const token = bearerToken(request) ?? (basic ? basicPassword(request) : null)
+    request.principal = await authenticate(db, pepper, token)
     if (scope !== 'any') demandScope(request.principal, scope)
   }
 }
 
 const bearerToken = (request: FastifyRequest): string | null =>
   /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1] ?? null
+
+/** Of any user: the key says who calls. Source: RFC 7617, where the first colon ends the user's name. */
+function basicPassword(request: FastifyRequest): string | null {
+  const credentials = /^Basic +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1] ?? ''
+  return /^[^:]*:(.+)$/.exec(Buffer.from(credentials, 'base64').toString())?.[1] ?? null
+}
 
 /** Who sent an authenticated request. */
 export function principalOf(request: FastifyRequest): Principal {

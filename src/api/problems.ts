@@ -50,7 +50,7 @@ export function sendProblem(
 ): FastifyReply {
   const { status, retryAfterMs } = error
   if (retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(retryAfterMs / 1000))
-  if (status === 401) reply.header('www-authenticate', 'Bearer')
+  if (status === 401) reply.header('www-authenticate', challenge(request))
   return reply.code(status).type('application/problem+json').send(describeProblem(error, request.id))
 }
 
@@ -64,6 +64,9 @@ export const describeProblem = ({ code, status, message }: TurnmillError, reques
     detail: message,
     requestId,
   })
+
+const challenge = (request: FastifyRequest): string =>
+  request.routeOptions.config.basic === true ? 'Basic realm="Turnmill"' : 'Bearer'
 
 export function createErrorHandler(logger: Logger) {
   return (

@@ -26,7 +26,8 @@ export const ERRORS = {
   forbidden: {
     status: 403,
     recovery: 'stop',
-    meaning: 'The API key lacks the scope or its owner the role that the route needs.',
+    meaning:
+      'The API key lacks the scope or its owner the role that the route needs, or Bull Board was asked for more than to show and retry, or by another site.',
   },
   not_found: { status: 404, recovery: 'stop', meaning: 'No such thing, or it belongs to somebody else.' },
   conflict: { status: 409, recovery: 'stop', meaning: 'Something of that name exists already.' },

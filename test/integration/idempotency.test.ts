@@ -547,6 +547,8 @@ describe('every POST and PATCH of the API', () => {
     '/v1/providers': { name: 'walked', type: 'openai', baseUrl: 'https://example.com' },
     '/v1/providers/{id}': { allowByok: true },
     '/v1/model-configs/{id}': { displayName: 'n' },
+    '/v1/chats/{id}': { title: 'n' },
+    '/v1/chats/{id}/tool-results': { results: [{ toolCallId: 'x', output: 1 }] },
   }
 
   let idle: Turnmill

@@ -77,9 +77,19 @@ describe('docker-compose.yml', () => {
   })
 
   test('API and workers share everything but their own settings', () => {
-    const { TURNMILL_BOOTSTRAP_API_KEY: _key, ...api } = serviceOf('api').environment ?? {}
+    const {
+      TURNMILL_BOOTSTRAP_API_KEY: _key,
+      TURNMILL_BULL_BOARD_ENABLED: _board,
+      ...api
+    } = serviceOf('api').environment ?? {}
     const { TURNMILL_WORKER_CONCURRENCY: _concurrency, ...worker } = serviceOf('worker').environment ?? {}
     expect(api).toEqual(worker)
+  })
+
+  test('shows the queue where somebody asks for it', () => {
+    const value = serviceOf('api').environment?.['TURNMILL_BULL_BOARD_ENABLED'] ?? ''
+    expect(interpolate(value)).toBe('false')
+    expect(interpolate(value, { TURNMILL_BULL_BOARD_ENABLED: 'true' })).toBe('true')
   })
 
   test.each(Object.keys(SECRETS))('%s is demanded with a word on how to make it', (name) => {

@@ -1,0 +1,52 @@
+import { BullMQAdapter } from '@bull-board/api/bullMQAdapter'
+import type { QueueWorker } from '@bull-board/api/typings/app'
+import type { FlowProducer, Job, Queue } from 'bullmq'
+import type { JobQueue } from '../queue/index.ts'
+import { isJobId, showJob } from './shown-job.ts'
+
+/**
+ * A queue as Bull Board sees it. Whatever the board reads passes through here; its own formatters know four of a job's
+ * fields, and neither the reason of a failure nor stack traces, options, logs or IDs.
+ */
+export class BoardQueue extends BullMQAdapter {
+  constructor(queue: JobQueue<object>) {
+    // Read-only mode would take the retry away with the rest; board-page.ts hides what board-guard.ts refuses.
+    super(queue as unknown as Queue, { allowRetries: true, allowCompletedRetries: false } as object)
+  }
+
+  /** A stranger's job is listed, and neither opened nor retried: its ID may be any text. */
+  override async getJob(id: string): Promise<Job | undefined> {
+    const job = isJobId(id) ? await super.getJob(id) : undefined
+    return job === undefined ? undefined : shown(job)
+  }
+
+  override async getJobs(...range: Parameters<BullMQAdapter['getJobs']>): Promise<Job[]> {
+    return (await super.getJobs(...range)).map(shown)
+  }
+
+  /** Names of connections are free text. */
+  override async getWorkers(): Promise<QueueWorker[] | null> {
+    return (await super.getWorkers())?.map((worker) => ({ ...worker, name: null })) ?? null
+  }
+
+  // Turnmill writes neither logs nor schedules nor flows; what is there was written by somebody else.
+
+  override async getJobLogs(): Promise<string[]> {
+    return []
+  }
+
+  override async getJobSchedulers(): Promise<[]> {
+    return []
+  }
+
+  override async getJobSchedulersCount(): Promise<number> {
+    return 0
+  }
+
+  override async getFlowProducer(): Promise<FlowProducer | null> {
+    return null
+  }
+}
+
+/** The job itself, so that it can be retried, but for how it is told. */
+const shown = (job: Job): Job => Object.create(job, { toJSON: { value: () => showJob(job.toJSON()) } }) as Job

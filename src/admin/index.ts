@@ -1,0 +1,1 @@
+export { BULL_BOARD_PATH, bullBoard } from './bull-board.ts'
