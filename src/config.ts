@@ -336,6 +336,31 @@ export const SETTINGS = {
     default: '600000',
     sentence: 'Longest model call.',
   }),
+  retryFirstMs: milliseconds({
+    name: 'TURNMILL_RETRY_FIRST_MS',
+    default: '1000',
+    sentence: 'Wait after the first failed attempt at a step; doubles with each further one, with jitter.',
+  }),
+  retryMaximumMs: milliseconds({
+    name: 'TURNMILL_RETRY_MAXIMUM_MS',
+    default: '60000',
+    sentence: 'Longest wait between two attempts, unless the provider asks for a longer one.',
+  }),
+  retryAttempts: integer(
+    {
+      name: 'TURNMILL_RETRY_ATTEMPTS',
+      default: '25',
+      unit: 'attempts',
+      sentence: 'Attempts at one step before the turn fails; 1 tries nothing again.',
+    },
+    1,
+    1000,
+  ),
+  backoffAboveMs: milliseconds({
+    name: 'TURNMILL_BACKOFF_ABOVE_MS',
+    default: '10000',
+    sentence: 'A longer wait than this gives the slot back until it is over.',
+  }),
 
   partFlushMs: milliseconds({
     name: 'TURNMILL_PART_FLUSH_MS',

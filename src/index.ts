@@ -13,7 +13,7 @@ export { ERRORS, TurnmillError, type ErrorCode, type StoredError } from './proto
 export type { MessagePart, ReasoningEffort, TextPart } from './protocol/messages.ts'
 export { Secret } from './protocol/secret.ts'
 export type { Usage } from './protocol/usage.ts'
-export type { ChatView, MessageView, QueuedMessageView, TurnView } from './protocol/views.ts'
+export type { ChatView, MessageView, QueuedMessageView, RetryState, TurnView } from './protocol/views.ts'
 export { openServices, type Services } from './services.ts'
 export type { ChatEvent, PlacedEvent } from './streams/index.ts'
 export { createLogger, type Logger } from './telemetry/logger.ts'

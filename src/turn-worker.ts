@@ -1,4 +1,10 @@
-import { createLeaseKeeper, createTurnProcessor, type TurnEffects } from './agent/index.ts'
+import {
+  createLeaseKeeper,
+  createTurnProcessor,
+  type RetryPolicy,
+  type TurnProcessorDeps,
+} from './agent/index.ts'
+import type { Config } from './config.ts'
 import { createGateway } from './gateway/index.ts'
 import { buildRoute, connectRoute, readRouteFacts, type ReadFacts, type RoutingMode } from './models/index.ts'
 import { TurnmillError } from './protocol/errors.ts'
@@ -56,7 +62,7 @@ export function createTurnWorker(services: Services): TurnWorker {
   }
 }
 
-function createEffects(services: Services, gateway: Gateway | null): TurnEffects {
+function createEffects(services: Services, gateway: Gateway | null): TurnProcessorDeps['effects'] {
   const { chats, config, db, encryption, logger, parts } = services
   const mode: RoutingMode = { gatewayRouting: config.gatewayRouting, gatewayPresent: gateway !== null }
   const readFacts: ReadFacts = (request) => readRouteFacts(db, encryption, request)
@@ -100,8 +106,21 @@ function createEffects(services: Services, gateway: Gateway | null): TurnEffects
       silenceMs: config.silenceTimeoutMs,
       attemptMs: config.attemptTimeoutMs,
     },
+    retries: createRetryPolicy(config),
   }
 }
+
+/** The longest wait that a provider may ask a turn for, in ms. */
+const GIVE_UP_ABOVE_MS = 600_000
+
+const createRetryPolicy = (config: Config): RetryPolicy => ({
+  firstMs: config.retryFirstMs,
+  maximumMs: config.retryMaximumMs,
+  attempts: config.retryAttempts,
+  backoffAboveMs: config.backoffAboveMs,
+  giveUpAboveMs: GIVE_UP_ABOVE_MS,
+  random: Math.random,
+})
 
 /** How long a worker waits for the queue once its turns are given back, in ms: Redis may be away. */
 const CLOSE_LIMIT_MS = 3000

@@ -94,6 +94,8 @@ function describe(event: StateEvent, nameOf: (keyId: string | null) => string): 
       : event.queuedMessages
           .map(({ parts, apiKeyId }) => `“${textOf(parts)}” waits (${nameOf(apiKeyId)})`)
           .join(', ')
+  if (event.type === 'retry')
+    return `number ${event.number} after ${event.attempts} failed attempts (${event.error.code}), at ${event.retryAt}`
   const spent =
     event.usage === null ? '' : `: ${event.usage.inputTokens} tokens in, ${event.usage.outputTokens} out`
   return `number ${event.number} ${event.state}${spent}`

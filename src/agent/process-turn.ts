@@ -1,13 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Chats, Claim, ClaimRequest, StepResult, Unclaimed } from '../chats/index.ts'
+import type { Chats, Claim, ClaimRequest, Unclaimed } from '../chats/index.ts'
 import { toTurnError, TurnmillError } from '../protocol/errors.ts'
 import type { Logger } from '../telemetry/logger.ts'
+import { NOTHING_SPENT } from './attempt.ts'
 import type { LeaseKeeper } from './leases.ts'
+import type { NoteRetry } from './retries.ts'
 import { runTurn, type TurnEffects, type TurnOutcome } from './turn.ts'
 
 export interface TurnProcessorDeps {
-  chats: Pick<Chats, 'claim' | 'finish' | 'finishInterrupted' | 'isInterrupting' | 'fail' | 'release'>
-  effects: TurnEffects
+  chats: Pick<
+    Chats,
+    'claim' | 'finish' | 'finishInterrupted' | 'isInterrupting' | 'fail' | 'noteRetry' | 'backoff' | 'release'
+  >
+  effects: Omit<TurnEffects, 'noteRetry'>
   leases: Pick<LeaseKeeper, 'hold' | 'drop'>
   maxTakeovers: number
   logger: Logger
@@ -81,10 +86,9 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
   const outcome = await run(claim, signal, deps)
   const commit = (write: () => Promise<void>): Promise<void> => untilCommitted(write, signal)
   try {
-    if (outcome.type === 'answered') await commit(() => finish(claim, outcome.result, chats))
-    if (outcome.type === 'interrupted') await commit(() => chats.finishInterrupted(claim, outcome.partial))
-    if (outcome.type !== 'failed') return null
-    return await settleFailure(claim, outcome, commit, deps)
+    if (outcome.type === 'failed') return await settleFailure(claim, outcome, commit, deps)
+    await commit(() => settleOutcome(claim, outcome, chats))
+    return null
   } catch (error) {
     const problem = toTurnError(error)
     if (problem.code === 'turn_fenced') {
@@ -103,7 +107,7 @@ async function failUnsettled(
   chats: TurnProcessorDeps['chats'],
 ): Promise<JobOutcome> {
   try {
-    await chats.fail(claim, problem, { usage: null, costMicros: null })
+    await chats.fail(claim, problem, NOTHING_SPENT)
     return problem
   } catch {
     // The lease runs out, and the next worker tries.
@@ -111,54 +115,89 @@ async function failUnsettled(
   }
 }
 
-/** A stop that came after the last part: the answer is committed all the same, as far as it goes. */
-async function finish(claim: Claim, result: StepResult, chats: TurnProcessorDeps['chats']): Promise<void> {
-  try {
-    await chats.finish(claim, result)
-  } catch (error) {
-    if (toTurnError(error).code !== 'turn_fenced' || !(await chats.isInterrupting(claim))) throw error
-    await chats.finishInterrupted(claim, result)
+type WrittenOutcome = Exclude<TurnOutcome, FailedOutcome>
+
+async function settleOutcome(
+  claim: Claim,
+  outcome: WrittenOutcome,
+  chats: TurnProcessorDeps['chats'],
+): Promise<void> {
+  switch (outcome.type) {
+    case 'answered': {
+      // A stop that came after the last part: the answer is committed all the same, as far as it goes.
+      const end = () => chats.finishInterrupted(claim, outcome.result, NOTHING_SPENT)
+      return unlessInterrupting(claim, chats, () => chats.finish(claim, outcome.result), end)
+    }
+    case 'interrupted':
+      return chats.finishInterrupted(claim, outcome.partial, outcome.spent)
+    case 'backoff': {
+      const end = () => chats.finishInterrupted(claim, null, outcome.spent)
+      return unlessInterrupting(claim, chats, () => chats.backoff(claim, outcome), end)
+    }
   }
 }
 
 /** A turn that was told to stop is not given back but ended. */
-async function release(claim: Claim, chats: TurnProcessorDeps['chats']): Promise<void> {
+const release = (claim: Claim, chats: TurnProcessorDeps['chats']): Promise<void> =>
+  unlessInterrupting(
+    claim,
+    chats,
+    () => chats.release(claim),
+    () => chats.finishInterrupted(claim, null, NOTHING_SPENT),
+  )
+
+/** Writes, or does the other thing where the write is refused since the turn was told to stop meanwhile. */
+async function unlessInterrupting<T>(
+  claim: Claim,
+  chats: Pick<Chats, 'isInterrupting'>,
+  write: () => Promise<T>,
+  otherwise: () => T | Promise<T>,
+): Promise<T> {
   try {
-    await chats.release(claim)
+    return await write()
   } catch (error) {
     if (toTurnError(error).code !== 'turn_fenced' || !(await chats.isInterrupting(claim))) throw error
-    await chats.finishInterrupted(claim, null)
+    return otherwise()
   }
 }
 
-async function run(
-  claim: Claim,
-  signal: AbortSignal,
-  { effects, maxTakeovers, logger }: TurnProcessorDeps,
-): Promise<TurnOutcome> {
+async function run(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps): Promise<TurnOutcome> {
+  const { effects, maxTakeovers, logger } = deps
   // Told to stop, and then its worker was lost: what remains is to end it.
-  if (claim.state === 'interrupting') return { type: 'interrupted', partial: null }
+  if (claim.state === 'interrupting') return INTERRUPTED
   try {
     if (claim.takeovers > maxTakeovers)
       throw new TurnmillError(
         'worker_lost',
         `turn ${claim.turnId} was taken over ${claim.takeovers} times without progress, expected at most ${maxTakeovers}`,
       )
-    return await runTurn(claim, effects, signal)
+    return await runTurn(claim, { ...effects, noteRetry: createNoteRetry(signal, deps) }, signal)
   } catch (error) {
     const problem = toTurnError(error)
-    if (problem.code === 'turn_interrupted') return { type: 'interrupted', partial: null }
+    if (problem.code === 'turn_interrupted') return INTERRUPTED
     if (problem.code === 'turn_failed')
       logger.error({ turnId: claim.turnId, error }, 'unexpected error in a turn')
-    return { type: 'failed', error: problem, usage: null, costMicros: null }
+    return { type: 'failed', error: problem, spent: NOTHING_SPENT }
   }
 }
+
+/** Told to stop with nothing to show for it. */
+const INTERRUPTED: TurnOutcome = { type: 'interrupted', partial: null, spent: NOTHING_SPENT }
+
+const createNoteRetry =
+  (signal: AbortSignal, { chats, logger }: TurnProcessorDeps): NoteRetry =>
+  async (claim, retry, spent) => {
+    const { step, attempts, retryAt, error } = retry
+    logger.info({ turnId: claim.turnId, step, attempts, retryAt, code: error.code }, 'an attempt failed')
+    const note = (): Promise<'noted'> => chats.noteRetry(claim, retry, spent).then(() => 'noted')
+    return untilCommitted(() => unlessInterrupting(claim, chats, note, () => 'interrupting'), signal)
+  }
 
 type FailedOutcome = Extract<TurnOutcome, { type: 'failed' }>
 
 async function settleFailure(
   claim: Claim,
-  { error, usage, costMicros }: FailedOutcome,
+  { error, spent }: FailedOutcome,
   commit: (write: () => Promise<void>) => Promise<void>,
   { chats }: TurnProcessorDeps,
 ): Promise<JobOutcome> {
@@ -169,18 +208,17 @@ async function settleFailure(
     await commit(() => release(claim, chats))
     return null
   }
-  await commit(() => chats.fail(claim, error, { usage, costMicros }))
+  await commit(() => chats.fail(claim, error, spent))
   return error
 }
 
 const RETRY_MS = 250
 
 /** Repeats a commit while Postgres is away and the lease may still be ours. Repeating is safe: the epoch fences it. */
-async function untilCommitted(write: () => Promise<void>, signal: AbortSignal): Promise<void> {
+async function untilCommitted<T>(write: () => Promise<T>, signal: AbortSignal): Promise<T> {
   for (;;) {
     try {
-      await write()
-      return
+      return await write()
     } catch (error) {
       const problem = toTurnError(error)
       if (problem.code !== 'database_unavailable' || isLost(signal)) throw error

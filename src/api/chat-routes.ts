@@ -318,7 +318,7 @@ export function registerStreamRoute(
     config: read,
     schema: {
       tags,
-      summary: 'Watch a chat (server-sent events: message, part, status, queue, reset, turn, error)',
+      summary: 'Watch a chat (server-sent events: message, part, status, queue, retry, reset, turn, error)',
       params: schemas.chatParams,
     },
     handler: async (request, reply) => {

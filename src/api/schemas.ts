@@ -291,6 +291,10 @@ export const messageAnswer = z
   })
   .meta({ id: 'Message' })
 
+const retryState = z
+  .object({ step: z.number(), attempts: z.number(), error: storedError, retryAt: time })
+  .meta({ id: 'RetryState', description: 'The last attempt that failed, and when the next one begins.' })
+
 export const turnAnswer = z
   .object({
     id,
@@ -313,6 +317,7 @@ export const turnAnswer = z
     userMessageId: nullable(z.string()),
     modelConfigId: nullable(id),
     error: nullable(storedError),
+    retry: nullable(retryState),
     usage: nullable(usage),
     costMicros: nullable(z.number()),
     revision: z.number(),

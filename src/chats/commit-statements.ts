@@ -158,22 +158,28 @@ export const releaseTurn = statement(
   update chats c set status = 'pending' from released where c.id = released.chat_id returning released.id as turn_id`,
 )
 
-/** Notes an attempt that failed, before the worker sleeps. $1 turn, $2 epoch, $3 states, $4 retry state, $5 usage, $6 cost. No row: fenced. */
+/**
+ * Notes that an attempt failed and is tried again, and what it spent. Repeating it changes nothing.
+ * $1 turn, $2 epoch, $3 states, $4 retry state, $5 usage, $6 cost. No row: fenced.
+ */
 export const noteRetry = statement(
   'chats/note-retry',
-  `update turns set retry_state = $4, ${spent('$5::jsonb', '$6::bigint')}
-  where id = $1 and epoch = $2 and state = any($3) returning id as turn_id`,
+  `update turns set retry_state = $4,
+      usage = case when retry_state is distinct from $4 then turnmill_add_usage(usage, $5) else usage end,
+      cost_micros = case when retry_state is distinct from $4 and $6::bigint is not null then coalesce(cost_micros, 0) + $6::bigint
+        else cost_micros end
+    where id = $1 and epoch = $2 and state = any($3) returning id as turn_id`,
 )
 
 /**
- * Gives a turn back until a provider is ready again. $1 turn, $2 epoch, $3 states, $4 delay in ms, $5 retry state,
- * $6 usage, $7 cost. No row: fenced.
+ * Gives a turn back until its next attempt is due. $1 turn, $2 epoch, $3 states, $4 retry state, $5 usage, $6 cost,
+ * $7 wait in ms. No row: fenced.
  */
 export const backOff = statement(
   'chats/backoff',
   `with waiting as (
-    update turns set state = 'pending', lease_until = null, admitted_at = null,
-      not_before = clock_timestamp() + $4 * interval '1 ms', retry_state = $5, ${spent('$6::jsonb', '$7::bigint')}, ${ranFor}
+    update turns set state = 'pending', lease_until = null, admitted_at = null, retry_state = $4,
+      not_before = clock_timestamp() + $7 * interval '1 ms', ${spent('$5::jsonb', '$6::bigint')}, ${ranFor}
     where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
   update chats c set status = 'pending' from waiting where c.id = waiting.chat_id returning waiting.id as turn_id`,
 )

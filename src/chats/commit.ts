@@ -26,7 +26,7 @@ export interface StepResult {
   firstPartMs: number
 }
 
-/** What a failed attempt used all the same, where the provider reported it. */
+/** What a call without an answer spent all the same, where the provider reported it. */
 export interface Spent {
   usage: Usage | null
   costMicros: number | null
@@ -35,6 +35,14 @@ export interface Spent {
 /** A result of a call, and what becomes of the call in the ledger. */
 export interface CallResult extends Omit<ToolResultPart, 'type'> {
   state: 'done' | 'denied' | 'unknown'
+}
+
+/** A wait before the next attempt that is too long to hold a slot. */
+export interface Backoff {
+  delayMs: number
+  retry: RetryState
+  /** By the attempt that failed. */
+  spent: Spent
 }
 
 /** A call that only the client can answer. */
@@ -58,10 +66,15 @@ export const finishTurn = (held: HeldTurn, result: StepResult): Promise<Aftermat
  * Ends an interrupted turn with what there is of its answer, closes its open calls and promotes the head of the queue.
  *
  * @param partial `null` where nothing was answered.
+ * @param spent by a call that left no partial answer.
  */
-export const finishInterruptedTurn = (held: HeldTurn, partial: StepResult | null): Promise<Aftermath> =>
+export const finishInterruptedTurn = (
+  held: HeldTurn,
+  partial: StepResult | null,
+  spent: Spent,
+): Promise<Aftermath> =>
   writeLast(held, 'finishInterrupt', [
-    sql.finishInterruptedTurn(...fence(held, 'finishInterrupt'), ...stepValues(partial)),
+    sql.finishInterruptedTurn(...fence(held, 'finishInterrupt'), ...stepValues(partial, spent)),
     // Both find nothing to do where the first was fenced.
     closeOpenCalls([held.claim.turnId], ['interrupted']),
     promoteHead(held.claim.chatId, newId(), ['idle']),
@@ -119,22 +132,20 @@ export async function waitForChildren(
   return written.waits ? { ...aftermathOf(held.claim), admitted } : null
 }
 
-/** Notes an attempt that failed, before the worker sleeps and tries again. */
+/** Notes an attempt that failed and is tried again under this claim, and what it spent. Safe to repeat. */
 export const noteRetry = (held: HeldTurn, retry: RetryState, spent: Spent): Promise<void> =>
-  writeOn(
-    held,
-    'backoff',
-    sql.noteRetry(...fence(held, 'backoff'), JSON.stringify(retry), ...spentValues(spent)),
-  )
+  writeOn(held, 'backoff', sql.noteRetry(...retryValues(held, retry, spent)))
 
-/** Gives the turn back until its provider may be ready again. */
-export const backOff = (
-  held: HeldTurn,
-  { delayMs, retry, spent }: { delayMs: number; retry: RetryState; spent: Spent },
-): Promise<Aftermath> =>
-  writeLast(held, 'backoff', [
-    sql.backOff(...fence(held, 'backoff'), delayMs, JSON.stringify(retry), ...spentValues(spent)),
-  ])
+/** Gives the turn back until its next attempt is due. */
+export const backOff = (held: HeldTurn, { delayMs, retry, spent }: Backoff): Promise<Aftermath> =>
+  writeLast(held, 'backoff', [sql.backOff(...retryValues(held, retry, spent), delayMs)])
+
+/** A retry is noted from where a turn may also back off. */
+const retryValues = (held: HeldTurn, retry: RetryState, spent: Spent): unknown[] => [
+  ...fence(held, 'backoff'),
+  JSON.stringify(retry),
+  ...spentValues(spent),
+]
 
 /** Gives the turn back unfinished; it is admitted and enqueued anew. */
 export const releaseTurn = (held: HeldTurn): Promise<Aftermath> =>
@@ -173,9 +184,9 @@ const fence = ({ claim }: HeldTurn, transition: TurnTransition): [string, number
   statesBefore(transition),
 ]
 
-const stepValues = (result: StepResult | null): unknown[] => [
+const stepValues = (result: StepResult | null, spent?: Spent): unknown[] => [
   result?.step, result === null ? null : JSON.stringify(result.parts), result?.modelConfigId, result?.finishReason,
-  result === null ? null : JSON.stringify(result.usage), result?.costMicros, result?.firstPartMs,
+  ...spentValues(result ?? spent ?? { usage: null, costMicros: null }), result?.firstPartMs,
 ] // prettier-ignore
 
 const spentValues = ({ usage, costMicros }: Spent): unknown[] => [

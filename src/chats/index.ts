@@ -208,12 +208,12 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       await commit.noteRetry(hold(claim), retry, spent)
       onChanged(claim.chatId)
     },
-    backOff: (claim: work.Claim, backoff: Parameters<typeof commit.backOff>[1]) =>
-      publishWork(claim, commit.backOff(hold(claim), backoff)),
+    backoff: (claim: work.Claim, wait: commit.Backoff) =>
+      publishWork(claim, commit.backOff(hold(claim), wait)),
     finish: (claim: work.Claim, result: commit.StepResult) =>
       publishWork(claim, commit.finishTurn(hold(claim), result)),
-    finishInterrupted: (claim: work.Claim, partial: commit.StepResult | null) =>
-      publishWork(claim, commit.finishInterruptedTurn(hold(claim), partial)),
+    finishInterrupted: (claim: work.Claim, partial: commit.StepResult | null, spent: commit.Spent) =>
+      publishWork(claim, commit.finishInterruptedTurn(hold(claim), partial, spent)),
     fail: (claim: work.Claim, error: TurnmillError, spent: commit.Spent) =>
       publishWork(claim, commit.failTurn(hold(claim), error, spent)),
     release: (claim: work.Claim) => publishWork(claim, commit.releaseTurn(hold(claim))),
@@ -248,7 +248,7 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
 }
 
 export type { AdmittedTurn, Pool, PoolSlots } from './admission.ts'
-export type { AwaitedCall, CallResult, Spent, StepResult } from './commit.ts'
+export type { AwaitedCall, Backoff, CallResult, Spent, StepResult } from './commit.ts'
 export type { ChatChange } from './manage.ts'
 export {
   CHAT_COMMANDS,

@@ -6,6 +6,7 @@ import type {
   ChatView,
   MessageView,
   QueuedMessageView,
+  RetryState,
   TurnState,
   TurnTrigger,
   TurnView,
@@ -56,6 +57,9 @@ export const toMessageView = (row: JsonRow): MessageView => ({
   createdAt: time(row['created_at']),
 })
 
+/** An ended turn keeps its retry state, but tries nothing again. */
+const isUnderWay = (turn: JsonRow): boolean => ['pending', 'running'].includes(turn['state'] as string)
+
 export const toTurnView = (row: JsonRow): TurnView => ({
   id: row['id'] as string,
   chatId: row['chat_id'] as string,
@@ -67,6 +71,7 @@ export const toTurnView = (row: JsonRow): TurnView => ({
   userMessageId: idOrNull(row['user_message_id']),
   modelConfigId: row['model_config_id'] as string | null,
   error: row['error'] as StoredError | null,
+  retry: isUnderWay(row) ? (row['retry_state'] as RetryState | null) : null,
   usage: row['usage'] as Usage | null,
   costMicros: numberOrNull(row['cost_micros']),
   revision: Number(row['revision']),

@@ -159,6 +159,12 @@ export const ERRORS = {
     recovery: 'retry',
     meaning: 'The provider refused for now (408, 409, 429, 5xx, 529).',
   },
+  rate_limited: {
+    status: 429,
+    recovery: 'stop',
+    meaning:
+      'The provider refused for now and asked for a longer wait than a turn may take (10 min). Retry the turn later, or under another model.',
+  },
   provider_unreachable: {
     status: 502,
     recovery: 'retry',

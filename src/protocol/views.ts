@@ -60,6 +60,16 @@ export interface MessageView {
   createdAt: string
 }
 
+/** Why a turn tries a step again, and when. */
+export interface RetryState {
+  step: number
+  /** Attempts of that step that failed so far. */
+  attempts: number
+  error: StoredError
+  /** When the next attempt begins, ISO 8601. */
+  retryAt: string
+}
+
 export interface TurnView {
   id: string
   chatId: string
@@ -71,6 +81,8 @@ export interface TurnView {
   userMessageId: string | null
   modelConfigId: string | null
   error: StoredError | null
+  /** Of the last attempt that failed and is tried again; shown while the turn is pending or running. */
+  retry: RetryState | null
   usage: Usage | null
   costMicros: number | null
   /** The chat's snapshot version at its last change of state. */

@@ -1,6 +1,6 @@
 import type { StoredError } from '../protocol/errors.ts'
 import type { AnswerPart } from '../protocol/parts.ts'
-import type { ChatStatus, MessageView, QueuedMessageView, TurnState } from '../protocol/views.ts'
+import type { ChatStatus, MessageView, QueuedMessageView, RetryState, TurnState } from '../protocol/views.ts'
 import type { Usage } from '../protocol/usage.ts'
 
 /** What a watcher of a chat is told. States (`status`, `queue`) are given as they are now, not as they changed. */
@@ -16,6 +16,8 @@ export type ChatEvent =
    * that remain follow at once.
    */
   | { type: 'reset'; scope: 'preview' | 'history' }
+  /** An attempt failed and is tried again: what was shown of it is dropped. `retryAt` may have passed already. */
+  | ({ type: 'retry'; turnId: string; number: number } & RetryState)
   /** A turn has ended. */
   | {
       type: 'turn'

@@ -57,6 +57,14 @@ export class Preview {
     this.#cursor = position
   }
 
+  /** An attempt failed and is tried again: nothing more of it follows. Whether a later one is shown already. */
+  overtakes(attempt: Omit<PartPosition, 'seq'>): boolean {
+    const end = { ...attempt, seq: Infinity }
+    if (comparePositions(end, this.#cursor) <= 0) return true
+    this.#cursor = end
+    return false
+  }
+
   /** The turn ended: nothing more comes of it. Whether the watcher holds a preview that must be dropped. */
   ended(turn: number): boolean {
     const mine = this.#cursor.turn <= turn

@@ -1,4 +1,4 @@
-import type { ChatChanges, ChatView, MessageView, TurnView } from '../protocol/views.ts'
+import type { ChatChanges, ChatView, MessageView, RetryState, TurnView } from '../protocol/views.ts'
 import { isTurnmillError } from '../protocol/errors.ts'
 import { formatEventId } from './cursor.ts'
 import type { ChatEvent, PlacedEvent } from './events.ts'
@@ -84,6 +84,8 @@ class ChatWatch {
   readonly #preview = new Preview()
   /** As it was told last. */
   #chat: ChatView | null = null
+  /** The failed attempt that was told last. */
+  #toldRetry = ''
   gone = false
 
   constructor(options: WatchOptions) {
@@ -146,10 +148,22 @@ class ChatWatch {
 
   /** Turns that ended before the watcher came are history, not news. */
   *#tellTurn(turn: TurnView, news: boolean): Generator<PlacedEvent> {
+    if (turn.retry !== null) yield* this.#tellRetry(turn, turn.retry)
     if (!ENDED.has(turn.state)) return
     if (this.#preview.ended(turn.number)) yield this.#place({ type: 'reset', scope: 'preview' })
     const { id: turnId, number, state, usage, error } = turn
     if (news) yield this.#place({ type: 'turn', turnId, number, state, usage, error })
+  }
+
+  /** Told once per failed attempt, and not once the watcher has seen parts of the next. */
+  *#tellRetry({ id: turnId, number, epoch }: TurnView, retry: RetryState): Generator<PlacedEvent> {
+    const { step, attempts } = retry
+    const overtaken = this.#preview.overtakes({ turn: number, step, epoch, attempt: attempts })
+    const attempt = `${turnId} ${step} ${attempts}`
+    if (overtaken || this.#toldRetry === attempt) return
+    this.#toldRetry = attempt
+    if (this.#preview.drop()) yield this.#place({ type: 'reset', scope: 'preview' })
+    yield this.#place({ type: 'retry', turnId, number, ...retry })
   }
 
   /** Parts as they were published; where some are missing, the log may still have them. */

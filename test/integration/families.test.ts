@@ -20,6 +20,8 @@ beforeAll(async () => {
 })
 afterAll(() => world.close())
 
+const NOTHING = { usage: null, costMicros: null }
+
 interface Parent {
   chatId: string
   turnId: string
@@ -176,8 +178,8 @@ describe('a cascade', () => {
     await interrupt(parent.chatId)
     expect(await statuses({ id: parent.chatId }, child, grandchild)).toEqual(['interrupting', 'interrupting', 'idle']) // prettier-ignore
     expect(await world.chats.queue(grandchild.id)).toEqual([])
-    await world.chats.finishInterrupted(childClaim, null)
-    await world.chats.finishInterrupted(parent.claim, null)
+    await world.chats.finishInterrupted(childClaim, null, NOTHING)
+    await world.chats.finishInterrupted(parent.claim, null, NOTHING)
     expect(await statuses({ id: parent.chatId }, child)).toEqual(['idle', 'idle'])
   })
 
@@ -269,7 +271,7 @@ describe('600 races of subagents that end with parents that are interrupted, edi
 
   /** What a worker does that was told to stop in the middle of its last write. */
   const finishOrStop = (claim: Claim): Promise<void> =>
-    finish(claim).catch(() => world.chats.finishInterrupted(claim, null).catch(tooLate))
+    finish(claim).catch(() => world.chats.finishInterrupted(claim, null, NOTHING).catch(tooLate))
 
   async function race(number: number): Promise<void> {
     const { chatId, messageId, claim } = await startParent()

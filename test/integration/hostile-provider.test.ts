@@ -28,7 +28,7 @@ describe.each(['true', 'false'])(
       let logged = ''
       const turnmill = await startTurnmill({
         wireFormat,
-        environment: { TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED: routing },
+        environment: { TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED: routing, TURNMILL_RETRY_ATTEMPTS: '2' },
         onLog: (line) => (logged += line),
       })
       try {

@@ -108,7 +108,9 @@ describe('send', () => {
   test('to a failed chat runs, and a queue that waited there goes first', async () => {
     const gate = hold()
     turnmill.upstream.script((request) =>
-      request.text === 'first' ? { type: 'answer', gate, gateAt: 0, ending: 'error' } : { type: 'answer' },
+      request.text === 'first'
+        ? { type: 'answer', gate, gateAt: 0, ending: 'error', error: { code: 'invalid_prompt' } }
+        : { type: 'answer' },
     )
     const { chat, turn } = await user.client.create('first')
     await turnmill.upstream.waitForRequest(1)

@@ -6,7 +6,12 @@ let user: TestUser
 beforeAll(async () => {
   turnmill = await startTurnmill({
     backend: 'redis',
-    environment: { TURNMILL_SILENCE_TIMEOUT_MS: '1500', TURNMILL_FIRST_PART_TIMEOUT_MS: '1500' },
+    environment: {
+      TURNMILL_SILENCE_TIMEOUT_MS: '1500',
+      TURNMILL_FIRST_PART_TIMEOUT_MS: '1500',
+      // How a failure ends a turn; that most are tried again first is seen in retries.test.ts.
+      TURNMILL_RETRY_ATTEMPTS: '1',
+    },
   })
   user = await turnmill.addUser()
 })

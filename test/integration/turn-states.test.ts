@@ -152,11 +152,12 @@ const TRANSITIONS: Record<
     world.chats.requireAction(claim, [{ callId: 'call-1', state: 'awaiting_approval' }], 60_000),
   wait: async (_, claim) => world.chats.wait(claim, [], 60_000),
   backoff: async (_, claim) =>
-    world.chats.backOff(claim, { delayMs: 60_000, retry: retryState(), spent: NOTHING }),
+    world.chats.backoff(claim, { delayMs: 60_000, retry: retryState(), spent: NOTHING }),
   release: async (_, claim) => world.chats.release(claim),
   finish: async (_, claim) => world.chats.finish(claim, step(2, text('answer'))),
   fail: async (_, claim) => world.chats.fail(claim, FAILURE, NOTHING),
-  finishInterrupt: async (_, claim) => world.chats.finishInterrupted(claim, step(2, text('half an ans'))),
+  finishInterrupt: async (_, claim) =>
+    world.chats.finishInterrupted(claim, step(2, text('half an ans')), NOTHING),
   expireAction: async ({ turnId, chatId }) => expireAction(world.db, WORLD_SLOTS, { turnId, chatId }),
   resume: async ({ chatId }) => resumeWaitingParent(world.db, WORLD_SLOTS, chatId),
   reopen: async (seeded) =>

@@ -57,6 +57,18 @@ describe('a preview (I9)', () => {
     expect(offer(preview, part('1.1.1.2.2'))).toBe('drop')
   })
 
+  test('shows no part of an attempt that was given up, and those of the next', () => {
+    const preview = new Preview()
+    const failed = { turn: 1, step: 1, epoch: 1, attempt: 1 }
+    offer(preview, part('1.1.1.1.1'))
+    expect(preview.overtakes(failed)).toBe(false)
+    expect(preview.drop()).toBe(true)
+    expect(offer(preview, part('1.1.1.1.2'))).toBe('drop')
+    expect(offer(preview, part('1.1.1.2.1'))).toBe('deliver')
+    expect(preview.overtakes(failed)).toBe(true)
+    expect(offer(preview, part('1.1.1.2.2'))).toBe('deliver')
+  })
+
   test('shows no part of a step after its message', () => {
     const preview = new Preview()
     offer(preview, part('1.1.1.1.1'))

@@ -1,0 +1,147 @@
+import { createTurnProcessor, type TurnProcessorDeps } from '../../src/agent/index.ts'
+import type { Claim } from '../../src/chats/index.ts'
+import type { BuiltRoute } from '../../src/models/index.ts'
+import { TurnmillError, type ErrorCode } from '../../src/protocol/errors.ts'
+import type { StreamPart } from '../../src/protocol/parts.ts'
+import { NO_USAGE, type Prices } from '../../src/protocol/usage.ts'
+import { createLogger } from '../../src/telemetry/logger.ts'
+
+type Chats = TurnProcessorDeps['chats']
+
+const USAGE = { ...NO_USAGE, inputTokens: 3 }
+const SPENT = { usage: USAGE, costMicros: 6 }
+
+const CLAIM = {
+  turnId: 'turn-1',
+  state: 'running',
+  keyState: 'valid',
+  ownerActive: true,
+  takeovers: 0,
+  retry: null,
+} as Claim
+
+const prices: Prices = {
+  inputMicros: 2_000_000,
+  outputMicros: null,
+  cacheReadMicros: null,
+  cacheWriteMicros: null,
+}
+
+const facts = {
+  modelConfig: { id: 'config-1', model: 'fake', options: {}, prices },
+} as BuiltRoute['facts']
+
+const error = (code: ErrorCode): TurnmillError => new TurnmillError(code, `it was ${code}`)
+
+/** What each write of the worker answers, in order; once that is used up it succeeds. */
+type Refusals = Partial<Record<keyof Chats, ErrorCode[]>>
+
+interface Scene {
+  refusals?: Refusals
+  retryAfterMs?: number
+  interrupting?: boolean
+}
+
+/** Takes a turn through a worker whose first model call fails and whose second one answers; tells what it wrote. */
+async function processTurn({ refusals = {}, retryAfterMs, interrupting = false }: Scene) {
+  const writes: unknown[][] = []
+  const write = (name: keyof Chats) =>
+    (async (_claim: Claim, ...values: unknown[]) => {
+      writes.push([name, ...values])
+      const refusal = refusals[name]?.shift()
+      if (refusal !== undefined) throw error(refusal)
+    }) as Chats['noteRetry']
+  const endings: StreamPart[] = [
+    {
+      type: 'error',
+      error: new TurnmillError('provider_overloaded', 'busy', { retryAfterMs }),
+      usage: USAGE,
+    },
+    { type: 'finish', reason: 'stop', usage: USAGE },
+  ]
+  const process = createTurnProcessor({
+    chats: {
+      claim: async () => CLAIM,
+      isInterrupting: async () => interrupting,
+      finish: write('finish') as unknown as Chats['finish'],
+      finishInterrupted: write('finishInterrupted') as unknown as Chats['finishInterrupted'],
+      fail: write('fail') as unknown as Chats['fail'],
+      backoff: write('backoff') as unknown as Chats['backoff'],
+      release: write('release') as unknown as Chats['release'],
+      noteRetry: write('noteRetry'),
+    },
+    effects: {
+      loadContext: async () => [],
+      buildRoute: async () => ({ facts }) as BuiltRoute,
+      async *callModel() {
+        yield endings.shift()!
+      },
+      openParts: () => ({ write: () => undefined, flush: async () => undefined }),
+      deadlines: { firstPartMs: 1e6, reasoningFirstPartMs: 1e6, silenceMs: 1e6, attemptMs: 1e6 },
+      retries: {
+        firstMs: 1,
+        maximumMs: 1,
+        attempts: 2,
+        backoffAboveMs: 10,
+        giveUpAboveMs: 1e6,
+        random: () => 0,
+      },
+    },
+    leases: { hold: () => new AbortController().signal, drop: () => undefined },
+    maxTakeovers: 1,
+    logger: createLogger({ level: 'silent', role: 'test' }),
+  })
+  const outcome = await process({ turnId: 'turn-1', jobId: 'job-1', attemptsMade: 0, compare: null })
+  return { outcome, writes, names: writes.map(([name]) => name) }
+}
+
+describe('a worker whose first attempt failed', () => {
+  test('notes what that spent, and finishes with the second', async () => {
+    const { outcome, names, writes } = await processTurn({})
+    expect(names).toEqual(['noteRetry', 'finish'])
+    expect(writes[0]).toEqual(['noteRetry', expect.objectContaining({ attempts: 1 }), SPENT])
+    expect(outcome).toBeNull()
+  })
+
+  test('repeats the note while Postgres is away', async () => {
+    const { names } = await processTurn({ refusals: { noteRetry: ['database_unavailable'] } })
+    expect(names).toEqual(['noteRetry', 'noteRetry', 'finish'])
+  })
+
+  test('ends a turn that was told to stop before the note, with what was spent', async () => {
+    const { names, writes } = await processTurn({
+      refusals: { noteRetry: ['turn_fenced'] },
+      interrupting: true,
+    })
+    expect(names).toEqual(['noteRetry', 'finishInterrupted'])
+    expect(writes[1]).toEqual(['finishInterrupted', null, SPENT])
+  })
+
+  test('ends a turn that was told to stop before the backoff, with what was spent', async () => {
+    const { outcome, names, writes } = await processTurn({
+      retryAfterMs: 1000,
+      refusals: { backoff: ['turn_fenced'] },
+      interrupting: true,
+    })
+    expect(names).toEqual(['backoff', 'finishInterrupted'])
+    expect(writes[1]).toEqual(['finishInterrupted', null, SPENT])
+    expect(outcome).toBeNull()
+  })
+
+  test.each(['noteRetry', 'backoff'] as const)('says nothing more once %s was fenced', async (name) => {
+    const { outcome, names } = await processTurn({
+      ...(name === 'backoff' && { retryAfterMs: 1000 }),
+      refusals: { [name]: ['turn_fenced'] },
+    })
+    expect(names).toEqual([name])
+    expect(outcome).toBeNull()
+  })
+
+  test('gives the job back as done with the turn’s backoff', async () => {
+    const { outcome, writes } = await processTurn({ retryAfterMs: 1000 })
+    expect(writes).toEqual([
+      ['backoff', expect.objectContaining({ delayMs: 1000, spent: SPENT, retry: expect.anything() })],
+    ])
+    expect(outcome).toBeNull()
+  })
+})
