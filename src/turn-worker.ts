@@ -67,6 +67,7 @@ function createEffects(services: Services, gateway: Gateway | null): TurnProcess
   const mode: RoutingMode = { gatewayRouting: config.gatewayRouting, gatewayPresent: gateway !== null }
   const readFacts: ReadFacts = (request) => readRouteFacts(db, encryption, request)
   return {
+    settleCalls: chats.settleCalls,
     loadContext: (claim) => chats.context(claim.chatId),
     buildRoute: (claim) =>
       buildRoute(

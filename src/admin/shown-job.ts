@@ -1,5 +1,6 @@
 import type { QueueJobJson } from '@bull-board/api/typings/app'
 import { isUuid } from '../protocol/ids.ts'
+import { JOB_NOTES } from '../protocol/views.ts'
 import { formatFailure, JOB_TRIGGERS, readFailure, TURN_JOB } from '../queue/index.ts'
 
 /** Stands where a job holds something else than what our producers write. */
@@ -18,7 +19,7 @@ export const showJob = (job: QueueJobJson): QueueJobJson => ({
   data: showPayload(job.data),
   failedReason: showReason(job.failedReason),
   stacktrace: [],
-  returnvalue: null,
+  returnvalue: JOB_NOTES.find((note) => note === job.returnvalue) ?? null,
   progress: 0,
   opts: { attempts: numberOr(0, (job.opts as { attempts?: unknown } | null)?.attempts) },
   timestamp: numberOr(0, job.timestamp),

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Chats, Claim, ClaimRequest, Unclaimed } from '../chats/index.ts'
 import { toTurnError, TurnmillError } from '../protocol/errors.ts'
+import type { JobNote } from '../protocol/views.ts'
 import type { Logger } from '../telemetry/logger.ts'
 import { NOTHING_SPENT } from './attempt.ts'
 import type { LeaseKeeper } from './leases.ts'
@@ -10,7 +11,15 @@ import { runTurn, type TurnEffects, type TurnOutcome } from './turn.ts'
 export interface TurnProcessorDeps {
   chats: Pick<
     Chats,
-    'claim' | 'finish' | 'finishInterrupted' | 'isInterrupting' | 'fail' | 'noteRetry' | 'backoff' | 'release'
+    | 'claim'
+    | 'reopen'
+    | 'finish'
+    | 'finishInterrupted'
+    | 'isInterrupting'
+    | 'fail'
+    | 'noteRetry'
+    | 'backoff'
+    | 'release'
   >
   effects: Omit<TurnEffects, 'noteRetry'>
   leases: Pick<LeaseKeeper, 'hold' | 'drop'>
@@ -18,8 +27,8 @@ export interface TurnProcessorDeps {
   logger: Logger
 }
 
-/** What becomes of the job: `null` ends it as completed, an error as failed. */
-export type JobOutcome = TurnmillError | null
+/** What becomes of the job: `null` and a note end it as completed, an error as failed. */
+export type JobOutcome = TurnmillError | JobNote | null
 
 /**
  * Takes one job through its turn. The job is a hint: whether there is anything to do, the turn's row says.
@@ -30,6 +39,7 @@ export function createTurnProcessor(deps: TurnProcessorDeps): (request: ClaimReq
     const claim = await claimTurn(request, deps)
     if (claim === null) return null
     if (claim === 'mismatch') return refuseJob(request, logger)
+    if (claim === 'ended' && request.attemptsMade > 0) return reopen(request, deps)
     if (typeof claim === 'string') {
       logger.debug({ turnId: request.turnId, jobId: request.jobId, why: claim }, 'job without effect')
       return null
@@ -42,6 +52,14 @@ export function createTurnProcessor(deps: TurnProcessorDeps): (request: ClaimReq
       leases.drop(claim)
     }
   }
+}
+
+/** An operator has retried the job of a turn that ended; a duplicate delivery has made no attempt and never gets here. */
+async function reopen(request: ClaimRequest, { chats, logger }: TurnProcessorDeps): Promise<JobNote> {
+  const reopened = await chats.reopen(request)
+  const note = reopened ? 'reopened' : 'superseded'
+  logger.info({ turnId: request.turnId, jobId: request.jobId, note }, 'a job was retried')
+  return note
 }
 
 /** How long a worker tries to claim while Postgres is away. Later, the reconciler gives the turn another job. */

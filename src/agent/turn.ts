@@ -13,23 +13,21 @@ import {
 export interface TurnEffects extends AttemptEffects {
   retries: RetryPolicy
   noteRetry: NoteRetry
+  /** Commits what the last committed step still lacks: the results that came while the turn waited. */
+  settleCalls(claim: Claim): Promise<void>
 }
 
 export type TurnOutcome = StepOutcome
-
-/** There are no tools yet, so that a turn is one step. */
-const STEP = 1
 
 /** Runs a claimed turn up to what is to be committed. @throws {TurnmillError} where nothing is to be said beside it. */
 export async function runTurn(claim: Claim, effects: TurnEffects, signal: AbortSignal): Promise<TurnOutcome> {
   const startedAt = performance.now()
   demandUsableKey(claim)
+  if (claim.committedSteps > 0) await effects.settleCalls(claim)
+  // The model is offered no tools yet, so that its next answer is the last.
+  const step = claim.committedSteps + 1
   return withRetries(
-    {
-      claim,
-      step: STEP,
-      attempt: (number) => runAttempt({ claim, step: STEP, number, startedAt }, effects, signal),
-    },
+    { claim, step, attempt: (number) => runAttempt({ claim, step, number, startedAt }, effects, signal) },
     { policy: effects.retries, noteRetry: effects.noteRetry, sleep: sleepUnlessAborted },
     signal,
   )

@@ -5,6 +5,12 @@ import { statement } from '../db/index.ts'
 /** $1 chat. Taken before a worker's write, in the same round trip. */
 export const lockChatOf = statement('chats/lock-for-work', `select 1 from chats where id = $1 for update`)
 
+/** $1 turn, $2 epoch, $3 states. No row: fenced. */
+export const isHeld = statement(
+  'chats/is-held',
+  `select 1 from turns where id = $1 and epoch = $2 and state = any($3)`,
+)
+
 // How long the claim ran, added to what earlier claims of the turn ran.
 const ranFor = `running_ms = running_ms + (extract(epoch from clock_timestamp() - claimed_at) * 1000)::bigint`
 

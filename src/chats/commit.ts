@@ -105,6 +105,18 @@ export async function commitResults(
   await writeOn(held, 'commitResults', sql.commitResults(...values))
 }
 
+/** Commits the results of the last step that came while the turn waited; a call without one is answered for. */
+export const settleCalls = (held: HeldTurn): Promise<void> =>
+  withTransaction(held.db, async (tx) => {
+    const { claim } = held
+    const [, [turn]] = await Promise.all([
+      tx.query(sql.lockChatOf(claim.chatId)),
+      tx.query(sql.isHeld(...fence(held, 'commitResults'))),
+    ])
+    if (turn === undefined) throw fenced(claim, 'commitResults')
+    await tx.commitWith([closeOpenCalls([claim.turnId], statesBefore('commitResults'))])
+  })
+
 /** Waits for the client's results and approvals, holding no slot. @param deadlineMs how long. */
 export const requireAction = (
   held: HeldTurn,

@@ -194,6 +194,10 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       await commit.commitResults(hold(claim), step, results)
       onChanged(claim.chatId)
     },
+    async settleCalls(claim: work.Claim) {
+      await commit.settleCalls(hold(claim))
+      onChanged(claim.chatId)
+    },
     spawn: (claim: work.Claim, input: subagents.SpawnInput) =>
       publishing(claim.chatId, subagents.spawnSubagent(hold(claim), limits, input)),
     requireAction: (claim: work.Claim, calls: readonly commit.AwaitedCall[], deadlineMs: number) =>

@@ -9,7 +9,7 @@ import type { ClaimRequest } from './work.ts'
 const placeOfTurn = statement('reopen/place', 'select chat_id, user_id, pool from turns where id = $1')
 
 // Only the job that is on the row, and only a delivery that was asked for anew: a duplicate has made no attempt.
-/** $1 turn, $2 states, $3 job, $4 attempts made. */
+/** $1 turn, $2 states, $3 job, $4 attempts made, $5 whether the payload is to be compared, $6 its key, $7 its chat. */
 const reopenTurn = statement(
   'reopen/turn',
   `with turn as (
@@ -17,6 +17,7 @@ const reopenTurn = statement(
       takeovers = 0, job_attempts = $4
     from chats c
     where t.id = $1 and t.state = any($2) and t.job_id = $3 and t.job_attempts < $4
+      and (not $5 or t.api_key_id is null or (t.api_key_id = $6 and t.chat_id = $7))
       and c.id = t.chat_id and c.last_turn_id = t.id and c.status = 'failed' and c.archived_at is null
     returning t.id, t.chat_id)
   update chats c set status = 'pending', active_turn_id = turn.id, last_error = null
@@ -42,14 +43,16 @@ export interface Reopened {
 export async function reopenFailedTurn(
   db: Database,
   slots: PoolSlots,
-  { turnId, jobId, attemptsMade }: Pick<ClaimRequest, 'turnId' | 'jobId' | 'attemptsMade'>,
+  { turnId, jobId, attemptsMade, compare }: ClaimRequest,
 ): Promise<Reopened | null> {
   const [place] = await query<Place>(db, placeOfTurn(turnId))
   if (place === undefined) return null
   return withTransaction(db, async (tx) => {
     const [, reopened = [], admitted = []] = await tx.commitWith([
       lockChatOf(place.chat_id),
-      reopenTurn(turnId, statesBefore('reopen'), jobId, attemptsMade),
+      reopenTurn(
+        turnId, statesBefore('reopen'), jobId, attemptsMade, compare !== null, compare?.apiKeyId, compare?.chatId,
+      ), // prettier-ignore
       admit(place.user_id, place.pool, slots[place.pool]),
     ])
     return reopened.length === 0 ? null : { chatId: place.chat_id, admitted: toAdmittedTurns(admitted) }

@@ -125,3 +125,7 @@ export interface ChatChanges {
   turns: TurnView[]
   queue: QueuedMessageView[]
 }
+
+/** How a job came to nothing, for operators to see. Text never goes into a job. */
+export const JOB_NOTES = ['superseded', 'reopened'] as const
+export type JobNote = (typeof JOB_NOTES)[number]

@@ -16,9 +16,10 @@ import {
 } from 'bullmq'
 import { Redis } from 'ioredis'
 import pg from 'pg'
+import type { JobNote } from '../protocol/views.ts'
 
 export type JobQueue<Data> = Queue<Data, void, string, Data, void, string, IQueueBackend>
-export type JobWorker<Data> = Worker<Data, void, string, IQueueBackend, JobProgress, unknown>
+export type JobWorker<Data> = Worker<Data, JobNote | null, string, IQueueBackend, JobProgress, unknown>
 
 /** BullMQ on one of its backends. This module alone knows which. */
 export interface QueueBackend {
@@ -29,7 +30,7 @@ export interface QueueBackend {
   ): JobQueue<Data>
   worker<Data extends object>(
     name: string,
-    process: Processor<Data, void>,
+    process: Processor<Data, JobNote | null>,
     options?: Omit<WorkerOptions<unknown>, 'connection'>,
   ): JobWorker<Data>
   /** Calls back whenever the connection (re)appears: what was lost meanwhile can be put back at once. */

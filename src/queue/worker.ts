@@ -1,5 +1,6 @@
 import { UnrecoverableError } from 'bullmq'
 import { toTurnError, type TurnmillError } from '../protocol/errors.ts'
+import type { JobNote } from '../protocol/views.ts'
 import type { JobWorker, QueueBackend } from './backend.ts'
 import { formatFailure, readJob, type JobFailure } from './jobs.ts'
 import { TURNS_QUEUE } from './turns.ts'
@@ -12,8 +13,13 @@ export interface ReceivedJob {
   attemptsMade: number
 }
 
-/** Ends the job: `null` as completed, an error as failed with its code and its turn. */
-export type TurnJobHandler = (job: ReceivedJob) => Promise<TurnmillError | null>
+/**
+ * Ends the job: `null` and a note as completed, an error as failed with its code and its turn. A retried job that came
+ * too late is `superseded`; one whose turn runs once more, under a job of its own, is `reopened`.
+ */
+export type JobOutcome = TurnmillError | JobNote | null
+
+export type TurnJobHandler = (job: ReceivedJob) => Promise<JobOutcome>
 
 export interface TurnWorkerOptions {
   concurrency: number
@@ -42,8 +48,9 @@ export function startTurnWorker(
     TURNS_QUEUE,
     async (job) => {
       const received = { id: job.id ?? '', data: job.data, attemptsMade: job.attemptsMade }
-      const error = await settle(handle, received, options)
-      if (error !== null) throw jobError({ code: error.code, turnId: readJob(job.data)?.turnId ?? null })
+      const outcome = await settle(handle, received, options)
+      if (outcome === null || typeof outcome === 'string') return outcome
+      throw jobError({ code: outcome.code, turnId: readJob(job.data)?.turnId ?? null })
     },
     {
       concurrency: options.concurrency,
@@ -64,7 +71,7 @@ async function settle(
   handle: TurnJobHandler,
   job: ReceivedJob,
   { onError }: Pick<TurnWorkerOptions, 'onError'>,
-): Promise<TurnmillError | null> {
+): Promise<JobOutcome> {
   try {
     return await handle(job)
   } catch (error) {

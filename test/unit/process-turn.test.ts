@@ -63,6 +63,7 @@ async function processTurn({ refusals = {}, retryAfterMs, interrupting = false }
     chats: {
       claim: async () => CLAIM,
       isInterrupting: async () => interrupting,
+      reopen: async () => false,
       finish: write('finish') as unknown as Chats['finish'],
       finishInterrupted: write('finishInterrupted') as unknown as Chats['finishInterrupted'],
       fail: write('fail') as unknown as Chats['fail'],
@@ -71,6 +72,7 @@ async function processTurn({ refusals = {}, retryAfterMs, interrupting = false }
       noteRetry: write('noteRetry'),
     },
     effects: {
+      settleCalls: async () => undefined,
       loadContext: async () => [],
       buildRoute: async () => ({ facts }) as BuiltRoute,
       async *callModel() {
