@@ -94,6 +94,8 @@ function describe(event: StateEvent, nameOf: (keyId: string | null) => string): 
       : event.queuedMessages
           .map(({ parts, apiKeyId }) => `“${textOf(parts)}” waits (${nameOf(apiKeyId)})`)
           .join(', ')
+  if (event.type === 'action_required')
+    return `waits for ${event.calls.map(({ toolName }) => toolName).join(', ')} until ${event.deadline}`
   if (event.type === 'retry')
     return `number ${event.number} after ${event.attempts} failed attempts (${event.error.code}), at ${event.retryAt}`
   const spent =

@@ -318,7 +318,8 @@ export function registerStreamRoute(
     config: read,
     schema: {
       tags,
-      summary: 'Watch a chat (server-sent events: message, part, status, queue, retry, reset, turn, error)',
+      summary:
+        'Watch a chat (server-sent events: message, part, status, queue, action_required, retry, reset, turn)',
       params: schemas.chatParams,
     },
     handler: async (request, reply) => {

@@ -1,5 +1,5 @@
 import { query, statement, type Database } from '../db/index.ts'
-import type { ChatChanges } from '../protocol/views.ts'
+import type { ChatChanges, RequiredAction } from '../protocol/views.ts'
 import { toChatView, toMessageView, toQueuedMessageView, toTurnView, type JsonRow } from './views.ts'
 
 /**
@@ -14,7 +14,12 @@ const changesSince = statement(
     (select coalesce(jsonb_agg(to_jsonb(t) order by t.number), '[]')
       from turns t where t.chat_id = c.id and t.revision > $3) as turns,
     (select coalesce(jsonb_agg(to_jsonb(q) order by q.position, q.id), '[]')
-      from queued_messages q where q.chat_id = c.id and q.state = 'queued') as queue
+      from queued_messages q where q.chat_id = c.id and q.state = 'queued') as queue,
+    (select jsonb_build_object('turnId', t.id, 'deadline', t.deadline, 'calls', (
+        select coalesce(jsonb_agg(jsonb_build_object('toolCallId', l.call_id, 'toolName', l.name, 'input', l.input,
+          'needs', case l.state when 'awaiting_client' then 'result' else 'approval' end) order by l.created_at, l.id), '[]')
+        from tool_calls l where l.turn_id = t.id and l.state in ('awaiting_client', 'awaiting_approval')))
+      from turns t where t.id = c.active_turn_id and t.state = 'requires_action') as action
   from chats c where c.id = $1 and ($2::uuid is null or c.user_id = $2)`,
 )
 
@@ -26,6 +31,7 @@ interface ChangesRow {
   messages: JsonRow[]
   turns: JsonRow[]
   queue: JsonRow[]
+  action: RequiredAction | null
 }
 
 /** `null` where the chat is gone or belongs to somebody else. @param since 0 for everything. */
@@ -45,6 +51,8 @@ export async function readChanges(
     })),
     turns: row.turns.map(toTurnView),
     queue: row.queue.map(toQueuedMessageView),
+    action:
+      row.action === null ? null : { ...row.action, deadline: new Date(row.action.deadline).toISOString() },
   }
 }
 

@@ -116,6 +116,14 @@ export interface QueuedMessageView {
 /** What made a turn. */
 export type TurnTrigger = 'create' | 'send' | 'edit' | 'promote' | 'subagent' | 'compact' | 'retry'
 
+/** The calls that a turn waits for its client to answer. */
+export interface RequiredAction {
+  turnId: string
+  calls: { toolCallId: string; toolName: string; input: unknown; needs: 'result' | 'approval' }[]
+  /** When they are refused and the turn goes on, ISO 8601. */
+  deadline: string
+}
+
 /** What changed in a chat since a version, all of one moment. */
 export interface ChatChanges {
   chat: ChatView
@@ -124,6 +132,8 @@ export interface ChatChanges {
   /** Turns that changed their state, oldest first. */
   turns: TurnView[]
   queue: QueuedMessageView[]
+  /** `null` unless the chat waits for its client. */
+  action: RequiredAction | null
 }
 
 /** How a job came to nothing, for operators to see. Text never goes into a job. */

@@ -1,6 +1,13 @@
 import type { StoredError } from '../protocol/errors.ts'
 import type { AnswerPart } from '../protocol/parts.ts'
-import type { ChatStatus, MessageView, QueuedMessageView, RetryState, TurnState } from '../protocol/views.ts'
+import type {
+  ChatStatus,
+  MessageView,
+  QueuedMessageView,
+  RequiredAction,
+  RetryState,
+  TurnState,
+} from '../protocol/views.ts'
 import type { Usage } from '../protocol/usage.ts'
 
 /** What a watcher of a chat is told. States (`status`, `queue`) are given as they are now, not as they changed. */
@@ -10,6 +17,8 @@ export type ChatEvent =
   /** A piece of the answer that is being written. */
   | { type: 'part'; turn: number; step: number; part: AnswerPart }
   | { type: 'status'; status: ChatStatus; activeTurnId: string | null; error: StoredError | null }
+  /** The turn waits for its client: `POST …/tool-results` answers all of these calls. */
+  | ({ type: 'action_required' } & RequiredAction)
   | { type: 'queue'; queuedMessages: QueuedMessageView[] }
   /**
    * Drop what you have: with scope `preview` the unfinished answer, with scope `history` every message; the messages

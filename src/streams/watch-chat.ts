@@ -1,4 +1,11 @@
-import type { ChatChanges, ChatView, MessageView, RetryState, TurnView } from '../protocol/views.ts'
+import type {
+  ChatChanges,
+  ChatView,
+  MessageView,
+  RequiredAction,
+  RetryState,
+  TurnView,
+} from '../protocol/views.ts'
 import { isTurnmillError } from '../protocol/errors.ts'
 import { formatEventId } from './cursor.ts'
 import type { ChatEvent, PlacedEvent } from './events.ts'
@@ -84,6 +91,7 @@ class ChatWatch {
   readonly #preview = new Preview()
   /** As it was told last. */
   #chat: ChatView | null = null
+  #asked = 'null'
   /** The failed attempt that was told last. */
   #toldRetry = ''
   gone = false
@@ -129,16 +137,23 @@ class ChatWatch {
     this.#chat = changes.chat
     for (const { message, turnNumber } of changes.messages) yield this.#tellMessage(message, turnNumber)
     for (const turn of changes.turns) yield* this.#tellTurn(turn, before !== null)
-    const { chat, queue } = changes
+    const { chat, queue, action } = changes
     if (before?.status !== chat.status || before.activeTurnId !== chat.activeTurnId)
-      yield this.#place({
-        type: 'status',
-        status: chat.status,
-        activeTurnId: chat.activeTurnId,
-        error: chat.lastError,
-      })
+      yield this.#tellStatus(chat)
+    yield* this.#tellAction(action)
     if (before?.queueVersion !== chat.queueVersion)
       yield this.#place({ type: 'queue', queuedMessages: queue })
+  }
+
+  #tellStatus({ status, activeTurnId, lastError }: ChatView): PlacedEvent {
+    return this.#place({ type: 'status', status, activeTurnId, error: lastError })
+  }
+
+  /** A turn may ask again before the watcher looks: what it asks for counts, not that it asks. */
+  *#tellAction(action: RequiredAction | null): Generator<PlacedEvent> {
+    const asked = JSON.stringify(action)
+    if (action !== null && asked !== this.#asked) yield this.#place({ type: 'action_required', ...action })
+    this.#asked = asked
   }
 
   #tellMessage(message: MessageView, turnNumber: number | null): PlacedEvent {

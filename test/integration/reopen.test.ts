@@ -94,7 +94,7 @@ describe.each(BACKENDS)('a failed turn on the %s backend', (backend) => {
     const { chatId, turnId, jobId } = await startFailed()
     const job = await queue.getJob(jobId)
     await Promise.all(
-      [1, 2, 3].map((number) => queue.add('turn', job?.data as TurnJob, { jobId: `${jobId}9${number}` })),
+      [1, 2, 3].map((number) => queue.add('turn', job!.data, { jobId: `${jobId}9${number}` })),
     )
     for (const number of [1, 2, 3]) await untilJob(`${jobId}9${number}`, 'completed')
     expect(await user.client.turns(chatId)).toMatchObject([{ id: turnId, state: 'failed', epoch: 1 }])
@@ -104,7 +104,7 @@ describe.each(BACKENDS)('a failed turn on the %s backend', (backend) => {
   test('is not reopened by the retry of a job that is not its own', async () => {
     const { turnId, jobId } = await startFailed()
     const job = await queue.getJob(jobId)
-    const forged = await queue.add('turn', job?.data as TurnJob, { jobId: `turn-${turnId}-77` })
+    const forged = await queue.add('turn', job!.data, { jobId: `turn-${turnId}-77` })
     await untilJob(forged.id ?? '', 'completed')
     await retry(forged.id ?? '')
     await untilJob(forged.id ?? '', 'completed')
