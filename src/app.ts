@@ -7,6 +7,7 @@ import { createAuthenticator } from './api/authentication.ts'
 import { registerChatRoutes, registerStreamRoute } from './api/chat-routes.ts'
 import type { ApiContext, ApiServer } from './api/context.ts'
 import { registerIdempotency } from './api/idempotency.ts'
+import { createLoadGuard } from './api/load.ts'
 import { registerModelRoutes } from './api/model-routes.ts'
 import { createErrorHandler, sendProblem } from './api/problems.ts'
 import * as schemas from './api/schemas.ts'
@@ -35,6 +36,12 @@ export async function createApp(services: Services): Promise<ApiServer> {
     findUsableKeys: (apiKeyIds) => findUsableKeys(db, apiKeyIds),
     periodMs: config.watchPollMs,
     onError: (error) => logger.warn({ error }, 'watched chats were not looked at'),
+  })
+  const load = createLoadGuard({
+    oldestWaitMs: chats.oldestWaitMs,
+    limitMs: config.shedAfterMs,
+    periodMs: config.watchPollMs,
+    onError: (error) => logger.warn({ error }, 'the load was not looked at'),
   })
   const checks = {
     postgres: async () => {
@@ -69,6 +76,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
   })
   app.decorateRequest('principal', null)
   app.addHook('onRequest', createAuthenticator(db, services.pepper))
+  app.addHook('onRequest', load.onRequest)
   registerIdempotency(app, services)
   app.addHook('onSend', async (request, reply) => {
     reply.header('x-request-id', request.id)
@@ -77,9 +85,13 @@ export async function createApp(services: Services): Promise<ApiServer> {
     if (route.schema?.hide !== true)
       route.schema = { ...route.schema, response: withProblems(route.schema?.response) }
   })
-  app.addHook('onReady', async () => watching.start())
+  app.addHook('onReady', async () => {
+    watching.start()
+    load.start()
+  })
   app.addHook('preClose', async () => {
     watching.stop()
+    load.stop()
     stopping.abort()
   })
   await app.register(swagger, {

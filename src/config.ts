@@ -259,6 +259,12 @@ export const SETTINGS = {
     1,
     1_000_000,
   ),
+  shedAfterMs: milliseconds({
+    name: 'TURNMILL_SHED_AFTER_MS',
+    default: '60000',
+    sentence:
+      'No further turns are taken (503) while the oldest that may run has waited this long for a worker.',
+  }),
   messageBodyBytes: integer(
     {
       name: 'TURNMILL_MESSAGE_BODY_BYTES',

@@ -35,12 +35,13 @@ const toPageRequest = ({ limit, after }: { limit: number; after?: string | undef
 
 const read = { scope: 'chats:read' } as const
 const write = { scope: 'chats:write' } as const
+const makeTurn = { ...write, makesTurn: true } as const
 const tags = ['chats']
 
 /** Chats, their messages and their queue. */
 export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void {
   app.post('/v1/chats', {
-    config: write,
+    config: makeTurn,
     schema: {
       tags,
       summary: 'Create a chat with its first message',
@@ -124,7 +125,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
   })
 
   app.post('/v1/chats/:id/messages', {
-    config: write,
+    config: makeTurn,
     schema: {
       tags,
       summary: 'Send a message; a busy chat queues it',
@@ -158,7 +159,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
   })
 
   app.patch('/v1/chats/:id/messages/:messageId', {
-    config: write,
+    config: makeTurn,
     schema: {
       tags,
       summary: 'Edit a user message: everything after it is removed and the turn runs anew',
@@ -249,7 +250,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
   })
 
   app.post('/v1/chats/:id/retry', {
-    config: write,
+    config: makeTurn,
     schema: {
       tags,
       summary: 'Run the failed turn again, under your key',

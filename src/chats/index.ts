@@ -231,6 +231,7 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       watch.readChanges(db, chatId, userId, since),
     versions: (chatIds: readonly string[]) => watch.readVersions(db, chatIds),
 
+    oldestWaitMs: () => recover.readOldestWaitMs(db),
     admitWaiting: (limit: number) => recover.admitWaitingTurns(db, slots, limit),
     suspects: (options: Parameters<typeof recover.findSuspects>[1]) => recover.findSuspects(db, options),
     pruneQueue: (limit: number) => recover.pruneQueue(db, limit),

@@ -63,6 +63,18 @@ const pruneEnded = statement(
     order by updated_at limit $1)`,
 )
 
+const oldestWait = statement(
+  'reconcile/oldest-wait',
+  `select coalesce(extract(epoch from clock_timestamp() - min(greatest(admitted_at, not_before))) * 1000, 0)::float8 as wait_ms
+  from turns where state = 'pending' and admitted_at is not null`,
+)
+
+/** How long the oldest turn that may run has waited for a worker, in ms; 0 where none waits. */
+export async function readOldestWaitMs(db: Database): Promise<number> {
+  const [row] = await query<{ wait_ms: number }>(db, oldestWait())
+  return row?.wait_ms ?? 0
+}
+
 /** Query 1: gives free slots to whoever waits for one. */
 export const admitWaitingTurns = async (
   db: Database,

@@ -54,6 +54,12 @@ export const ERRORS = {
     meaning:
       'Postgres cannot be reached. Nothing was accepted; send the same request again after `Retry-After`.',
   },
+  overloaded: {
+    status: 503,
+    recovery: 'retry',
+    meaning:
+      'Turns wait too long for a worker. Nothing was accepted; send the same request again after `Retry-After`.',
+  },
 
   // chats
   chat_busy: {

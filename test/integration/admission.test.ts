@@ -66,3 +66,32 @@ describe.each(BACKENDS)('200 sends at once by one user on the %s backend', (back
     for (const { chat, turn } of many) await tenant.client.ended(chat.id, turn.id)
   })
 })
+
+describe('a fleet that cannot keep up', () => {
+  test('takes no further turns until it has caught up, and everything else', async () => {
+    const turnmill = await startTurnmill({ workers: 0, environment: { TURNMILL_SHED_AFTER_MS: '100' } })
+    try {
+      const { client } = await turnmill.addUser()
+      const { chat, turn } = await client.create('first')
+      const send = () => client.request('POST', `/v1/chats/${chat.id}/messages`, { content: 'next' })
+      const create = () => client.request('POST', '/v1/chats', { content: 'x' })
+      let refused = await create()
+      while (refused.status === 201) refused = await create()
+      expect(refused).toMatchObject({ status: 503, body: { code: 'overloaded' } })
+      expect(refused.headers.get('retry-after')).toBe('10')
+      expect(await send()).toMatchObject({ status: 503 })
+      expect(await client.request('GET', `/v1/chats/${chat.id}`)).toMatchObject({ status: 200 })
+      expect(await client.request('PATCH', `/v1/chats/${chat.id}`, { title: 'x' })).toMatchObject({
+        status: 200,
+      })
+      turnmill.addWorker()
+      await client.ended(chat.id, turn.id)
+      await client.settled(chat.id)
+      let taken = await send()
+      while (taken.status === 503) taken = await send()
+      expect(taken.status).toBe(202)
+    } finally {
+      await turnmill.stop()
+    }
+  })
+})

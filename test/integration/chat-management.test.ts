@@ -1,6 +1,6 @@
 /** The endpoints around a chat's turns: change, list, clear, archive, delete, and the answers of its client. */
 import type { Claim } from '../../src/chats/index.ts'
-import type { ChatView, MessageView, TurnView } from '../../src/protocol/views.ts'
+import type { ChatView, TurnView } from '../../src/protocol/views.ts'
 import { call, step, text } from '../support/chat-world.ts'
 import { hold } from '../support/fake-upstream.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
@@ -234,7 +234,7 @@ describe('POST /v1/chats/{id}/tool-results', () => {
     expect(await user.client.ended(chatId, turnId)).toMatchObject({ state: 'completed' })
     const messages = await user.client.messages(chatId)
     expect(messages.map(({ role, step: number }) => [role, number])).toEqual([['user', 0], ['assistant', 1], ['tool', 1], ['assistant', 2]]) // prettier-ignore
-    expect((messages[2] as MessageView).parts).toEqual([
+    expect(messages[2]!.parts).toEqual([
       { type: 'tool-result', toolCallId: 'look', toolName: 'look_up', output: { found: 3 }, isError: false },
       { type: 'tool-result', toolCallId: 'buy', toolName: 'look_up', output: 'The user denied this call.', isError: true },
     ]) // prettier-ignore
