@@ -110,6 +110,14 @@ export const SETTINGS = {
     0,
     65_535,
   ),
+  metricsPort: integer(
+    {
+      name: 'TURNMILL_METRICS_PORT',
+      sentence: 'The port on which a worker process serves /metrics and /healthz; none where it is not set.',
+    },
+    0,
+    65_535,
+  ),
   logLevel: choice(
     { name: 'LOG_LEVEL', default: 'info', sentence: 'The least severe level that is logged.' },
     LOG_LEVELS,
@@ -406,6 +414,7 @@ type Parsed<S> = S extends Setting<infer T> ? T : never
 type Optional =
   | 'databaseUrl'
   | 'redisUrl'
+  | 'metricsPort'
   | 'openaiApiKey'
   | 'anthropicApiKey'
   | 'bootstrapApiKey'

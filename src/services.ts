@@ -11,9 +11,10 @@ import {
   type QueueBackend,
   type TurnQueue,
 } from './queue/index.ts'
-import { createReconciler, type Reconciler } from './reconcile/index.ts'
+import { createReconciler, type Reconciler, type Repaired } from './reconcile/index.ts'
 import { openPostgresPartLog, openRedisPartLog, type PartLog } from './streams/index.ts'
 import type { Logger } from './telemetry/logger.ts'
+import { createMetrics, type Metrics } from './telemetry/metrics.ts'
 import type { Secret } from './protocol/secret.ts'
 
 /** What every process has, API or worker: the truth, the hint, the part log, and the timer that holds them together. */
@@ -27,6 +28,7 @@ export interface Services {
   chats: Chats
   reconciler: Reconciler
   encryption: Encryption
+  metrics: Metrics
   pepper: Secret
   close(): Promise<void>
 }
@@ -71,6 +73,7 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
           onError,
         })
 
+  const metrics = createMetrics(() => chats.counts())
   const enqueue = (turns: readonly AdmittedTurn[], trigger?: JobTrigger): Promise<void> =>
     enqueueTurns(queue, turns, logger, trigger)
   const chats = createChats({
@@ -80,6 +83,7 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
     onAdmitted: enqueue,
     onChanged: (chatId) => parts.announce(chatId),
     onStop: (turnId) => parts.poke(turnId),
+    onFenced: (transition) => metrics.fencedWrites.inc({ transition }),
   })
   const reconciler = createReconciler({
     chats,
@@ -92,15 +96,13 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
     },
     periodMs: config.reconcilerPeriodMs,
     lostAfterMs: config.lostAfterMs,
-    onPass: (repaired) => {
-      if (repaired.admitted + repaired.enqueued + repaired.resumed > 0) logger.info(repaired, 'reconciled')
-    },
+    onPass: (repaired) => reportPass(repaired, metrics, logger),
     onError: (error) => logger.warn({ error }, 'the reconciler could not finish its pass'),
   })
   backend.onReady(() => void reconciler.pass())
 
   return {
-    config, logger, db, backend, queue, parts, chats, reconciler, encryption, pepper,
+    config, logger, db, backend, queue, parts, chats, reconciler, encryption, metrics, pepper,
     close: async () => {
       await reconciler.stop()
       await parts.close()
@@ -109,6 +111,14 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
       await db.close()
     },
   } // prettier-ignore
+}
+
+/** Tells of a pass that put something right. */
+function reportPass(repaired: Repaired, metrics: Metrics, logger: Logger): void {
+  const found = Object.entries({ ...repaired }).filter(([, count]) => count > 0)
+  for (const [what, count] of found) metrics.reconciled.inc({ what }, count)
+  if (repaired.repaired > 0) logger.warn(repaired, 'queues waited behind nothing')
+  else if (found.length > 0) logger.info(repaired, 'reconciled')
 }
 
 /** The fast path after a commit. Never throws: the row is the outbox, and the reconciler reads it. */

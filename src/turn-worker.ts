@@ -1,6 +1,7 @@
 import {
   createLeaseKeeper,
   createTurnProcessor,
+  type JobOutcome,
   type RetryPolicy,
   type TurnProcessorDeps,
 } from './agent/index.ts'
@@ -21,7 +22,7 @@ export interface TurnWorker {
 }
 
 export function createTurnWorker(services: Services): TurnWorker {
-  const { chats, config, logger } = services
+  const { chats, config, logger, metrics } = services
   const gateway = config.gatewayRouting
     ? createGateway({ db: services.db, encryption: services.encryption, fetch: globalThis.fetch })
     : null
@@ -32,12 +33,24 @@ export function createTurnWorker(services: Services): TurnWorker {
     onError: (error) => logger.warn({ error }, 'leases were not renewed'),
   })
   const effects = createEffects(services, gateway)
-  const process = createTurnProcessor({ chats, effects, leases, maxTakeovers: config.maxTakeovers, logger })
+  const process = createTurnProcessor({
+    chats,
+    effects,
+    leases,
+    maxTakeovers: config.maxTakeovers,
+    onTakeover: () => metrics.takeovers.inc(),
+    logger,
+  })
   const handle: TurnJobHandler = async (job) => {
     const claim = readJob(job.data)
-    if (claim !== null) return process({ ...claim, jobId: job.id, attemptsMade: job.attemptsMade })
+    if (claim !== null)
+      return count(await process({ ...claim, jobId: job.id, attemptsMade: job.attemptsMade }))
     logger.warn({ event: 'security', jobId: job.id }, 'the job names no turn')
-    return null
+    return count(null)
+  }
+  const count = (outcome: JobOutcome): JobOutcome => {
+    metrics.jobs.inc({ outcome: nameOutcome(outcome) })
+    return outcome
   }
   let stopListening: (() => void) | undefined
   let worker: ReturnType<typeof startTurnWorker> | undefined
@@ -61,6 +74,9 @@ export function createTurnWorker(services: Services): TurnWorker {
     },
   }
 }
+
+const nameOutcome = (outcome: JobOutcome): string =>
+  outcome === null ? 'completed' : typeof outcome === 'string' ? outcome : 'failed'
 
 function createEffects(services: Services, gateway: Gateway | null): TurnProcessorDeps['effects'] {
   const { chats, config, db, encryption, logger, parts } = services

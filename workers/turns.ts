@@ -3,6 +3,7 @@ import { migrate } from '../src/db/migrate.ts'
 import { reportFailedStart, runProcess } from '../src/lifecycle.ts'
 import { openServices } from '../src/services.ts'
 import { createLogger } from '../src/telemetry/logger.ts'
+import { createMetricsServer } from '../src/telemetry/metrics-server.ts'
 import { createTurnWorker } from '../src/turn-worker.ts'
 
 /** A worker process for turns. */
@@ -14,6 +15,11 @@ async function main(): Promise<void> {
     const services = await openServices(config, logger)
     shutdown.add(() => services.close())
     await migrate(config.databaseUrl ?? '')
+    if (config.metricsPort !== null) {
+      const metrics = createMetricsServer(services.metrics, config.host, config.metricsPort)
+      shutdown.add(() => metrics.stop())
+      await metrics.start()
+    }
     const worker = createTurnWorker(services)
     shutdown.add(() => worker.stop())
     worker.start()

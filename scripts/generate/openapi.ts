@@ -20,6 +20,7 @@ const describedServices = (): Services => ({
   chats: uncalled('chats'),
   reconciler: uncalled('reconciler'),
   encryption: uncalled('encryption'),
+  metrics: uncalled('metrics'),
   pepper: uncalled('pepper'),
   close: async () => undefined,
 })

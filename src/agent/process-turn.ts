@@ -24,6 +24,8 @@ export interface TurnProcessorDeps {
   effects: Omit<TurnEffects, 'noteRetry'>
   leases: Pick<LeaseKeeper, 'hold' | 'drop'>
   maxTakeovers: number
+  /** Called when a claim took a turn from a worker that was lost. */
+  onTakeover(): void
   logger: Logger
 }
 
@@ -45,6 +47,7 @@ export function createTurnProcessor(deps: TurnProcessorDeps): (request: ClaimReq
       return null
     }
     logger.debug({ turnId: claim.turnId, epoch: claim.epoch, jobId: request.jobId }, 'turn claimed')
+    if (claim.takenOver) deps.onTakeover()
     const signal = leases.hold(claim)
     try {
       return await settle(claim, signal, deps)

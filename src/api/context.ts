@@ -12,6 +12,7 @@ import type { Encryption } from '../models/index.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { PartLog, WatchRegistry } from '../streams/index.ts'
 import type { Logger } from '../telemetry/logger.ts'
+import type { Metrics } from '../telemetry/metrics.ts'
 
 /** What the routes stand on. It changes nothing: handlers do that through `effectsOf(request)`. */
 export interface ApiContext {
@@ -21,6 +22,7 @@ export interface ApiContext {
   parts: PartLog
   watching: WatchRegistry
   encryption: Encryption
+  metrics: Metrics
   pepper: Secret
   /** Aborts when the API stops: open streams end. */
   stopping: AbortSignal

@@ -10,7 +10,7 @@ const state = z.enum(['up', 'down'])
 const CHECK_LIMIT_MS = 1000
 
 /** Whether the process lives, and whether it can do its work. */
-export function registerSystemRoutes(app: ApiServer, { checks }: ApiContext): void {
+export function registerSystemRoutes(app: ApiServer, { checks, metrics }: ApiContext): void {
   app.get('/healthz', {
     config: open,
     schema: { tags, summary: 'The process lives', response: { 200: z.object({ status: z.literal('ok') }) } },
@@ -30,6 +30,15 @@ export function registerSystemRoutes(app: ApiServer, { checks }: ApiContext): vo
       )
       const ready = states.every(([, up]) => up === 'up')
       return reply.code(ready ? 200 : 503).send(Object.fromEntries(states))
+    },
+  })
+
+  app.get('/metrics', {
+    config: open,
+    schema: { tags, summary: 'What the process counts, for Prometheus', produces: ['text/plain'] },
+    handler: async (_request, reply) => {
+      const { contentType, text } = await metrics.render()
+      return reply.type(contentType).serializer(String).send(text)
     },
   })
 

@@ -51,15 +51,20 @@ export interface AwaitedCall {
   state: 'awaiting_client' | 'awaiting_approval'
 }
 
-/** A turn that this worker holds. Every write below throws `turn_fenced` where it no longer does; nothing is written then. */
+/** A turn that this worker holds. Where it no longer does, a write below throws `turn_fenced` or says so in `fenced`. */
 export interface HeldTurn {
   db: Database
   slots: PoolSlots
   claim: Claim
 }
 
+/** What a worker's last write on a turn did. Where it is fenced, it changed nothing of the turn. */
+export interface Written extends Aftermath {
+  fenced: TurnmillError | null
+}
+
 /** Commits the last step, completes the turn and promotes the head of the queue: one round trip. */
-export const finishTurn = (held: HeldTurn, result: StepResult): Promise<Aftermath> =>
+export const finishTurn = (held: HeldTurn, result: StepResult): Promise<Written> =>
   writeLast(held, 'finish', [sql.finishTurn(...fence(held, 'finish'), ...stepValues(result), newId())])
 
 /**
@@ -72,7 +77,7 @@ export const finishInterruptedTurn = (
   held: HeldTurn,
   partial: StepResult | null,
   spent: Spent,
-): Promise<Aftermath> =>
+): Promise<Written> =>
   writeLast(held, 'finishInterrupt', [
     sql.finishInterruptedTurn(...fence(held, 'finishInterrupt'), ...stepValues(partial, spent)),
     // Both find nothing to do where the first was fenced.
@@ -122,7 +127,7 @@ export const requireAction = (
   held: HeldTurn,
   calls: readonly AwaitedCall[],
   deadlineMs: number,
-): Promise<Aftermath> =>
+): Promise<Written> =>
   writeLast(held, 'requireAction', [
     sql.requireAction(...fence(held, 'requireAction'), deadlineMs, JSON.stringify(calls)),
   ])
@@ -149,7 +154,7 @@ export const noteRetry = (held: HeldTurn, retry: RetryState, spent: Spent): Prom
   writeOn(held, 'backoff', sql.noteRetry(...retryValues(held, retry, spent)))
 
 /** Gives the turn back until its next attempt is due. */
-export const backOff = (held: HeldTurn, { delayMs, retry, spent }: Backoff): Promise<Aftermath> =>
+export const backOff = (held: HeldTurn, { delayMs, retry, spent }: Backoff): Promise<Written> =>
   writeLast(held, 'backoff', [sql.backOff(...retryValues(held, retry, spent), delayMs)])
 
 /** A retry is noted from where a turn may also back off. */
@@ -160,7 +165,7 @@ const retryValues = (held: HeldTurn, retry: RetryState, spent: Spent): unknown[]
 ]
 
 /** Gives the turn back unfinished; it is admitted and enqueued anew. */
-export const releaseTurn = (held: HeldTurn): Promise<Aftermath> =>
+export const releaseTurn = (held: HeldTurn): Promise<Written> =>
   writeLast(held, 'release', [sql.releaseTurn(...fence(held, 'release'))])
 
 /** Ends the turn as failed and keeps the queue; subagents that are still at work are interrupted. */
@@ -206,15 +211,15 @@ const spentValues = ({ usage, costMicros }: Spent): unknown[] => [
   costMicros,
 ]
 
-/** A write that takes the turn out of running, so that somebody else may have its slot. */
+/** A write that takes the turn out of running. Whoever gets a slot with it gets it also where the write was fenced. */
 async function writeLast(
   held: HeldTurn,
   transition: TurnTransition,
   statements: readonly Statement[],
-): Promise<Aftermath> {
+): Promise<Written> {
   const { rows, admitted } = await write(held, statements)
-  if (rows.length === 0) throw fenced(held.claim, transition)
-  return { ...aftermathOf(held.claim), admitted }
+  const refusal = rows.length === 0 ? fenced(held.claim, transition) : null
+  return { ...aftermathOf(held.claim), admitted, fenced: refusal }
 }
 
 /** A write after which the turn runs on. */

@@ -117,3 +117,10 @@ export const showCompressed = statement(
 
 /** $1 user, $2 pool, $3 slots. The rows are the turns it admitted, each to be enqueued under its job id. */
 export const admit = statement('chats/admit', 'select * from turnmill_admit($1, $2, $3)')
+
+/** For the owner and the pool of a chat. $1 chat, $2 slots of a root, $3 slots of a subagent. */
+export const admitFor = statement(
+  'chats/admit-for',
+  `select a.* from chats c, lateral turnmill_admit(c.user_id, case when c.parent_id is null then 'root' else 'subagent' end,
+    case when c.parent_id is null then $2::int else $3::int end) a where c.id = $1`,
+)

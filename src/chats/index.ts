@@ -1,5 +1,5 @@
 import type { Database } from '../db/index.ts'
-import type { TurnmillError } from '../protocol/errors.ts'
+import { isTurnmillError, type TurnmillError } from '../protocol/errors.ts'
 import type { RetryState } from '../protocol/views.ts'
 import type { AdmittedTurn, PoolSlots } from './admission.ts'
 import * as commit from './commit.ts'
@@ -12,6 +12,7 @@ import * as read from './read.ts'
 import * as recover from './recover.ts'
 import { reopenFailedTurn } from './reopen.ts'
 import { retryChat } from './retry.ts'
+import type { TurnTransition } from './states.ts'
 import * as subagents from './subagents.ts'
 import * as toolResults from './tool-results.ts'
 import * as watch from './watch.ts'
@@ -38,6 +39,8 @@ export interface ChatsOptions {
   onChanged(chatId: string): void
   /** Called after a commit that tells the worker of a turn to look at its row. Must not throw. */
   onStop(turnId: string): void
+  /** Called when a worker's write was refused, since it had lost the turn. Must not throw. */
+  onFenced(transition: TurnTransition): void
 }
 
 type BoundChats = ReturnType<typeof bindChats>
@@ -98,7 +101,7 @@ async function resumeParent(options: ChatsOptions, chatId: string): Promise<void
 }
 
 function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => Promise<void>) {
-  const { db, limits, leaseMs, onAdmitted, onChanged, onStop } = options
+  const { db, limits, leaseMs, onAdmitted, onChanged, onStop, onFenced } = options
   const slots = slotsOf(options)
   const producing = { ...limits, slots }
   const hold = (claim: work.Claim): commit.HeldTurn => ({ db, slots, claim })
@@ -117,8 +120,27 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
     return result
   }
 
-  const publishWork = async (claim: work.Claim, write: Promise<Aftermath>): Promise<void> =>
-    publish(claim.chatId, await write)
+  async function publishWork(
+    claim: work.Claim,
+    transition: TurnTransition,
+    write: Promise<Aftermath & { fenced?: TurnmillError | null }>,
+  ): Promise<void> {
+    const { fenced = null, ...aftermath } = await counting(transition, write)
+    await publish(claim.chatId, aftermath)
+    if (fenced === null) return
+    onFenced(transition)
+    throw fenced
+  }
+
+  /** Counts a write that was refused, since its worker had lost the turn. */
+  async function counting<T>(transition: TurnTransition, write: Promise<T>): Promise<T> {
+    try {
+      return await write
+    } catch (error) {
+      if (isTurnmillError(error) && error.code === 'turn_fenced') onFenced(transition)
+      throw error
+    }
+  }
 
   return {
     async create(initiator: produce.Initiator, input: produce.CreateInput) {
@@ -187,40 +209,41 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
     context: (chatId: string) => work.readContext(db, chatId),
     isInterrupting: (claim: work.Claim) => commit.isInterrupting(db, claim),
     async commitStep(claim: work.Claim, result: commit.StepResult) {
-      await commit.commitStep(hold(claim), result)
+      await counting('commitStep', commit.commitStep(hold(claim), result))
       onChanged(claim.chatId)
     },
     async commitResults(claim: work.Claim, step: number, results: readonly commit.CallResult[]) {
-      await commit.commitResults(hold(claim), step, results)
+      await counting('commitResults', commit.commitResults(hold(claim), step, results))
       onChanged(claim.chatId)
     },
     async settleCalls(claim: work.Claim) {
-      await commit.settleCalls(hold(claim))
+      await counting('commitResults', commit.settleCalls(hold(claim)))
       onChanged(claim.chatId)
     },
     spawn: (claim: work.Claim, input: subagents.SpawnInput) =>
-      publishing(claim.chatId, subagents.spawnSubagent(hold(claim), limits, input)),
+      publishing(claim.chatId, counting('spawn', subagents.spawnSubagent(hold(claim), limits, input))),
     requireAction: (claim: work.Claim, calls: readonly commit.AwaitedCall[], deadlineMs: number) =>
-      publishWork(claim, commit.requireAction(hold(claim), calls, deadlineMs)),
+      publishWork(claim, 'requireAction', commit.requireAction(hold(claim), calls, deadlineMs)),
     /** Whether the turn waits; it runs on where no child is at work. */
     async wait(claim: work.Claim, childIds: readonly string[], deadlineMs: number): Promise<boolean> {
-      const aftermath = await commit.waitForChildren(hold(claim), childIds, deadlineMs)
+      const waits = commit.waitForChildren(hold(claim), childIds, deadlineMs)
+      const aftermath = await counting('wait', waits)
       if (aftermath !== null) await publish(claim.chatId, aftermath)
       return aftermath !== null
     },
     async noteRetry(claim: work.Claim, retry: RetryState, spent: commit.Spent) {
-      await commit.noteRetry(hold(claim), retry, spent)
+      await counting('backoff', commit.noteRetry(hold(claim), retry, spent))
       onChanged(claim.chatId)
     },
     backoff: (claim: work.Claim, wait: commit.Backoff) =>
-      publishWork(claim, commit.backOff(hold(claim), wait)),
+      publishWork(claim, 'backoff', commit.backOff(hold(claim), wait)),
     finish: (claim: work.Claim, result: commit.StepResult) =>
-      publishWork(claim, commit.finishTurn(hold(claim), result)),
+      publishWork(claim, 'finish', commit.finishTurn(hold(claim), result)),
     finishInterrupted: (claim: work.Claim, partial: commit.StepResult | null, spent: commit.Spent) =>
-      publishWork(claim, commit.finishInterruptedTurn(hold(claim), partial, spent)),
+      publishWork(claim, 'finishInterrupt', commit.finishInterruptedTurn(hold(claim), partial, spent)),
     fail: (claim: work.Claim, error: TurnmillError, spent: commit.Spent) =>
-      publishWork(claim, commit.failTurn(hold(claim), error, spent)),
-    release: (claim: work.Claim) => publishWork(claim, commit.releaseTurn(hold(claim))),
+      publishWork(claim, 'fail', commit.failTurn(hold(claim), error, spent)),
+    release: (claim: work.Claim) => publishWork(claim, 'release', commit.releaseTurn(hold(claim))),
 
     get: (chatId: string, userId: string) => read.readChat(db, chatId, userId),
     list: (userId: string, page: read.ChatsRequest) => read.listChats(db, userId, page),
@@ -231,11 +254,21 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       watch.readChanges(db, chatId, userId, since),
     versions: (chatIds: readonly string[]) => watch.readVersions(db, chatIds),
 
+    counts: () => recover.countTurns(db),
     oldestWaitMs: () => recover.readOldestWaitMs(db),
     admitWaiting: (limit: number) => recover.admitWaitingTurns(db, slots, limit),
     suspects: (options: Parameters<typeof recover.findSuspects>[1]) => recover.findSuspects(db, options),
     pruneQueue: (limit: number) => recover.pruneQueue(db, limit),
     renewJobs: (lost: readonly recover.Suspect[]) => recover.renewJobs(db, lost),
+    /** Query 5: queues that wait behind nothing. Gives their number: each is a bug of ours. */
+    async repairQueues(limit: number): Promise<number> {
+      const stuck = await recover.findStuckQueues(db, limit)
+      for (const chatId of stuck) {
+        await onAdmitted(await recover.promoteStuck(db, slots, chatId))
+        onChanged(chatId)
+      }
+      return stuck.length
+    },
     /** Query 4: what waited long enough goes on. Gives the number of turns. */
     async expireWaits(limit: number): Promise<number> {
       const [overdue, rested] = [

@@ -1,5 +1,8 @@
-import { query, statement, type Database } from '../db/index.ts'
+import { batch, query, statement, type Database } from '../db/index.ts'
+import { newId } from '../protocol/ids.ts'
 import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
+import { lockChatOf } from './commit-statements.ts'
+import { admitFor, promoteHead } from './effect-statements.ts'
 
 /** Turns that Postgres holds and whose job may be lost, with the job that was made for them. */
 export interface Suspect {
@@ -73,6 +76,43 @@ const oldestWait = statement(
 export async function readOldestWaitMs(db: Database): Promise<number> {
   const [row] = await query<{ wait_ms: number }>(db, oldestWait())
   return row?.wait_ms ?? 0
+}
+
+const turnCounts = statement(
+  'reconcile/counts',
+  `select count(*) filter (where state = 'pending')::int as pending, count(*) filter (where state <> 'pending')::int as running,
+    coalesce(extract(epoch from clock_timestamp() - min(greatest(admitted_at, not_before))
+      filter (where state = 'pending' and admitted_at is not null)) * 1000, 0)::float8 as "oldestWaitMs"
+  from turns where state in ('pending', 'running', 'interrupting')`,
+)
+
+/** Turns that wait and turns that are held, and how long the oldest that may run has waited, in ms. */
+export async function countTurns(
+  db: Database,
+): Promise<{ pending: number; running: number; oldestWaitMs: number }> {
+  const [row] = await query<{ pending: number; running: number; oldestWaitMs: number }>(db, turnCounts())
+  return row ?? { pending: 0, running: 0, oldestWaitMs: 0 }
+}
+
+/** $1 rows at most. */
+const stuckQueues = statement(
+  'reconcile/stuck-queues',
+  `select distinct q.chat_id from queued_messages q join chats c on c.id = q.chat_id
+  where q.state = 'queued' and c.status = 'idle' and c.archived_at is null limit $1`,
+)
+
+/** Chats with a queue and nothing before it (I7). */
+export const findStuckQueues = async (db: Database, limit: number): Promise<string[]> =>
+  (await query<{ chat_id: string }>(db, stuckQueues(limit))).map((row) => row.chat_id)
+
+/** Promotes the head of such a queue, unless somebody has done so meanwhile. */
+export async function promoteStuck(db: Database, slots: PoolSlots, chatId: string): Promise<AdmittedTurn[]> {
+  const [, , admitted = []] = await batch(db, [
+    lockChatOf(chatId),
+    promoteHead(chatId, newId(), ['idle']),
+    admitFor(chatId, slots.root, slots.subagent),
+  ])
+  return toAdmittedTurns(admitted)
 }
 
 /** Query 1: gives free slots to whoever waits for one. */

@@ -6,7 +6,7 @@ import type { ChatView } from '../protocol/views.ts'
 import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
 import { lockChatOf } from './commit-statements.ts'
 import type { HeldTurn } from './commit.ts'
-import { admit } from './effect-statements.ts'
+import { admit, admitFor } from './effect-statements.ts'
 import type { Committed } from './effects.ts'
 import { statesBefore } from './states.ts'
 import { toChatView, type JsonRow } from './views.ts'
@@ -140,13 +140,6 @@ const resumeParent = statement(
       or not exists (select 1 from chats c where c.id = any(t.awaits) and c.active_turn_id is not null))
     returning t.id, t.chat_id)
   update chats c set status = 'pending' from turn where c.id = turn.chat_id returning turn.id as turn_id`,
-)
-
-/** $1 chat, $2 slots of a root, $3 slots of a subagent. */
-const admitFor = statement(
-  'subagents/admit',
-  `select a.* from chats c, lateral turnmill_admit(c.user_id, case when c.parent_id is null then 'root' else 'subagent' end,
-    case when c.parent_id is null then $2::int else $3::int end) a where c.id = $1`,
 )
 
 /** $1 rows. */

@@ -37,6 +37,7 @@ export const claimTurn = statement(
     (select user_id from api_keys where id = claimed.api_key_id) as key_owner_id,
     owner.status as owner_status, chat.model_config_id as chat_model_config_id, chat.system_prompt, chat.parent_id,
     claimed.retry_state as retry,
+    (select t.state <> 'pending' from turns t where t.id = claimed.id) as taken_over,
     (select coalesce(max(step), 0) from messages m where m.turn_id = claimed.id and m.role = 'assistant') as committed_steps,
     shown.snapshot_version
   from claimed, chat, shown, users owner where owner.id = chat.user_id`,

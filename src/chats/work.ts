@@ -19,6 +19,8 @@ export interface Claim {
   number: number
   epoch: number
   takeovers: number
+  /** Whether this claim took it from a worker that was lost. */
+  takenOver: boolean
   /** Steps that are committed already. */
   committedSteps: number
   /** The attempts at the next step that have failed. */
@@ -56,6 +58,7 @@ interface ClaimedRow {
   number: number
   epoch: number
   takeovers: number
+  taken_over: boolean
   committed_steps: number
   retry: RetryState | null
   pool: Pool
@@ -113,6 +116,7 @@ const toClaim = (row: ClaimedRow): Claim => ({
   number: row.number,
   epoch: row.epoch,
   takeovers: row.takeovers,
+  takenOver: row.taken_over,
   committedSteps: row.committed_steps,
   retry: row.retry,
   pool: row.pool,

@@ -2,7 +2,7 @@ import type { AdmittedTurn, Chats, SuspectCursor } from '../chats/index.ts'
 import type { TurnQueue } from '../queue/index.ts'
 
 export interface ReconcilerOptions {
-  chats: Pick<Chats, 'admitWaiting' | 'suspects' | 'renewJobs' | 'expireWaits'>
+  chats: Pick<Chats, 'admitWaiting' | 'suspects' | 'renewJobs' | 'expireWaits' | 'repairQueues'>
   queue: Pick<TurnQueue, 'findLost'>
   /** Enqueues turns whose job was lost. Must not throw. */
   enqueue(turns: readonly AdmittedTurn[]): Promise<void>
@@ -23,6 +23,8 @@ export interface Repaired {
   enqueued: number
   /** Waits for clients and subagents that ended. */
   resumed: number
+  /** Queues that waited behind nothing: each is a bug of ours. */
+  repaired: number
 }
 
 /** Finds work that Postgres holds and the queue has lost, and forgets what was kept long enough. Runs in every process, on nothing but a timer. */
@@ -63,13 +65,16 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 }
 
+/** What needs Postgres alone comes first: the queue may be away. */
 async function reconcile(options: ReconcilerOptions): Promise<void> {
-  const admitted = await options.chats.admitWaiting(ROWS)
-  await options.enqueue(admitted)
+  const { chats, enqueue, onPass, prune } = options
+  const admitted = await chats.admitWaiting(ROWS)
+  await enqueue(admitted)
+  const resumed = await chats.expireWaits(ROWS)
+  const repaired = await chats.repairQueues(ROWS)
+  await prune(ROWS)
   const enqueued = await enqueueLost(options)
-  const resumed = await options.chats.expireWaits(ROWS)
-  options.onPass({ admitted: admitted.length, enqueued, resumed })
-  await options.prune(ROWS)
+  onPass({ admitted: admitted.length, enqueued, resumed, repaired })
 }
 
 /** Queries 2 and 3: a turn that should have a job, and whose job nobody is going to run, gets a new one. */

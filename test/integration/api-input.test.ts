@@ -38,7 +38,7 @@ async function liveRoutes(): Promise<LiveRoute[]> {
   )
 }
 
-const PUBLIC = new Set(['/healthz', '/readyz'])
+const PUBLIC = new Set(['/healthz', '/readyz', '/metrics'])
 
 const fill = (url: string, values: Record<string, string>): string =>
   url.replaceAll(/\{(\w+)\}/g, (_, name: string) => values[name] ?? newId())

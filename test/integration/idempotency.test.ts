@@ -398,6 +398,7 @@ async function appWith(between: (joined: Database) => Promise<unknown>, told: st
     },
     onChanged: () => void told.push('changed'),
     onStop: () => void told.push('stop'),
+    onFenced: () => undefined,
   })
   const within: typeof base.within = (joined) => {
     const { chats, tell } = base.within(joined)

@@ -120,7 +120,7 @@ const spawnInput = (callId: string) => ({
 async function holderOf({ chatId, turnId }: Seeded): Promise<Claim> {
   const turn = await world.db.prisma.turn.findUniqueOrThrow({ where: { id: turnId } })
   return {
-    turnId, chatId, epoch: turn.epoch, number: turn.number, state: 'running', parentId: null, takeovers: 0, committedSteps: 1,
+    turnId, chatId, epoch: turn.epoch, number: turn.number, state: 'running', parentId: null, takeovers: 0, takenOver: false, committedSteps: 1,
     retry: null, pool: 'root', userId: turn.userId, apiKeyId: turn.apiKeyId, keyState: 'valid', keyOwnerId: turn.userId,
     ownerActive: true, modelConfigId: null, chatModelConfigId: null, reasoningEffort: null, systemPrompt: null, snapshotVersion: 1,
   } // prettier-ignore

@@ -37,6 +37,7 @@ export async function openChatWorld(leaseMs = 60_000, slots = WORLD_SLOTS): Prom
     onAdmitted: async () => undefined,
     onChanged: () => undefined,
     onStop: () => undefined,
+    onFenced: () => undefined,
   })
   const addUser = async () => {
     const { id: userId } = await db.prisma.user.create({ data: { id: newId(), name: 'test' } })

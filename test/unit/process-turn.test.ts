@@ -91,6 +91,7 @@ async function processTurn({ refusals = {}, retryAfterMs, interrupting = false }
     },
     leases: { hold: () => new AbortController().signal, drop: () => undefined },
     maxTakeovers: 1,
+    onTakeover: () => undefined,
     logger: createLogger({ level: 'silent', role: 'test' }),
   })
   const outcome = await process({ turnId: 'turn-1', jobId: 'job-1', attemptsMade: 0, compare: null })
