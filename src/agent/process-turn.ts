@@ -196,6 +196,8 @@ async function run(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps): 
   } catch (error) {
     const problem = toTurnError(error)
     if (problem.code === 'turn_interrupted') return INTERRUPTED
+    // A write on the way was refused since the turn was told to stop, and this worker still holds it.
+    if (problem.code === 'turn_fenced' && (await deps.chats.isInterrupting(claim))) return INTERRUPTED
     if (problem.code === 'turn_failed')
       logger.error({ turnId: claim.turnId, error }, 'unexpected error in a turn')
     return { type: 'failed', error: problem, spent: NOTHING_SPENT }

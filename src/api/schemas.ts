@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { DEFAULT_SCOPES, SCOPES } from '../keys/index.ts'
 import { isErrorCode, type ErrorCode } from '../protocol/errors.ts'
-import { REASONING_EFFORTS, toStorableText, type TextPart } from '../protocol/messages.ts'
+import { REASONING_EFFORTS, toStorableJson, toStorableText, type TextPart } from '../protocol/messages.ts'
 import { PROVIDER_TYPES } from '../protocol/routes.ts'
 import { Secret } from '../protocol/secret.ts'
 
@@ -78,12 +78,22 @@ export const changeChatBody = z
     'expected title, labels, archived or modelConfigId',
   )
 
+/** Any JSON that can be kept and shown to a model. */
+const anyJson = z.unknown().transform((value, context) => {
+  try {
+    return toStorableJson(value)
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: (error as Error).message })
+    return z.NEVER
+  }
+})
+
 export const toolResultsBody = z.strictObject({
   results: z
     .array(
       z.strictObject({
-        toolCallId: z.string().min(1).max(200),
-        output: z.unknown().optional(),
+        toolCallId: z.string().min(1).max(1000),
+        output: anyJson.optional(),
         isError: z.boolean().optional(),
         approved: z.boolean().optional(),
       }),

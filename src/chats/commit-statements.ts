@@ -3,7 +3,10 @@ import { statement } from '../db/index.ts'
 /** The writes of a worker. Each is conditional on the epoch: a zombie's changes no row. */
 
 /** $1 chat. Taken before a worker's write, in the same round trip. */
-export const lockChatOf = statement('chats/lock-for-work', `select 1 from chats where id = $1 for update`)
+export const lockChatOf = statement(
+  'chats/lock-for-work',
+  `select 1 from chats where id = $1 for no key update`,
+)
 
 /** $1 turn, $2 epoch, $3 states. No row: fenced. */
 export const isHeld = statement(
@@ -72,7 +75,7 @@ export const commitStep = statement(
     select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from turn),
   calls as (
     insert into tool_calls (id, turn_id, step, call_id, name, input)
-    select c.id, turn.id, $4, c."callId", c.name, c.input
+    select c.id, turn.id, $4, c."callId", c.name, coalesce(c.input, 'null')
     from turn, jsonb_to_recordset($11::jsonb) c (id uuid, "callId" text, name text, input jsonb))
   select id as turn_id from turn`,
 )
@@ -89,7 +92,7 @@ export const commitResults = statement(
     insert into messages (chat_id, turn_id, step, role, parts, api_key_id)
     select chat_id, id, $4, 'tool', $5, api_key_id from turn),
   ledger as (
-    update tool_calls c set state = r.state, output = r.output, is_error = r."isError",
+    update tool_calls c set state = r.state, output = coalesce(r.output, 'null'), is_error = r."isError",
       finished_at = coalesce(c.finished_at, clock_timestamp())
     from turn, jsonb_to_recordset($6::jsonb) r ("toolCallId" text, output jsonb, "isError" boolean, state text)
     where c.turn_id = turn.id and c.call_id = r."toolCallId")

@@ -1,14 +1,19 @@
 import { batch, query, withTransaction, type Database, type Statement } from '../db/index.ts'
 import { toStoredError, TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
-import type { MessagePart, ToolCallPart, ToolResultPart } from '../protocol/messages.ts'
+import {
+  toStorableJson,
+  type MessagePart,
+  type ToolCallPart,
+  type ToolResultPart,
+} from '../protocol/messages.ts'
 import type { Usage } from '../protocol/usage.ts'
 import type { RetryState } from '../protocol/views.ts'
 import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
 import * as sql from './commit-statements.ts'
 import { admit, closeOpenCalls, promoteHead } from './effect-statements.ts'
 import { admissionOf, type Aftermath } from './effects.ts'
-import { cascade, lockDescendants, runningTurnsOf } from './families.ts'
+import { cascade, lockDescendants, lockFamilyTurns, runningTurnsOf } from './families.ts'
 import { statesBefore, type TurnTransition } from './states.ts'
 import type { Claim } from './work.ts'
 import { readTurnState } from './work-statements.ts'
@@ -96,7 +101,7 @@ const toLedgerRow = ({ toolCallId, toolName, input }: ToolCallPart) => ({
   id: newId(),
   callId: toolCallId,
   name: toolName,
-  input,
+  input: toStorableJson(input),
 })
 
 /** Commits all results of a step together. */
@@ -105,8 +110,9 @@ export async function commitResults(
   step: number,
   results: readonly CallResult[],
 ): Promise<void> {
-  const parts = results.map(({ state: _, ...result }) => ({ type: 'tool-result', ...result }))
-  const values = [...fence(held, 'commitResults'), step, JSON.stringify(parts), JSON.stringify(results)]
+  const kept = results.map((result) => ({ ...result, output: toStorableJson(result.output) }))
+  const parts = kept.map(({ state: _, ...result }) => ({ type: 'tool-result', ...result }))
+  const values = [...fence(held, 'commitResults'), step, JSON.stringify(parts), JSON.stringify(kept)]
   await writeOn(held, 'commitResults', sql.commitResults(...values))
 }
 
@@ -173,12 +179,12 @@ export const failTurn = (held: HeldTurn, error: TurnmillError, spent: Spent): Pr
   withTransaction(held.db, async (tx) => {
     const { claim, slots } = held
     await tx.query(sql.lockChatOf(claim.chatId))
+    const descendants = await lockDescendants(tx, claim.chatId)
     const values = [...fence(held, 'fail'), JSON.stringify(toStoredError(error)), ...spentValues(spent)]
-    const [[failed], descendants] = await Promise.all([
-      tx.query(sql.failTurn(...values)),
-      lockDescendants(tx, claim.chatId),
-    ])
-    if (failed === undefined) throw fenced(claim, 'fail')
+    const rows = await Promise.all(
+      [...lockFamilyTurns(claim.chatId, descendants), sql.failTurn(...values)].map((one) => tx.query(one)),
+    )
+    if (rows.at(-1)?.length === 0) throw fenced(claim, 'fail')
     const admission = admissionOf(claim, descendants, slots)
     const results = await tx.commitWith([...cascade(descendants), ...admission])
     return {
@@ -202,9 +208,13 @@ const fence = ({ claim }: HeldTurn, transition: TurnTransition): [string, number
 ]
 
 const stepValues = (result: StepResult | null, spent?: Spent): unknown[] => [
-  result?.step, result === null ? null : JSON.stringify(result.parts), result?.modelConfigId, result?.finishReason,
+  result?.step, result === null ? null : JSON.stringify(result.parts.map(toStorablePart)), result?.modelConfigId, result?.finishReason,
   ...spentValues(result ?? spent ?? { usage: null, costMicros: null }), result?.firstPartMs,
 ] // prettier-ignore
+
+/** Text is storable since the adapter; what a call is asked with is whatever the model wrote. */
+const toStorablePart = (part: MessagePart): MessagePart =>
+  part.type === 'tool-call' ? { ...part, input: toStorableJson(part.input) } : part
 
 const spentValues = ({ usage, costMicros }: Spent): unknown[] => [
   usage === null ? null : JSON.stringify(usage),

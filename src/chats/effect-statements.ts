@@ -67,6 +67,7 @@ export const closeOpenCalls = statement(
   result as (
     select step.turn_id, step.step, call.place, jsonb_build_object('type', 'tool-result',
       'toolCallId', call.part->>'toolCallId', 'toolName', call.part->>'toolName',
+      -- A result may be null, and is one all the same.
       'output', coalesce(closed.output, ledger.output, to_jsonb('This call was cancelled before it ran.'::text)),
       'isError', coalesce(closed.is_error, ledger.is_error, true)) as part
     from step, jsonb_array_elements(step.parts) with ordinality call (part, place)

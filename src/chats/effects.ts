@@ -2,7 +2,7 @@ import type { Statement, Transaction } from '../db/index.ts'
 import { newId } from '../protocol/ids.ts'
 import { toAdmittedTurns, type AdmittedTurn, type Pool, type PoolSlots } from './admission.ts'
 import * as sql from './effect-statements.ts'
-import { cascade, lockDescendants, runningTurnsOf, type Descendant } from './families.ts'
+import { cascade, lockDescendants, lockFamilyTurns, runningTurnsOf, type Descendant } from './families.ts'
 import type { LockedChat } from './lock.ts'
 import type { ChatMove, Effect } from './moves.ts'
 import { statesThatLand } from './states.ts'
@@ -44,7 +44,10 @@ export type RowsOf = <Row extends object>(name: string) => Row[]
 export async function carryOut(command: LegalCommand): Promise<Aftermath & { rows: RowsOf }> {
   const { tx, chat, move, slots, check } = command
   const descendants = await findDescendants(command)
-  const statements = move.does.flatMap((effect) => statementsOf(effect, command, descendants))
+  const statements = [
+    ...lockFamilyTurns(chat.id, descendants),
+    ...move.does.flatMap((effect) => statementsOf(effect, command, descendants)),
+  ]
   const admission = admissionOf(chat, descendants, slots)
   const early = check === undefined ? [] : await runAll(tx, statements)
   check?.(rowsByName(statements, early))

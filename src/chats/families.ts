@@ -20,7 +20,7 @@ interface DescendantRow {
 const lockChildren = statement(
   'families/lock-children',
   `select id, status, active_turn_id from chats
-  where parent_id = any($1) and ($2::uuid[] is null or spawned_by_turn_id = any($2)) order by id for update`,
+  where parent_id = any($1) and ($2::uuid[] is null or spawned_by_turn_id = any($2)) order by id for no key update`,
 )
 
 /**
@@ -51,6 +51,18 @@ export const runningTurnsOf = (descendants: readonly Descendant[]): string[] =>
   descendants.flatMap(({ status, activeTurnId }) =>
     status === 'running' && activeTurnId !== null ? [activeTurnId] : [],
   )
+
+/** The rows of active turns in the order of their ids, as renewals take them. $1 chats. */
+const lockTurns = statement(
+  'families/lock-turns',
+  `select 1 from turns
+  where chat_id = any($1) and state in ('pending', 'running', 'interrupting', 'requires_action', 'waiting')
+  order by id for no key update`,
+)
+
+/** What comes before everything that a cascade does: several turns change, so all are locked first. */
+export const lockFamilyTurns = (chatId: string, descendants: readonly Descendant[]): Statement[] =>
+  descendants.length === 0 ? [] : [lockTurns([chatId, ...descendants.map(({ id }) => id)])]
 
 /** Interrupts descendants and supersedes their queues. */
 export function cascade(descendants: readonly Descendant[]): Statement[] {

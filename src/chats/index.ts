@@ -269,16 +269,17 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       }
       return stuck.length
     },
-    /** Query 4: what waited long enough goes on. Gives the number of turns. */
-    async expireWaits(limit: number): Promise<number> {
+    /** Query 4: what waited long enough goes on. Gives the number of turns; one that cannot go on keeps no other. */
+    async expireWaits(limit: number, onError: (error: unknown) => void): Promise<number> {
       const [overdue, rested] = [
         await toolResults.findOverdueActions(db, limit),
         await subagents.findRestedParents(db, limit),
       ]
-      for (const { turn_id: turnId, chat_id: chatId } of overdue) {
-        const aftermath = await toolResults.expireAction(db, slots, { turnId, chatId })
-        if (aftermath !== null) await publish(chatId, aftermath)
-      }
+      for (const { turn_id: turnId, chat_id: chatId } of overdue)
+        await toolResults
+          .expireAction(db, slots, { turnId, chatId })
+          .then((aftermath) => (aftermath === null ? undefined : publish(chatId, aftermath)))
+          .catch(onError)
       for (const chatId of rested) await onChildRested(chatId)
       return overdue.length + rested.length
     },

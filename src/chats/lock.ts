@@ -18,11 +18,14 @@ export interface LockedChat extends ChatCell {
   hasChildren: boolean
 }
 
-/** $1 chat, $2 owner or null for any. No row: no such chat for this owner. */
+/**
+ * $1 chat, $2 owner or null for any. No row: no such chat for this owner. `no key`, here and wherever a chat is locked:
+ * the foreign keys of its subagents ask for a key share, and they ask upward.
+ */
 const lockChat = statement(
   'chats/lock',
   `select status, active_turn_id, last_turn_id, archived_at, user_id, parent_id
-  from chats where id = $1 and ($2::uuid is null or user_id = $2) for update`,
+  from chats where id = $1 and ($2::uuid is null or user_id = $2) for no key update`,
 )
 
 // A statement of its own, so that it sees what was committed before the lock was granted. $1 chat.

@@ -35,9 +35,10 @@ const chatsOfUser = statement(
   `select to_jsonb(c) as row from chats c
   where user_id = $1 and parent_id is null and ($3::uuid is null or id < $3) and (archived_at is not null) = $4
     and ($5::text is null or status = $5) and ($6::text is null or $6 = any(labels))
-    and ($7::text is null or title ilike $7 or exists (
-      select 1 from messages m, jsonb_array_elements(m.parts) part
-      where m.chat_id = c.id and m.deleted_at is null and part->>'type' = 'text' and part->>'text' ilike $7))
+    and ($7::text is null or title ilike $7 or (
+      -- With a limit it is asked per chat; an EXISTS would be hashed over everybody's messages.
+      select true from messages m, jsonb_array_elements(m.parts) part
+      where m.chat_id = c.id and m.deleted_at is null and part->>'type' = 'text' and part->>'text' ilike $7 limit 1))
   order by id desc limit $2`,
 )
 

@@ -50,10 +50,13 @@ const suspects = statement(
 /** $1 turns, $2 the jobs they were suspected with. */
 const enqueueAnew = statement(
   'reconcile/enqueue-anew',
-  `update turns t set enqueues = t.enqueues + 1, enqueued_at = clock_timestamp(),
+  `with lost as (
+    select t.id from turns t join unnest($1::uuid[], $2::text[]) lost (id, job_id) on t.id = lost.id and t.job_id = lost.job_id
+    where ${expectsJob.replaceAll(/\b(state|admitted_at|not_before|lease_until)\b/g, 't.$1')}
+    for no key update of t skip locked)
+  update turns t set enqueues = t.enqueues + 1, enqueued_at = clock_timestamp(),
     job_id = 'turn-' || t.id || '-' || (t.enqueues + 1)
-  from unnest($1::uuid[], $2::text[]) lost (id, job_id)
-  where t.id = lost.id and t.job_id = lost.job_id and ${expectsJob.replaceAll(/\b(state|admitted_at|not_before|lease_until)\b/g, 't.$1')}
+  from lost where t.id = lost.id
   returning t.id as turn_id, t.chat_id, t.api_key_id, t.trigger, t.job_id`,
 )
 

@@ -33,7 +33,7 @@ const openCalls = statement(
 /** Keeps the answers in the ledger, for the next claim to commit. $1 turn, $2 `[{callId, state, output, isError}]`. */
 const answerCalls = statement(
   'tools/answer',
-  `update tool_calls c set state = a.state, output = a.output, is_error = a."isError",
+  `update tool_calls c set state = a.state, output = coalesce(a.output, 'null'), is_error = a."isError",
     finished_at = case when a.state = 'approved' then null else clock_timestamp() end
   from jsonb_to_recordset($2::jsonb) a ("callId" text, state text, output jsonb, "isError" boolean)
   where c.turn_id = $1 and c.call_id = a."callId"`,

@@ -9,15 +9,21 @@ const keyState = (turn: string): string => `(
     else 'valid' end
   from (values (1)) one left join api_keys k on k.id = ${turn}.api_key_id left join users u on u.id = k.user_id)`
 
+/** A statement of its own, so that the claim sees what was committed before the lock was granted. $1 turn. */
+export const lockChatOfTurn = statement(
+  'chats/lock-for-claim',
+  `select 1 from chats where id = (select chat_id from turns where id = $1) for no key update`,
+)
+
 /**
- * $1 turn, $2 lease in ms, $3 states it may be claimed from, $4 job, $5 the job's attempts made,
+ * Under the chat's lock. $1 turn, $2 lease in ms, $3 states it may be claimed from, $4 job, $5 the job's attempts made,
  * $6 whether the payload is to be compared, $7 its key, $8 its chat.
  * No row: not to be claimed by this job.
  */
 export const claimTurn = statement(
   'chats/claim',
   `with chat as (
-    select c.* from chats c where c.id = (select chat_id from turns where id = $1) for update),
+    select c.* from chats c where c.id = (select chat_id from turns where id = $1)),
   claimed as (
     update turns t set state = case when t.state = 'pending' then 'running' else t.state end,
       epoch = t.epoch + 1, takeovers = t.takeovers + case when t.state = 'pending' then 0 else 1 end,
@@ -57,11 +63,15 @@ export const readContext = statement(
   where chat_id = $1 and deleted_at is null and not compressed and visibility <> 'user' order by id`,
 )
 
-/** $1 turns, $2 their epochs, $3 lease in ms. A turn without a row is lost to this worker. */
+/**
+ * $1 turns, $2 their epochs, $3 lease in ms. A turn without a row is lost to this worker. Rows of turns are locked in the
+ * order of their ids, here and in cascades.
+ */
 export const renewLeases = statement(
   'chats/renew',
-  `update turns t set lease_until = clock_timestamp() + $3 * interval '1 ms'
-  from unnest($1::uuid[], $2::int[]) held (id, epoch)
-  where t.id = held.id and t.epoch = held.epoch and t.state in ('running', 'interrupting')
+  `with mine as (
+    select t.id from turns t join unnest($1::uuid[], $2::int[]) held (id, epoch) on t.id = held.id and t.epoch = held.epoch
+    where t.state in ('running', 'interrupting') order by t.id for no key update of t)
+  update turns t set lease_until = clock_timestamp() + $3 * interval '1 ms' from mine where t.id = mine.id
   returning t.id as turn_id, t.state, ${keyState('t')} as key_state`,
 )

@@ -1,4 +1,4 @@
-import { query, type Database } from '../db/index.ts'
+import { batch, query, type Database } from '../db/index.ts'
 import type { ModelMessage, ReasoningEffort } from '../protocol/messages.ts'
 import type { RetryState, TurnState } from '../protocol/views.ts'
 import type { Pool } from './admission.ts'
@@ -93,7 +93,7 @@ export async function claimTurn(
   const claim = sql.claimTurn(
     turnId, leaseMs, statesBefore('claim'), jobId, attemptsMade, compare !== null, compare?.apiKeyId, compare?.chatId,
   ) // prettier-ignore
-  const [row] = await query<ClaimedRow>(db, claim)
+  const [, [row] = []] = (await batch(db, [sql.lockChatOfTurn(turnId), claim])) as [object[], ClaimedRow[]]
   return row === undefined ? explainUnclaimed(db, request) : toClaim(row)
 }
 

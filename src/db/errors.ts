@@ -59,3 +59,10 @@ export function toDatabaseError(error: unknown): unknown {
     retryAfterMs: 1000,
   })
 }
+
+/** A transaction that met others again and again, as one that may come back: it has written nothing. */
+export const toContentionError = (error: unknown): TurnmillError =>
+  new TurnmillError('database_unavailable', 'the transaction met others too often', {
+    cause: error,
+    retryAfterMs: 1000,
+  })

@@ -1,6 +1,6 @@
 import type { PoolClient, QueryResult } from 'pg'
 import type { Database } from './client.ts'
-import { isTransient, toDatabaseError } from './errors.ts'
+import { isTransient, toContentionError, toDatabaseError } from './errors.ts'
 import { createLentPool } from './lent-pool.ts'
 import type { Statement } from './statement.ts'
 
@@ -65,12 +65,14 @@ async function lend<T>(
 type Work<T> = (tx: Transaction, connection: PoolClient) => Promise<T>
 
 async function runTransaction<T>(db: Database, work: Work<T>): Promise<T> {
-  const retries = db.joined ? 0 : RETRIES
   for (let attempt = 0; ; attempt++) {
     try {
       return await runOnce(db, work)
     } catch (error) {
-      if (!isTransient(error) || attempt >= retries) throw toDatabaseError(error)
+      if (!isTransient(error)) throw toDatabaseError(error)
+      // Inside another transaction it is that one which runs again.
+      if (db.joined) throw error
+      if (attempt >= RETRIES) throw toContentionError(error)
     }
   }
 }

@@ -65,7 +65,8 @@ export const ERRORS = {
   chat_busy: {
     status: 409,
     recovery: 'stop',
-    meaning: 'A turn runs or messages are queued, and the request asked for `whenBusy: reject`.',
+    meaning:
+      'A turn runs or messages are queued, and the request needs a chat at rest (`whenBusy: reject`, archiving).',
   },
   chat_archived: { status: 409, recovery: 'stop', meaning: 'The chat is archived. Unarchive it first.' },
   queue_full: {

@@ -60,6 +60,25 @@ export const charactersOf = (parts: readonly MessagePart[]): number =>
 const jsonOf = (part: ToolCallPart | ToolResultPart): string =>
   JSON.stringify((part.type === 'tool-call' ? part.input : part.output) ?? null)
 
+/** Deeper values than this are refused: they are of no use to a model, and a hazard to every parser on the way. */
+export const MAX_JSON_DEPTH = 100
+
+/**
+ * JSON as Postgres can hold it: its texts and the names of its fields are storable.
+ *
+ * @throws {RangeError} where it is nested deeper than `MAX_JSON_DEPTH`.
+ */
+export function toStorableJson(value: unknown, depth = 0): unknown {
+  if (typeof value === 'string') return toStorableText(value)
+  if (typeof value !== 'object' || value === null) return value
+  if (depth === MAX_JSON_DEPTH) throw new RangeError(`JSON is nested deeper than ${MAX_JSON_DEPTH} levels`)
+  if (Array.isArray(value)) return value.map((item) => toStorableJson(item, depth + 1))
+  const entries = Object.entries(value)
+  return Object.fromEntries(
+    entries.map(([name, field]) => [toStorableText(name), toStorableJson(field, depth + 1)]),
+  )
+}
+
 /** The text of a message, its text parts joined. */
 export const textOf = (parts: readonly MessagePart[]): string =>
   parts.map((part) => (part.type === 'text' ? part.text : '')).join('')

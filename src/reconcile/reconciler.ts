@@ -67,14 +67,26 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
 
 /** What needs Postgres alone comes first: the queue may be away. */
 async function reconcile(options: ReconcilerOptions): Promise<void> {
-  const { chats, enqueue, onPass, prune } = options
+  const { chats, onPass, onError, prune } = options
+  // What one step meets does not keep the others from their work.
+  const attempt = (step: Promise<number>): Promise<number> =>
+    step.catch((error: unknown) => {
+      onError(error)
+      return 0
+    })
+  const admitted = await attempt(admitWaiting(options))
+  const resumed = await attempt(chats.expireWaits(ROWS, onError))
+  const repaired = await attempt(chats.repairQueues(ROWS))
+  await attempt(prune(ROWS).then(() => 0))
+  const enqueued = await attempt(enqueueLost(options))
+  onPass({ admitted, enqueued, resumed, repaired })
+}
+
+/** Query 1. */
+async function admitWaiting({ chats, enqueue }: ReconcilerOptions): Promise<number> {
   const admitted = await chats.admitWaiting(ROWS)
   await enqueue(admitted)
-  const resumed = await chats.expireWaits(ROWS)
-  const repaired = await chats.repairQueues(ROWS)
-  await prune(ROWS)
-  const enqueued = await enqueueLost(options)
-  onPass({ admitted: admitted.length, enqueued, resumed, repaired })
+  return admitted.length
 }
 
 /** Queries 2 and 3: a turn that should have a job, and whose job nobody is going to run, gets a new one. */

@@ -20,6 +20,11 @@ beforeAll(async () => {
 })
 afterAll(() => world.close())
 
+/** Nothing may go wrong unseen. */
+const rethrow = (error: unknown): never => {
+  throw error as Error
+}
+
 const NOTHING = { usage: null, costMicros: null }
 
 interface Parent {
@@ -140,7 +145,7 @@ describe('a parent that waits', () => {
     await world.chats.wait(left.claim, [child.id], 60_000)
     await world.chats.delete(world.initiator, child.id)
     expect(await get(left.chatId)).toMatchObject({ status: 'pending' })
-    expect(await world.chats.expireWaits(500)).toBe(1)
+    expect(await world.chats.expireWaits(500, rethrow)).toBe(1)
     expect(await get(late.chatId)).toMatchObject({ status: 'pending' })
   })
 
@@ -152,7 +157,7 @@ describe('a parent that waits', () => {
     const orphaned = { ...(await claimActive(child.id)), parentId: null }
     await finish(orphaned)
     expect(await get(chatId)).toMatchObject({ status: 'waiting' })
-    expect(await world.chats.expireWaits(500)).toBe(1)
+    expect(await world.chats.expireWaits(500, rethrow)).toBe(1)
     expect(await get(chatId)).toMatchObject({ status: 'pending' })
   })
 })

@@ -32,6 +32,9 @@ CREATE TABLE "idempotency_keys" (
 );
 
 -- CreateIndex
+CREATE INDEX "queued_messages_chat_id_idx" ON "queued_messages"("chat_id");
+
+-- CreateIndex
 CREATE INDEX "idempotency_keys_created_at_idx" ON "idempotency_keys"("created_at");
 
 -- AddForeignKey
