@@ -1,7 +1,7 @@
 import type { Scenario } from './scenarios/scenario.ts'
 import { durableTurns } from './scenarios/durable-turns.ts'
 import { Cleanup } from './support/cleanup.ts'
-import { helpText, readOptions, UsageError } from './support/options.ts'
+import { helpText, optionsOf, readCommandLine, UsageError, type OptionValues } from './support/options.ts'
 
 /** Every scenario there is, in the order they run. */
 const SCENARIOS: readonly Scenario[] = [durableTurns]
@@ -12,12 +12,19 @@ async function main(args: readonly string[]): Promise<void> {
     console.log(helpText(SCENARIOS))
     return
   }
-  const { names, options } = readOptions(SCENARIOS, args)
-  for (const scenario of choose(names)) {
-    console.log(`\n${scenario.name}: ${scenario.summary}\n`)
-    const progress = (line: string): void => console.log(`  ${line}`)
-    console.log(`\n${await Cleanup.during((cleanup) => scenario.run({ options, cleanup, progress }))}`)
-  }
+  const { names, given } = readCommandLine(SCENARIOS, args)
+  for (const scenario of choose(names)) await measure(scenario, optionsOf(scenario, given))
+}
+
+/** Failures fail the run, but not before the scenarios after this one have had their turn. */
+async function measure(scenario: Scenario, options: OptionValues): Promise<void> {
+  console.log(`\n${scenario.name}: ${scenario.summary}\n`)
+  const progress = (line: string): void => console.log(`  ${line}`)
+  const { text, failures } = await Cleanup.during((cleanup) => scenario.run({ options, cleanup, progress }))
+  console.log(`\n${text}`)
+  if (failures.length === 0) return
+  console.error([`\n${scenario.name} failed:`, ...failures.map((failure) => `  ${failure}`)].join('\n'))
+  process.exitCode = 1
 }
 
 function choose(names: readonly string[]): readonly Scenario[] {

@@ -1,4 +1,5 @@
 import { startFloor } from '../floor/start.ts'
+import { chooseBackends, type Backend } from '../support/backends.ts'
 import { cpuMsOf, cpuMsOfFamily } from '../support/cpu.ts'
 import type { Contender, Stage } from '../support/contender.ts'
 import {
@@ -10,15 +11,13 @@ import {
   type Server,
 } from '../support/ground.ts'
 import { runLoad, type LoadOptions, type LoadResult } from '../support/load.ts'
-import { UsageError, wholeNumber, type OptionValues } from '../support/options.ts'
+import { wholeNumber, type OptionValues } from '../support/options.ts'
 import { Settlements } from '../support/settlements.ts'
 import { StatementCounts, type StatementCount } from '../support/statement-counts.ts'
 import { quantile, sum } from '../support/statistics.ts'
 import { formatTable, shown } from '../support/table.ts'
 import { startTurnmill } from '../support/turnmill.ts'
-import type { Scenario, ScenarioContext } from './scenario.ts'
-
-type Backend = Stage['backend']
+import type { Report, Scenario, ScenarioContext } from './scenario.ts'
 
 export const durableTurns: Scenario = {
   name: 'durable-turns',
@@ -55,21 +54,15 @@ interface Measurement {
   complaints: ReadonlyMap<string, number>
 }
 
-async function run(context: ScenarioContext): Promise<string> {
+async function run(context: ScenarioContext): Promise<Report> {
   const { cleanup, options } = context
-  const backends = chooseBackends(options.backend ?? '')
+  const backends = chooseBackends(options)
   const postgres = await startPostgres(cleanup)
   const provider = await startProvider(cleanup, wholeNumber(options, 'parts'))
   const measured: Measurement[] = []
   for (const backend of backends)
     measured.push(...(await measureBackend(context, { backend, postgres, provider })))
-  return report(measured, wholeNumber(options, 'statements', 0))
-}
-
-function chooseBackends(text: string): Backend[] {
-  if (text === 'both') return ['redis', 'postgres']
-  if (text === 'redis' || text === 'postgres') return [text]
-  throw new UsageError(`--backend is ${text}, expected redis, postgres or both`)
+  return { text: report(measured, wholeNumber(options, 'statements', 0)), failures: [] }
 }
 
 interface Ground {
@@ -93,7 +86,7 @@ async function measureBackend(context: ScenarioContext, ground: Ground): Promise
     profileDir: options.profile === '' ? undefined : options.profile,
   })
   const contenders = [
-    await startTurnmill(cleanup, await stage('turnmill', 0), options.checkout ?? ''),
+    await startTurnmill(cleanup, await stage('turnmill', 0), options.checkout),
     await startFloor(cleanup, await stage('floor', 1)),
   ]
   const counts = await StatementCounts.open(postgres.url)

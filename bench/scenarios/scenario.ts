@@ -14,11 +14,18 @@ export interface ScenarioContext {
   progress(line: string): void
 }
 
+export interface Report {
+  /** Tables, as they are printed. */
+  text: string
+  /** What makes the run fail: never a figure, but what did not happen at all, or what was not exercised. */
+  failures: readonly string[]
+}
+
 /** One thing that is measured. */
 export interface Scenario {
   name: string
   summary: string
   options: Readonly<Record<string, ScenarioOption>>
   /** Gives the report that is printed at the end. */
-  run(context: ScenarioContext): Promise<string>
+  run(context: ScenarioContext): Promise<Report>
 }

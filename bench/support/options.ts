@@ -6,29 +6,31 @@ export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
 
-/** The value of each option of any scenario, defaults included. */
+/** The value of each option of a scenario, defaults included. */
 export type OptionValues = Readonly<Record<string, string>>
 
 export interface CommandLine {
   /** The scenarios that were named. */
   names: readonly string[]
-  options: OptionValues
+  /** The options that were given. Their defaults are the scenarios'. */
+  given: Readonly<Record<string, string | undefined>>
 }
 
 /** @throws {UsageError} for an option that no scenario has. */
-export function readOptions(scenarios: readonly Scenario[], args: readonly string[]): CommandLine {
-  const described = Object.assign({}, ...scenarios.map((scenario) => scenario.options)) as Scenario['options']
-  const names = Object.entries(described)
-  const options = Object.fromEntries(
-    names.map(([name, option]) => [name, { type: 'string', default: option.default } as const]),
-  )
+export function readCommandLine(scenarios: readonly Scenario[], args: readonly string[]): CommandLine {
+  const known = scenarios.flatMap((scenario) => Object.keys(scenario.options))
+  const options = Object.fromEntries(known.map((name) => [name, { type: 'string' } as const]))
   try {
     const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true })
-    return { names: positionals, options: values as Record<string, string> }
+    return { names: positionals, given: values }
   } catch (error) {
     throw new UsageError((error as Error).message)
   }
 }
+
+/** The scenario's own options: as given, else by default. */
+export const optionsOf = ({ options }: Scenario, given: CommandLine['given']): OptionValues =>
+  Object.fromEntries(Object.entries(options).map(([name, option]) => [name, given[name] ?? option.default]))
 
 /** @throws {UsageError} unless the option is a whole number of at least `minimum`. */
 export function wholeNumber(options: OptionValues, name: string, minimum = 1): number {

@@ -10,16 +10,40 @@ import { startNodeProcess, type NodeProcess } from './node-process.ts'
 const OWN_CHECKOUT = fileURLToPath(new URL('../..', import.meta.url))
 const PROMPT = 'How does the mill turn?'
 
+export interface BenchUser {
+  id: string
+  /** Of an API key that reads and writes chats. */
+  token: string
+}
+
+/** Turnmill, ready for its users. */
+export interface Deployment {
+  /** The API's, without a path. */
+  url: string
+  users: readonly BenchUser[]
+  api: NodeProcess
+  worker: NodeProcess
+}
+
+export interface DeploymentOptions {
+  /** Where the programs are taken from; ours where it is empty. */
+  checkout?: string | undefined
+  /** What differs from the defaults, as environment variables. */
+  settings?: Readonly<Record<string, string>>
+}
+
 /**
  * Turnmill as it is deployed: `src/main.ts` and `workers/turns.ts`, each in a process of its own, set up over its HTTP
  * API.
- *
- * @param checkout where they are taken from; ours where it is empty.
  */
-export async function startTurnmill(cleanup: Cleanup, stage: Stage, checkout: string): Promise<Contender> {
+export async function deployTurnmill(
+  cleanup: Cleanup,
+  stage: Stage,
+  { checkout = '', settings = {} }: DeploymentOptions,
+): Promise<Deployment> {
   const root = checkout === '' ? OWN_CHECKOUT : path.resolve(checkout)
   const adminToken = newToken().reveal()
-  const env = environment(stage, adminToken)
+  const env = { ...environment(stage, adminToken), ...settings }
   const start = (name: string, file: string, readyMessage: string): Promise<NodeProcess> =>
     startNodeProcess(cleanup, {
       name: `turnmill ${name} ${stage.backend}`,
@@ -32,10 +56,16 @@ export async function startTurnmill(cleanup: Cleanup, stage: Stage, checkout: st
   const api = await start('api', 'src/main.ts', 'listening')
   const url = `http://127.0.0.1:${portOf(api)}`
   await setUpModel(url, adminToken, stage.providerUrl)
-  const tokens: string[] = []
-  for (let user = 0; user < stage.users; user++) tokens.push(await createUser(url, adminToken, user))
+  const users: BenchUser[] = []
+  for (let user = 0; user < stage.users; user++) users.push(await createUser(url, adminToken, user))
   const worker = await start('worker', 'workers/turns.ts', 'working')
-  const submit = (user: number): Promise<AcceptedTurn> => createChat(url, tokens[user] ?? '')
+  return { url, users, api, worker }
+}
+
+/** Turnmill under the load of short chats. */
+export async function startTurnmill(cleanup: Cleanup, stage: Stage, checkout?: string): Promise<Contender> {
+  const { url, users, api, worker } = await deployTurnmill(cleanup, stage, { checkout })
+  const submit = (user: number): Promise<AcceptedTurn> => submitChat(url, users[user]?.token ?? '')
   return { name: 'turnmill', databaseUrl: stage.databaseUrl, api, worker, submit }
 }
 
@@ -67,20 +97,28 @@ async function setUpModel(url: string, token: string, providerUrl: string): Prom
   })
 }
 
-/** Gives the token of the user's key. */
-async function createUser(url: string, token: string, number: number): Promise<string> {
-  const user = await postJson<{ id: string }>(`${url}/v1/users`, { token, body: { name: `user ${number}` } })
-  const body = { name: 'bench', userId: user.id, scopes: ['chats:read', 'chats:write'] }
-  return (await postJson<{ token: string }>(`${url}/v1/api-keys`, { token, body })).token
+async function createUser(url: string, adminToken: string, number: number): Promise<BenchUser> {
+  const asAdmin = { token: adminToken }
+  const { id } = await postJson<{ id: string }>(`${url}/v1/users`, {
+    ...asAdmin,
+    body: { name: `user ${number}` },
+  })
+  const body = { name: 'bench', userId: id, scopes: ['chats:read', 'chats:write'] }
+  const { token } = await postJson<{ token: string }>(`${url}/v1/api-keys`, { ...asAdmin, body })
+  return { id, token }
 }
 
+export interface StartedChat {
+  chat: { id: string }
+  turn: { id: string }
+}
+
+export const createChat = (url: string, token: string, content: string): Promise<StartedChat> =>
+  postJson<StartedChat>(`${url}/v1/chats`, { token, body: { content } })
+
 /** Every turn is the first of a chat of its own: the dearest kind, and no two wait for each other. */
-async function createChat(url: string, token: string): Promise<AcceptedTurn> {
-  const body = { content: PROMPT }
-  const { chat, turn } = await postJson<{ chat: { id: string }; turn: { id: string } }>(`${url}/v1/chats`, {
-    token,
-    body,
-  })
+async function submitChat(url: string, token: string): Promise<AcceptedTurn> {
+  const { chat, turn } = await createChat(url, token, PROMPT)
   const stream = `${url}/v1/chats/${chat.id}/stream`
   return { turnId: turn.id, watchFirstPart: () => untilEvent(stream, token, beginsAnswer) }
 }
