@@ -7,6 +7,7 @@ import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
 import { startRedis } from '../../test/support/redis.ts'
 import type { Cleanup } from './cleanup.ts'
 import { startNodeProcess } from './node-process.ts'
+import { ProviderJournal } from './provider-journal.ts'
 
 /** A server of our own. Its process id is there so that its CPU time can be read. */
 export interface Server {
@@ -56,8 +57,34 @@ export async function startQueueRedis(cleanup: Cleanup): Promise<Server> {
 
 /** The provider that answers at once, in a process of its own. */
 export async function startProvider(cleanup: Cleanup, parts: number): Promise<Server> {
-  const entry = fileURLToPath(new URL('./provider-server.ts', import.meta.url))
-  const env = { BENCH_PARTS: String(parts) }
+  const { origin, pid } = await startServer(cleanup, 'provider-server', { BENCH_PARTS: String(parts) })
+  return { url: `${origin}/v1`, pid }
+}
+
+/** The provider that does what each message tells it, in a process of its own. */
+export interface ScriptedProvider {
+  /** As a provider's base URL. */
+  url: string
+  journal: ProviderJournal
+}
+
+/** @param env its settings, see `scripted-provider-server.ts`. */
+export async function startScriptedProvider(
+  cleanup: Cleanup,
+  env: Readonly<Record<string, string>>,
+): Promise<ScriptedProvider> {
+  const { origin } = await startServer(cleanup, 'scripted-provider-server', env)
+  const journal = await ProviderJournal.open(origin)
+  cleanup.add(async () => journal.close())
+  return { url: `${origin}/v1`, journal }
+}
+
+async function startServer(
+  cleanup: Cleanup,
+  file: string,
+  env: Readonly<Record<string, string>>,
+): Promise<{ origin: string; pid: number }> {
+  const entry = fileURLToPath(new URL(`./${file}.ts`, import.meta.url))
   const server = await startNodeProcess(cleanup, { name: 'provider', entry, env, readyMessage: 'listening' })
-  return { url: `http://127.0.0.1:${String(server.ready.port)}/v1`, pid: server.pid }
+  return { origin: `http://127.0.0.1:${String(server.ready.port)}`, pid: server.pid }
 }

@@ -26,6 +26,19 @@ export async function postJson<Answer>(url: string, { token, body }: PostOptions
   return JSON.parse(answer) as Answer
 }
 
+/** @throws {Error} for any status but 2xx. */
+export async function getJson<Answer>(url: string, token: string): Promise<Answer> {
+  const response = await get(url, { authorization: `Bearer ${token}` })
+  const answer = await text(response)
+  const { statusCode = 0 } = response
+  if (statusCode < 200 || statusCode > 299) throw new Error(`GET ${url} answered ${statusCode}: ${answer}`)
+  return JSON.parse(answer) as Answer
+}
+
+/** The answer while it still comes. */
+export const get = (url: string, headers: http.OutgoingHttpHeaders = {}): Promise<http.IncomingMessage> =>
+  open(url, { headers })
+
 /**
  * Resolves as soon as the event stream gives an event of which `wanted` is true; closes the stream then.
  *
@@ -36,7 +49,7 @@ export async function untilEvent(
   token: string,
   wanted: (block: string) => boolean,
 ): Promise<void> {
-  const response = await open(url, { headers: { authorization: `Bearer ${token}` } })
+  const response = await get(url, { authorization: `Bearer ${token}` })
   let rest = ''
   try {
     for await (const chunk of response.setEncoding('utf8') as AsyncIterable<string>) {

@@ -1,3 +1,5 @@
+import { quantile } from './statistics.ts'
+
 /** A table in plain text: the first column to the left, the others to the right. */
 export function formatTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [header, ...rows]
@@ -14,3 +16,11 @@ const pad = (text: string, width: number, column: number): string =>
 /** A number as a person reads it; `–` where there is none. */
 export const shown = (value: number, digits = 0): string =>
   Number.isFinite(value) ? value.toFixed(digits) : '–'
+
+export const DISTRIBUTION_HEADER = ['count', 'p50', 'p90', 'p99', 'max'] as const
+
+/** The cells under that header. */
+export const distributionCells = (values: readonly number[], digits = 0): string[] => [
+  String(values.length),
+  ...[0.5, 0.9, 0.99, 1].map((share) => shown(quantile(values, share), digits)),
+]
