@@ -278,6 +278,31 @@ describe('POST /v1/chats/{id}/tool-results', () => {
     expect(events.filter(({ event }) => event.type === 'action_required')).toHaveLength(1)
   })
 
+  test.each([
+    ['null', null, null],
+    ['a NUL byte', 'a\u0000b', 'a\uFFFDb'],
+    ['half a character', { 'k\ud800': ['\udc00'] }, { 'k\uFFFD': ['\uFFFD'] }],
+    ['a prototype', JSON.parse('{"__proto__": {"x": 1}}') as unknown, JSON.parse('{"__proto__": {"x": 1}}') as unknown],
+  ])('keeps %s as a result', async (_, output, kept) => {
+    const { chatId, turnId } = await waitingChat()
+    expect((await submit(chatId, [{ toolCallId: 'look', output }, GOOD[1]])).status).toBe(202)
+    await user.client.ended(chatId, turnId)
+    const results = (await user.client.messages(chatId)).find(({ role }) => role === 'tool')
+    expect(JSON.stringify(results?.parts[0])).toBe(
+      JSON.stringify({ type: 'tool-result', toolCallId: 'look', toolName: 'look_up', output: kept, isError: false }, Object.keys(results?.parts[0] ?? {}).length === 0 ? [] : undefined), // prettier-ignore
+    )
+  })
+
+  test('refuses what is nested too deep, with and without an idempotency key', async () => {
+    const { chatId } = await waitingChat()
+    const deep = JSON.parse(`${'['.repeat(500)}${']'.repeat(500)}`) as unknown
+    expect(await submit(chatId, [{ toolCallId: 'look', output: deep }, GOOD[1]])).toMatchObject({
+      status: 400,
+      body: { code: 'invalid_request' },
+    })
+    await user.client.request('POST', `/v1/chats/${chatId}/interrupt`)
+  })
+
   test('is taken once', async () => {
     const { chatId, turnId } = await waitingChat()
     const answers = await Promise.all([submit(chatId, GOOD), submit(chatId, GOOD), submit(chatId, GOOD)])

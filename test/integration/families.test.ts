@@ -248,6 +248,12 @@ describe('a family', () => {
   })
 })
 
+/** What may be refused in a race: it came too late. */
+const tooLate = (error: unknown): void => {
+  const code = (error as TurnmillError).code
+  if (!['turn_fenced', 'not_found'].includes(code)) throw error as Error
+}
+
 const deadlocks = statement(
   'test/deadlocks',
   'select deadlocks::int from pg_stat_database where datname = current_database()',
@@ -263,16 +269,54 @@ const orphans = statement(
     where t.state in ('interrupted', 'failed', 'superseded') and child.status in ('pending', 'running', 'requires_action', 'waiting')`,
 )
 
+describe('a stop of a parent at the moment of', () => {
+  const ROUNDS = 15
+
+  /** A parent with a running child that has a message queued and a call open. */
+  async function startPair() {
+    const parent = await startParent()
+    const child = await spawn(parent.claim, 'call-1')
+    const claim = await claimActive(child.id)
+    await world.chats.commitStep(claim, step(1, [call('call-1')]))
+    const send = (whenBusy: 'queue' | 'interrupt') =>
+      world.chats.send(world.initiator, { ...message('queued'), chatId: child.id, whenBusy })
+    await send('queue')
+    const [first] = (await world.chats.messages(child.id, { limit: 1, after: null })).items
+    const edited = { ...message('edited'), chatId: child.id, messageId: first?.id ?? '' }
+    return {
+      parent,
+      acts: {
+        'an edit of the child': () => world.chats.edit(world.initiator, edited),
+        'a spawn by the child': () => spawn(claim, 'call-1'),
+        'the end of the child’s turn': () => finish(claim, 2),
+        'a send to the child that interrupts': () => send('interrupt'),
+        'a deletion of the child': () => world.chats.delete(world.initiator, child.id),
+        'a renewal of all leases': () => world.chats.renew([claim, parent.claim]),
+      },
+    }
+  }
+
+  const ACTS = [
+    'an edit of the child', 'a spawn by the child', 'the end of the child’s turn', 'a send to the child that interrupts',
+    'a deletion of the child', 'a renewal of all leases',
+  ] as const // prettier-ignore
+
+  test.each(ACTS)('%s meets no deadlock', async (act) => {
+    const countDeadlocks = async () => (await query<{ deadlocks: number }>(world.db, deadlocks()))[0]?.deadlocks
+    const before = await countDeadlocks()
+    for (let round = 0; round < ROUNDS; round++) {
+      const { parent, acts } = await startPair()
+      const late = new Promise((resolve) => setTimeout(resolve, round % 3)).then(() => interrupt(parent.chatId))
+      await Promise.all([acts[act]().catch(tooLate), late])
+    }
+    expect(await countDeadlocks()).toBe(before)
+  })
+})
+
 describe('600 races of subagents that end with parents that are interrupted, edited or deleted', () => {
   const RACES = 600
   const AT_ONCE = 8
   const PARENTS = ['interrupt', 'edit', 'nothing', 'delete', 'interrupt the child'] as const
-
-  /** What may be refused in a race: it came too late. */
-  const tooLate = (error: unknown): void => {
-    const code = (error as TurnmillError).code
-    if (!['turn_fenced', 'not_found'].includes(code)) throw error as Error
-  }
 
   /** What a worker does that was told to stop in the middle of its last write. */
   const finishOrStop = (claim: Claim): Promise<void> =>

@@ -72,6 +72,7 @@ const EXPECTED: Catalogue = {
     'turns.turns_admission',
     'turns.turns_deadlines',
     'turns.turns_one_active_per_chat',
+    'turns.turns_slots',
   ],
   trigger: [
     'chats.chats_advance_snapshot',

@@ -55,6 +55,9 @@ ALTER TABLE "idempotency_keys" ADD CONSTRAINT "idempotency_keys_response_check" 
 -- The results of a step are committed once, as its answer is.
 DROP INDEX "messages_one_result_per_step";
 CREATE UNIQUE INDEX "messages_one_result_per_step" ON "messages"("turn_id", "step", "role") WHERE "role" IN ('assistant', 'tool');
+-- A slot is a count of these rows, whatever backlog stands behind them.
+CREATE INDEX "turns_slots" ON "turns"("user_id", "pool")
+    WHERE "state" IN ('running', 'interrupting') OR ("state" = 'pending' AND "admitted_at" IS NOT NULL);
 -- What waits for a client or for subagents, by when it has waited long enough.
 CREATE INDEX "turns_deadlines" ON "turns"("deadline") WHERE "state" IN ('requires_action', 'waiting');
 -- Retention: what has left the queue.
