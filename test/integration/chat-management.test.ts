@@ -282,15 +282,18 @@ describe('POST /v1/chats/{id}/tool-results', () => {
     ['null', null, null],
     ['a NUL byte', 'a\u0000b', 'a\uFFFDb'],
     ['half a character', { 'k\ud800': ['\udc00'] }, { 'k\uFFFD': ['\uFFFD'] }],
-    ['a prototype', JSON.parse('{"__proto__": {"x": 1}}') as unknown, JSON.parse('{"__proto__": {"x": 1}}') as unknown],
   ])('keeps %s as a result', async (_, output, kept) => {
     const { chatId, turnId } = await waitingChat()
     expect((await submit(chatId, [{ toolCallId: 'look', output }, GOOD[1]])).status).toBe(202)
     await user.client.ended(chatId, turnId)
     const results = (await user.client.messages(chatId)).find(({ role }) => role === 'tool')
-    expect(JSON.stringify(results?.parts[0])).toBe(
-      JSON.stringify({ type: 'tool-result', toolCallId: 'look', toolName: 'look_up', output: kept, isError: false }, Object.keys(results?.parts[0] ?? {}).length === 0 ? [] : undefined), // prettier-ignore
-    )
+    expect(results?.parts[0]).toEqual({
+      type: 'tool-result',
+      toolCallId: 'look',
+      toolName: 'look_up',
+      output: kept,
+      isError: false,
+    })
   })
 
   test('refuses what is nested too deep, with and without an idempotency key', async () => {

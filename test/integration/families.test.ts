@@ -302,11 +302,14 @@ describe('a stop of a parent at the moment of', () => {
   ] as const // prettier-ignore
 
   test.each(ACTS)('%s meets no deadlock', async (act) => {
-    const countDeadlocks = async () => (await query<{ deadlocks: number }>(world.db, deadlocks()))[0]?.deadlocks
+    const countDeadlocks = async () =>
+      (await query<{ deadlocks: number }>(world.db, deadlocks()))[0]?.deadlocks
     const before = await countDeadlocks()
     for (let round = 0; round < ROUNDS; round++) {
       const { parent, acts } = await startPair()
-      const late = new Promise((resolve) => setTimeout(resolve, round % 3)).then(() => interrupt(parent.chatId))
+      const late = new Promise((resolve) => setTimeout(resolve, round % 3)).then(() =>
+        interrupt(parent.chatId),
+      )
       await Promise.all([acts[act]().catch(tooLate), late])
     }
     expect(await countDeadlocks()).toBe(before)

@@ -80,7 +80,7 @@ function wrapPool(pool: Services['db']['pool'], reach: Reach): void {
     await reach(`committed ${nameOf(statement)}`)
     return result
   }
-  pool.query = wrapped as unknown as typeof pool.query
+  pool.query = wrapped
 }
 
 /** One use of a connection: it may hold several transactions, one after the other. */

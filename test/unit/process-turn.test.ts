@@ -37,13 +37,15 @@ const error = (code: ErrorCode): TurnmillError => new TurnmillError(code, `it wa
 type Refusals = Partial<Record<keyof Chats, ErrorCode[]>>
 
 interface Scene {
+  /** Steps committed before the claim, whose results are settled first. */
+  committedSteps?: number
   refusals?: Refusals
   retryAfterMs?: number
   interrupting?: boolean
 }
 
 /** Takes a turn through a worker whose first model call fails and whose second one answers; tells what it wrote. */
-async function processTurn({ refusals = {}, retryAfterMs, interrupting = false }: Scene) {
+async function processTurn({ committedSteps = 0, refusals = {}, retryAfterMs, interrupting = false }: Scene) {
   const writes: unknown[][] = []
   const write = (name: keyof Chats) =>
     (async (_claim: Claim, ...values: unknown[]) => {
@@ -61,7 +63,7 @@ async function processTurn({ refusals = {}, retryAfterMs, interrupting = false }
   ]
   const process = createTurnProcessor({
     chats: {
-      claim: async () => CLAIM,
+      claim: async () => ({ ...CLAIM, committedSteps }),
       isInterrupting: async () => interrupting,
       reopen: async () => false,
       finish: write('finish') as unknown as Chats['finish'],
@@ -72,7 +74,9 @@ async function processTurn({ refusals = {}, retryAfterMs, interrupting = false }
       noteRetry: write('noteRetry'),
     },
     effects: {
-      settleCalls: async () => undefined,
+      settleCalls: async () => {
+        if (committedSteps > 0) throw error('turn_fenced')
+      },
       loadContext: async () => [],
       buildRoute: async () => ({ facts }) as BuiltRoute,
       async *callModel() {
@@ -145,6 +149,20 @@ describe('a worker whose first attempt failed', () => {
     expect(writes).toEqual([
       ['backoff', expect.objectContaining({ delayMs: 1000, spent: SPENT, retry: expect.anything() })],
     ])
+    expect(outcome).toBeNull()
+  })
+})
+
+describe('a worker whose write on the way to the model was fenced', () => {
+  test('ends the turn where it was told to stop', async () => {
+    const { outcome, names } = await processTurn({ committedSteps: 1, interrupting: true })
+    expect(names).toEqual(['finishInterrupted'])
+    expect(outcome).toBeNull()
+  })
+
+  test('says nothing more where somebody else holds it', async () => {
+    const { outcome, names } = await processTurn({ committedSteps: 1 })
+    expect(names).toEqual([])
     expect(outcome).toBeNull()
   })
 })
