@@ -63,7 +63,8 @@ async function startFaulty(environment: Record<string, string>, fault: Fault | n
     stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
   })
   let struck = false
-  const exited = once(child, 'exit')
+  // Its last words are read by then.
+  const exited = once(child, 'close')
   const address = await new Promise<string>((resolve, reject) => {
     createInterface({ input: child.stdout as NodeJS.ReadableStream }).on('line', (line) => {
       const said = JSON.parse(line) as { address?: string; struck?: string }
@@ -192,7 +193,8 @@ async function play(process: Supervised, user: TestUser): Promise<void> {
     },
     failure: async () => {
       const { chat } = await create('refused')
-      await until(chat.id, 'failed')
+      // A worker that dies before it has said so leaves the turn to one whose call is not refused any more.
+      await until(chat.id, 'failed', 'idle')
       await post(`/v1/chats/${chat.id}/retry`)
       await until(chat.id, 'idle')
     },
@@ -286,7 +288,7 @@ describe.each(['redis'] as const)('on the %s backend', (backend) => {
         // prettier-ignore
         '$point: $action',
         (fault) => runCase(backend, fault),
-        30_000,
+        60_000,
       )
     })
 })
