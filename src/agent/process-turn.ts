@@ -225,7 +225,7 @@ async function settleFailure(
   { chats }: TurnProcessorDeps,
 ): Promise<JobOutcome> {
   // Whoever lost the turn has no say in it any more.
-  if (error.code === 'turn_fenced') return null
+  if (error.code === 'turn_fenced') throw error
   // Neither a stopping worker nor a database that went away is the turn's fault: it goes on elsewhere.
   if (error.code === 'worker_stopped' || error.code === 'database_unavailable') {
     await commit(() => release(claim, chats))

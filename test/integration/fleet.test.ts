@@ -1,11 +1,8 @@
-import { spawn } from 'node:child_process'
-import { EventEmitter, once } from 'node:events'
-import path from 'node:path'
-import { createInterface } from 'node:readline'
 import { createApiKey } from '../../src/keys/index.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import { createClient, type TestClient } from '../support/client.ts'
 import { hold } from '../support/fake-upstream.ts'
+import { startProcess, type Process } from '../support/process.ts'
 import {
   BACKENDS,
   startTurnmill,
@@ -14,60 +11,6 @@ import {
   type BackendKind,
   type Turnmill,
 } from '../support/turnmill.ts'
-
-interface Process {
-  /** Resolves with the first log line of this message and these fields. */
-  said(message: string, fields?: Record<string, unknown>): Promise<Record<string, unknown>>
-  stop(signal?: NodeJS.Signals): Promise<number | null>
-}
-
-type Line = Record<string, unknown>
-
-/** One process of a fleet, started as in production: from its entry file, with an environment. */
-function startProcess(entry: string, environment: Record<string, string>): Process {
-  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', path.resolve(entry)], {
-    env: { PATH: process.env['PATH'] ?? '', ...environment, LOG_LEVEL: 'debug' },
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
-  const lines: Line[] = []
-  const news = new EventEmitter().setMaxListeners(0)
-  const exited = once(child, 'exit').then(([code]) => code as number | null)
-  createInterface({ input: child.stderr as NodeJS.ReadableStream }).on('line', (text) => {
-    lines.push(parseLine(text))
-    news.emit('line')
-  })
-
-  async function said(message: string, fields: Line = {}): Promise<Line> {
-    for (;;) {
-      const found = lines.find(
-        (line) =>
-          line['msg'] === message && Object.entries(fields).every(([name, value]) => line[name] === value),
-      )
-      if (found !== undefined) return found
-      const outcome = await Promise.race([once(news, 'line').then(() => 'line'), exited])
-      if (outcome !== 'line')
-        throw new Error(
-          `${entry} exited with ${outcome} before it said "${message}": ${JSON.stringify(lines.slice(-5))}`,
-        )
-    }
-  }
-
-  return {
-    said,
-    stop: (signal = 'SIGTERM') => {
-      child.kill(signal)
-      return exited
-    },
-  }
-}
-
-const parseLine = (text: string): Record<string, unknown> => {
-  try {
-    return JSON.parse(text) as Record<string, unknown>
-  } catch {
-    return { msg: text }
-  }
-}
 
 /** Long enough for six processes that start on two cores. */
 const LEASES = { TURNMILL_LEASE_MS: '3000', TURNMILL_LEASE_RENEWAL_MS: '900' }
