@@ -107,18 +107,26 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
   const outcome = await run(claim, signal, deps)
   const commit = (write: () => Promise<void>): Promise<void> => untilCommitted(write, signal)
   try {
+    // Whoever lost the turn has no say in it any more.
+    if (isFenced(outcome)) return letGo(claim, isLost(signal) ? 'lease' : 'write', logger)
     if (outcome.type === 'failed') return await settleFailure(claim, outcome, commit, deps)
     await commit(() => settleOutcome(claim, outcome, chats))
     return null
   } catch (error) {
     const problem = toTurnError(error)
-    if (problem.code === 'turn_fenced') {
-      logger.info({ turnId: claim.turnId, epoch: claim.epoch }, 'the turn is no longer held by this worker')
-      return null
-    }
+    if (problem.code === 'turn_fenced') return letGo(claim, 'write', logger)
     logger.error({ turnId: claim.turnId, epoch: claim.epoch, error }, 'the turn was not settled')
     return problem.code === 'turn_failed' ? failUnsettled(claim, problem, chats) : null
   }
+}
+
+const isFenced = (outcome: TurnOutcome): boolean =>
+  outcome.type === 'failed' && outcome.error.code === 'turn_fenced'
+
+/** @param why `write`: a write was refused; `lease`: the lease was over, or its renewal found the turn elsewhere. */
+function letGo({ turnId, epoch }: Claim, why: 'write' | 'lease', logger: Logger): null {
+  logger.info({ turnId, epoch, why }, 'the turn is no longer held by this worker')
+  return null
 }
 
 /** What Postgres refuses once it refuses again: the turn fails, rather than being run anew for the same end. */
@@ -224,8 +232,6 @@ async function settleFailure(
   commit: (write: () => Promise<void>) => Promise<void>,
   { chats }: TurnProcessorDeps,
 ): Promise<JobOutcome> {
-  // Whoever lost the turn has no say in it any more.
-  if (error.code === 'turn_fenced') throw error
   // Neither a stopping worker nor a database that went away is the turn's fault: it goes on elsewhere.
   if (error.code === 'worker_stopped' || error.code === 'database_unavailable') {
     await commit(() => release(claim, chats))

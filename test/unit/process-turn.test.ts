@@ -42,10 +42,15 @@ interface Scene {
   refusals?: Refusals
   retryAfterMs?: number
   interrupting?: boolean
+  /** Whether the turn's signal says that its lease is over, from the beginning. */
+  leaseOver?: boolean
 }
 
 /** Takes a turn through a worker whose first model call fails and whose second one answers; tells what it wrote. */
-async function processTurn({ committedSteps = 0, refusals = {}, retryAfterMs, interrupting = false }: Scene) {
+async function processTurn(scene: Scene) {
+  const { committedSteps = 0, refusals = {}, retryAfterMs, interrupting = false, leaseOver = false } = scene
+  const log: Record<string, unknown>[] = []
+  const destination = { write: (line: string) => void log.push(JSON.parse(line) as Record<string, unknown>) }
   const writes: unknown[][] = []
   const write = (name: keyof Chats) =>
     (async (_claim: Claim, ...values: unknown[]) => {
@@ -93,13 +98,16 @@ async function processTurn({ committedSteps = 0, refusals = {}, retryAfterMs, in
         random: () => 0,
       },
     },
-    leases: { hold: () => new AbortController().signal, drop: () => undefined },
+    leases: {
+      hold: () => (leaseOver ? AbortSignal.abort(error('turn_fenced')) : new AbortController().signal),
+      drop: () => undefined,
+    },
     maxTakeovers: 1,
     onTakeover: () => undefined,
-    logger: createLogger({ level: 'silent', role: 'test' }),
+    logger: createLogger({ level: 'info', role: 'test', destination }),
   })
   const outcome = await process({ turnId: 'turn-1', jobId: 'job-1', attemptsMade: 0, compare: null })
-  return { outcome, writes, names: writes.map(([name]) => name) }
+  return { outcome, writes, log, names: writes.map(([name]) => name) }
 }
 
 describe('a worker whose first attempt failed', () => {
@@ -163,6 +171,30 @@ describe('a worker whose write on the way to the model was fenced', () => {
   test('says nothing more where somebody else holds it', async () => {
     const { outcome, names } = await processTurn({ committedSteps: 1 })
     expect(names).toEqual([])
+    expect(outcome).toBeNull()
+  })
+})
+
+describe('a worker that lost its turn', () => {
+  const LET_GO = 'the turn is no longer held by this worker'
+
+  test.each([
+    {
+      what: 'a write that is refused',
+      scene: { refusals: { finish: ['turn_fenced' as const] } },
+      why: 'write',
+    },
+    {
+      what: 'a note that is refused',
+      scene: { refusals: { noteRetry: ['turn_fenced' as const] } },
+      why: 'write',
+    },
+    { what: 'its lease', scene: { leaseOver: true }, why: 'lease' },
+  ])('logs once that it lets go of it, by $what', async ({ scene, why }) => {
+    const { outcome, log } = await processTurn(scene)
+    expect(log.filter(({ msg }) => msg === LET_GO)).toEqual([
+      expect.objectContaining({ turnId: 'turn-1', why }),
+    ])
     expect(outcome).toBeNull()
   })
 })
