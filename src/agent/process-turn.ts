@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Chats, Claim, ClaimRequest, Unclaimed } from '../chats/index.ts'
+import type { Chats, Claim, ClaimRequest, Spent, Unclaimed } from '../chats/index.ts'
 import { toTurnError, TurnmillError } from '../protocol/errors.ts'
 import type { JobNote } from '../protocol/views.ts'
 import type { Logger } from '../telemetry/logger.ts'
@@ -167,12 +167,12 @@ async function settleOutcome(
 }
 
 /** A turn that was told to stop is not given back but ended. */
-const release = (claim: Claim, chats: TurnProcessorDeps['chats']): Promise<void> =>
+const release = (claim: Claim, spent: Spent, chats: TurnProcessorDeps['chats']): Promise<void> =>
   unlessInterrupting(
     claim,
     chats,
-    () => chats.release(claim),
-    () => chats.finishInterrupted(claim, null, NOTHING_SPENT),
+    () => chats.release(claim, spent),
+    () => chats.finishInterrupted(claim, null, spent),
   )
 
 /** Writes, or does the other thing where the write is refused since the turn was told to stop meanwhile. */
@@ -234,7 +234,7 @@ async function settleFailure(
 ): Promise<JobOutcome> {
   // Neither a stopping worker nor a database that went away is the turn's fault: it goes on elsewhere.
   if (error.code === 'worker_stopped' || error.code === 'database_unavailable') {
-    await commit(() => release(claim, chats))
+    await commit(() => release(claim, spent, chats))
     return null
   }
   await commit(() => chats.fail(claim, error, spent))

@@ -158,11 +158,15 @@ export const failTurn = statement(
   from failed where c.id = failed.chat_id returning failed.id as turn_id`,
 )
 
-/** Gives a turn back unfinished, to be admitted and enqueued anew. $1 turn, $2 epoch, $3 states to release from. No row: fenced. */
+/**
+ * Gives a turn back unfinished, to be admitted and enqueued anew. $1 turn, $2 epoch, $3 states to release from, $4 usage,
+ * $5 cost. No row: fenced.
+ */
 export const releaseTurn = statement(
   'chats/release',
   `with released as (
-    update turns set state = 'pending', lease_until = null, admitted_at = null, ${ranFor}
+    update turns set state = 'pending', lease_until = null, admitted_at = null,
+      ${spent('$4::jsonb', '$5::bigint')}, ${ranFor}
     where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
   update chats c set status = 'pending' from released where c.id = released.chat_id returning released.id as turn_id`,
 )

@@ -170,9 +170,9 @@ const retryValues = (held: HeldTurn, retry: RetryState, spent: Spent): unknown[]
   ...spentValues(spent),
 ]
 
-/** Gives the turn back unfinished; it is admitted and enqueued anew. */
-export const releaseTurn = (held: HeldTurn): Promise<Written> =>
-  writeLast(held, 'release', [sql.releaseTurn(...fence(held, 'release'))])
+/** Gives the turn back unfinished; it is admitted and enqueued anew. @param spent by the call that was broken off. */
+export const releaseTurn = (held: HeldTurn, spent: Spent): Promise<Written> =>
+  writeLast(held, 'release', [sql.releaseTurn(...fence(held, 'release'), ...spentValues(spent))])
 
 /** Ends the turn as failed and keeps the queue; subagents that are still at work are interrupted. */
 export const failTurn = (held: HeldTurn, error: TurnmillError, spent: Spent): Promise<Aftermath> =>

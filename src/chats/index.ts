@@ -243,7 +243,8 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       publishWork(claim, 'finishInterrupt', commit.finishInterruptedTurn(hold(claim), partial, spent)),
     fail: (claim: work.Claim, error: TurnmillError, spent: commit.Spent) =>
       publishWork(claim, 'fail', commit.failTurn(hold(claim), error, spent)),
-    release: (claim: work.Claim) => publishWork(claim, 'release', commit.releaseTurn(hold(claim))),
+    release: (claim: work.Claim, spent: commit.Spent) =>
+      publishWork(claim, 'release', commit.releaseTurn(hold(claim), spent)),
 
     get: (chatId: string, userId: string) => read.readChat(db, chatId, userId),
     list: (userId: string, page: read.ChatsRequest) => read.listChats(db, userId, page),

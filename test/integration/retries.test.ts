@@ -300,6 +300,24 @@ describe.each(BACKENDS)('the attempts of a turn on the %s backend', (backend) =>
     expect(new Set(await startedParts(chat.id))).toEqual(new Set(['2.4']))
   })
 
+  test('keep what a call had spent when its worker was told to stop', async () => {
+    await start({})
+    const { chats } = turnmill.services
+    const { chat, turn } = await user.client.create('hi')
+    const claim = await chats.claim({ turnId: turn.id, jobId: 'x', attemptsMade: 0, compare: null })
+    if (typeof claim === 'string') throw new Error(`the claim was refused: ${claim}`)
+    const usage = { ...NO_USAGE, inputTokens: 5, outputTokens: 1 }
+    await chats.release(claim, { usage, costMicros: 7 })
+    turnmill.upstream.script({ type: 'answer' })
+    turnmill.addWorker()
+    await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({
+      state: 'completed',
+      epoch: 2,
+      usage: { inputTokens: 5 + 12, outputTokens: 1 + 7 },
+      costMicros: 7 + 26,
+    })
+  })
+
   test('are counted on by another worker, once one was told to stop asleep', async () => {
     await start({
       TURNMILL_RETRY_ATTEMPTS: '3',

@@ -153,7 +153,7 @@ const TRANSITIONS: Record<
   wait: async (_, claim) => world.chats.wait(claim, [], 60_000),
   backoff: async (_, claim) =>
     world.chats.backoff(claim, { delayMs: 60_000, retry: retryState(), spent: NOTHING }),
-  release: async (_, claim) => world.chats.release(claim),
+  release: async (_, claim) => world.chats.release(claim, NOTHING),
   finish: async (_, claim) => world.chats.finish(claim, step(2, text('answer'))),
   fail: async (_, claim) => world.chats.fail(claim, FAILURE, NOTHING),
   finishInterrupt: async (_, claim) =>

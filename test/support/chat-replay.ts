@@ -155,7 +155,7 @@ export async function startReplay({ turnmill, queue, worker }: ReplayDeps): Prom
       chats.requireAction(claim, [{ callId: `call-${steps}-a`, state: 'awaiting_client' }], 60_000),
     backoff: (claim, steps) =>
       chats.backoff(claim, { delayMs: -1000, retry: retryOf(steps + 1), spent: NOTHING }),
-    release: (claim) => chats.release(claim),
+    release: (claim) => chats.release(claim, NOTHING),
     finish: (claim, steps) => chats.finish(claim, step(steps + 1, text('answer'))),
     fail: (claim) => chats.fail(claim, new TurnmillError('provider_rejected', 'refused'), NOTHING),
     finishInterrupt: (claim) => chats.finishInterrupted(claim, null, NOTHING),

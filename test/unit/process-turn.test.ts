@@ -42,13 +42,16 @@ interface Scene {
   refusals?: Refusals
   retryAfterMs?: number
   interrupting?: boolean
+  /** How the first model call ends. */
+  failure?: ErrorCode
   /** Whether the turn's signal says that its lease is over, from the beginning. */
   leaseOver?: boolean
 }
 
 /** Takes a turn through a worker whose first model call fails and whose second one answers; tells what it wrote. */
 async function processTurn(scene: Scene) {
-  const { committedSteps = 0, refusals = {}, retryAfterMs, interrupting = false, leaseOver = false } = scene
+  const { committedSteps = 0, refusals = {}, retryAfterMs, interrupting = false } = scene
+  const { leaseOver = false, failure = 'provider_overloaded' } = scene
   const log: Record<string, unknown>[] = []
   const destination = { write: (line: string) => void log.push(JSON.parse(line) as Record<string, unknown>) }
   const writes: unknown[][] = []
@@ -61,7 +64,7 @@ async function processTurn(scene: Scene) {
   const endings: StreamPart[] = [
     {
       type: 'error',
-      error: new TurnmillError('provider_overloaded', 'busy', { retryAfterMs }),
+      error: new TurnmillError(failure, 'busy', { retryAfterMs }),
       usage: USAGE,
     },
     { type: 'finish', reason: 'stop', usage: USAGE },
@@ -172,6 +175,24 @@ describe('a worker whose write on the way to the model was fenced', () => {
     const { outcome, names } = await processTurn({ committedSteps: 1 })
     expect(names).toEqual([])
     expect(outcome).toBeNull()
+  })
+})
+
+describe('a worker that is stopped in the middle of a call', () => {
+  test('gives the turn back with what the call has spent', async () => {
+    const { outcome, writes } = await processTurn({ failure: 'worker_stopped' })
+    expect(writes).toEqual([['release', SPENT]])
+    expect(outcome).toBeNull()
+  })
+
+  test('ends a turn that was told to stop, with what the call has spent', async () => {
+    const { names, writes } = await processTurn({
+      failure: 'worker_stopped',
+      refusals: { release: ['turn_fenced'] },
+      interrupting: true,
+    })
+    expect(names).toEqual(['release', 'finishInterrupted'])
+    expect(writes[1]).toEqual(['finishInterrupted', null, SPENT])
   })
 })
 
