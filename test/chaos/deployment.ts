@@ -18,8 +18,12 @@ const SCALED = {
 
 export const scaled = (name: keyof typeof SCALED, scale: number): number => Math.round(SCALED[name] * scale)
 
-/** The provider's silence is to be over soon, whatever the scale; some turns are to use up their attempts. */
+/**
+ * The provider's silence is to be over soon, whatever the scale; some turns are to use up their attempts; and there are
+ * fewer places in a fleet that lacks a worker than turns that may run, so that the queue holds something to lose.
+ */
 const FIXED = {
+  TURNMILL_WORKER_CONCURRENCY: '20',
   TURNMILL_RETRY_MAXIMUM_MS: '2000',
   TURNMILL_RETRY_ATTEMPTS: '5',
   TURNMILL_FIRST_PART_TIMEOUT_MS: '2000',

@@ -196,6 +196,25 @@ function illegalMoves(facts: Facts): string[] {
   )
 }
 
+/** Moves that only the worker of the claim may make. Clients make the others, and worse than that no zombie can do. */
+const WORKERS_MOVES: Readonly<Record<string, readonly string[]>> = {
+  running: ['completed', 'failed', 'pending', 'requires_action', 'waiting'],
+  interrupting: ['interrupted', 'failed'],
+}
+
+function writesOfOthers(facts: Facts): string[] {
+  return [...facts.log].flatMap(([turnId, changes]) =>
+    changes.flatMap(({ from, to, by, epoch }) => {
+      if (from === null || WORKERS_MOVES[from]?.includes(to) !== true) return []
+      const claim = changes.find((change) => change.epoch === epoch && change.to !== 'pending')
+      return when(
+        claim?.by !== by,
+        `${by} made turn ${turnId} ${to}, whose epoch ${epoch} ${claim?.by} had claimed`,
+      )
+    }),
+  )
+}
+
 // --- I6 to I8
 
 const misattributed = ({ journal, turns }: Facts): string[] =>
@@ -318,6 +337,11 @@ export const INVARIANTS: readonly Invariant[] = [
   { name: 'I2', promise: 'one answer per turn, and none of a turn that failed', violations: doubledAnswers },
   { name: 'I2 answered', promise: 'every completed turn has its answer', violations: missingAnswers },
   { name: 'I3', promise: 'one turn of a chat at a time, none at rest', violations: activeAtOnce },
+  {
+    name: 'I3 fenced',
+    promise: 'a turn was ended and given back by the worker that held it',
+    violations: writesOfOthers,
+  },
   { name: 'I4', promise: 'messages follow their turns, turns follow the queue', violations: wrongOrder },
   { name: 'I5', promise: 'turns moved as the table allows, terminal ones did not', violations: illegalMoves },
   { name: 'I6', promise: 'every request to the provider named its turn’s key', violations: misattributed },
