@@ -281,10 +281,13 @@ function wrongTexts(facts: Facts): string[] {
   })
 }
 
-/**
- * What dead workers knew may be lacking, and what was on its way when the provider cut the line. All else must be there,
- * failed attempts included.
- */
+/** What was written just before the line was cut, by either side, may not have been read. */
+const IN_FLIGHT_MS = 250
+
+const wasRead = ({ plan, closedEarly, openedAt, endedAt }: JournalEntry): boolean =>
+  plan !== 'cut' && !(closedEarly && (endedAt ?? 0) - (openedAt ?? 0) < IN_FLIGHT_MS)
+
+/** What dead workers knew may be lacking, and what nobody read. All else must be there, failed attempts included. */
 function wrongUsage(facts: Facts): string[] {
   const attempts = attemptsOf(facts)
   const answers = answersOf(facts)
@@ -294,7 +297,7 @@ function wrongUsage(facts: Facts): string[] {
     const committed = committedAttempt(answers.get(turn.id)?.[0]?.text ?? '', made)
     if (committed === undefined) return []
     const others = made.filter((entry) => entry !== committed && entry.reported !== null)
-    const isSure = ({ plan }: JournalEntry): boolean => turn.takeovers === 0 && plan !== 'cut'
+    const isSure = (entry: JournalEntry): boolean => turn.takeovers === 0 && wasRead(entry)
     const fits = sums(committed, others, isSure).some(
       ({ inputTokens, outputTokens }) =>
         inputTokens === turn.inputTokens && outputTokens === turn.outputTokens,

@@ -86,6 +86,8 @@ export interface JournalEntry {
   closedEarly: boolean
   /** All parts and the ending were written. */
   complete: boolean
+  /** When the answer began; `null` where it did not. */
+  openedAt: number | null
   /** What was written of the tokens used. */
   reported: ReportedTokens | null
 }

@@ -31,6 +31,7 @@ async function serve(request: IncomingMessage, response: ServerResponse): Promis
     entry.closedEarly = !response.writableFinished && !entry.complete
   })
   await sleep(plan.firstDelayMs)
+  if (response.destroyed) return
   const status = STATUS[plan.kind]
   if (status !== undefined) refuse(response, renderer, plan, status)
   else await stream(response, renderer, plan, { entry, model: String(body['model']) })
@@ -65,6 +66,7 @@ function open({ headers }: IncomingMessage, asked: string): JournalEntry {
     endedAt: null,
     closedEarly: false,
     complete: false,
+    openedAt: null,
     reported: null,
   }
   journal.push(entry)
@@ -92,6 +94,7 @@ async function stream(
   const frames = renderer.render({ model, reasoning: [], chunks, finish: 'stop', usage, toolCall: null })
   response.writeHead(200, { 'content-type': 'text/event-stream' })
   response.write(frames.opening)
+  entry.openedAt = Date.now()
   // Anthropic's format tells the input at once, and one token of output.
   if (renderer.path === '/v1/messages') entry.reported = { inputTokens: tokens.input, outputTokens: 1 }
   const whole = await writeParts(response, frames, plan)
