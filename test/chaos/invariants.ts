@@ -304,13 +304,21 @@ function wrongUsage(facts: Facts): string[] {
     )
     return when(
       !fits,
-      `${one(turn)} used ${turn.inputTokens} and ${turn.outputTokens} tokens, of ${made.map(describeEntry).join(', ')}`,
+      `${one(turn)} used ${turn.inputTokens} and ${turn.outputTokens} tokens, of ${made.map(describeEntry).join(', ')}; it was ${historyOf(facts, turn)}`,
     )
   })
 }
 
-const describeEntry = ({ number, plan, reported, closedEarly }: JournalEntry): string =>
-  `request ${number} (${plan}${closedEarly ? ', left early' : ''}): ${reported === null ? 'none' : `${reported.inputTokens} and ${reported.outputTokens}`}`
+const historyOf = ({ log }: Facts, { id }: TurnFacts): string =>
+  (log.get(id) ?? [])
+    .map(
+      ({ to, by, epoch, at }) =>
+        `${to} by ${by} under epoch ${epoch} at ${new Date(at).toISOString().slice(11)}`,
+    )
+    .join(', ')
+
+const describeEntry = ({ number, plan, startedAt, reported, closedEarly }: JournalEntry): string =>
+  `request ${number} (${plan}, ${new Date(startedAt).toISOString().slice(11)}${closedEarly ? ', left early' : ''}): ${reported === null ? 'none' : `${reported.inputTokens} and ${reported.outputTokens}`}`
 
 function sums(
   committed: JournalEntry,

@@ -23,11 +23,17 @@ interface TurnRow {
 const MANY = 40
 const TRIES = 40
 
-export function createJobForger(backend: QueueBackend, pool: pg.Pool, random: Random): JobForger {
+export async function createJobForger(
+  backend: QueueBackend,
+  pool: pg.Pool,
+  random: Random,
+): Promise<JobForger> {
   const queue = backend.queue<object>(TURNS_QUEUE, {
     defaultJobOptions: { attempts: 1, removeOnComplete: { count: 1000 }, removeOnFail: { count: 1000 } },
   })
   queue.on('error', () => undefined)
+  // On Postgres a queue whose first query fails stays broken for good.
+  await queue.waitUntilReady()
   let count = 0
 
   const add = (data: object): Promise<unknown> => {

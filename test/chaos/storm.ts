@@ -111,7 +111,7 @@ async function openForger(
     redisUrl === null
       ? await openPostgresBackend(databaseUrl, ignore, 4)
       : await openRedisBackend(redisUrl, QUEUE_PREFIX, ignore)
-  const forger = createJobForger(backend, pool, createRandom(seed, 'forger'))
+  const forger = await createJobForger(backend, pool, createRandom(seed, 'forger'))
   stops.push(() => backend.close(), () => forger.close()) // prettier-ignore
   return forger
 }
