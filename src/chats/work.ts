@@ -93,7 +93,7 @@ export async function claimTurn(
   const claim = sql.claimTurn(
     turnId, leaseMs, statesBefore('claim'), jobId, attemptsMade, compare !== null, compare?.apiKeyId, compare?.chatId,
   ) // prettier-ignore
-  const [, [row] = []] = (await batch(db, [sql.lockChatOfTurn(turnId), claim])) as [object[], ClaimedRow[]]
+  const [, [row]] = (await batch(db, [sql.lockChatOfTurn(turnId), claim])) as [object[], ClaimedRow[]]
   return row === undefined ? explainUnclaimed(db, request) : toClaim(row)
 }
 
