@@ -46,7 +46,7 @@ export async function startAll(given: Config, logger: Logger, shutdown: Shutdown
 async function startRoles(services: Services, shutdown: Shutdown): Promise<string> {
   const worker = createTurnWorker(services)
   shutdown.add(() => worker.stop())
-  worker.start()
+  await worker.start()
   const app = await createApp(services)
   shutdown.add(() => app.close())
   const { host, port } = services.config

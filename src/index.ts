@@ -3,7 +3,7 @@
  *
  *     const services = await openServices(loadConfig(), createLogger({ level: 'info', role: 'mine' }))
  *     const worker = createTurnWorker(services)
- *     worker.start()
+ *     await worker.start()
  */
 export { createApp } from './app.ts'
 export { ConfigError, loadConfig, type Config } from './config.ts'

@@ -63,6 +63,7 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
       ? await openPostgresBackend(url, onError)
       : await openRedisBackend(config.redisUrl, config.queuePrefix, onError)
   const queue = openTurnQueue(backend)
+  await queue.ready()
   const parts =
     config.redisUrl === null
       ? openPostgresPartLog({ db, url, ttlMs: config.partLogTtlMs, onError })

@@ -17,7 +17,8 @@ import { createPartWriter } from './streams/index.ts'
 
 /** A worker for turns. `stop` lets them end for the drain time, gives the rest back, and resolves when nothing runs. */
 export interface TurnWorker {
-  start(): void
+  /** Resolves once it takes jobs; rejects where its queue cannot be set up. */
+  start(): Promise<void>
   stop(): Promise<void>
 }
 
@@ -56,7 +57,7 @@ export function createTurnWorker(services: Services): TurnWorker {
   let worker: ReturnType<typeof startTurnWorker> | undefined
 
   return {
-    start: () => {
+    start: async () => {
       leases.start()
       void services.parts.onPoke(leases.poke).then((stop) => (stopListening = stop))
       worker ??= startTurnWorker(services.backend, handle, {
@@ -65,6 +66,7 @@ export function createTurnWorker(services: Services): TurnWorker {
         stalledCheckMs: config.stalledCheckMs,
         onError: (error) => logger.warn({ error }, 'queue trouble'),
       })
+      await worker.ready()
     },
     stop: async () => {
       if (worker !== undefined) await drain(worker.close(), leases.abortAll, config.drainMs)

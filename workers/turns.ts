@@ -22,7 +22,7 @@ async function main(): Promise<void> {
     }
     const worker = createTurnWorker(services)
     shutdown.add(() => worker.stop())
-    worker.start()
+    await worker.start()
     services.reconciler.start()
     logger.info({ concurrency: config.workerConcurrency, queue: services.backend.kind }, 'working')
   })

@@ -14,6 +14,8 @@ const EXPECTED = new Set<string>(['waiting', 'prioritized', 'delayed', 'wait', '
 
 /** The producers' side of the `turns` queue. */
 export interface TurnQueue {
+  /** Resolves once the queue can be used. A connection that could not be set up stays so: whoever started it ends. */
+  ready(): Promise<void>
   /** The one way a turn's job is made. Adding an id twice makes one job. */
   enqueue(jobId: string, job: TurnJob): Promise<void>
   /** Of these jobs, those that nobody is going to run: unknown, finished, or with a worker that may be gone. */
@@ -28,6 +30,7 @@ export function openTurnQueue(backend: QueueBackend): TurnQueue {
   // Connection errors also come as events, and an event without a listener would end the process.
   queue.on('error', () => undefined)
   return {
+    ready: () => queue.waitUntilReady(),
     enqueue: async (jobId, job) => {
       await queue.add(TURN_JOB, job, { jobId })
     },

@@ -29,6 +29,8 @@ export interface TurnWorkerOptions {
 }
 
 export interface TurnJobWorker {
+  /** Resolves once it takes jobs. A connection that could not be set up stays so: whoever started it ends. */
+  ready(): Promise<void>
   /** Takes no new jobs; those under way go on. */
   pause(): Promise<void>
   /** Waits for the jobs under way. May hang while Redis is away: give it a deadline. */
@@ -61,6 +63,7 @@ export function startTurnWorker(
   )
   worker.on('error', options.onError)
   return {
+    ready: () => worker.waitUntilReady(),
     pause: () => worker.pause(true),
     close: () => worker.close(),
   }

@@ -51,12 +51,13 @@ describe.each(BACKENDS)('a failed turn on the %s backend', (backend) => {
   test('runs once more at the operator’s retry, the very turn under its own key', async () => {
     const { chatId, turnId, jobId } = await startFailed()
     expect((await retry(jobId)).status).toBe(204)
+    // Until the job has been delivered again, the chat is at rest as it failed.
+    expect((await untilJob(jobId, 'completed')).returnvalue).toBe('reopened')
     expect(await user.client.settled(chatId)).toMatchObject({ status: 'idle', lastError: null })
     expect(await user.client.turns(chatId)).toMatchObject([
       { id: turnId, number: 1, state: 'completed', epoch: 2, apiKeyId: user.apiKeyId, error: null },
     ])
     expect(keysOf(turnmill.upstream.requests)).toEqual([user.apiKeyId, user.apiKeyId])
-    expect((await untilJob(jobId, 'completed')).returnvalue).toBe('reopened')
     expect((await user.client.messages(chatId)).map(({ role }) => role)).toEqual(['user', 'assistant'])
   })
 
@@ -68,6 +69,7 @@ describe.each(BACKENDS)('a failed turn on the %s backend', (backend) => {
     await untilJob(again, 'failed')
     turnmill.upstream.script({ type: 'answer' })
     expect((await retry(again)).status).toBe(204)
+    await untilJob(again, 'completed')
     expect(await user.client.settled(chatId)).toMatchObject({ status: 'idle' })
     expect(turnmill.upstream.requests).toHaveLength(3)
   })

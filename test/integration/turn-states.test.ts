@@ -305,3 +305,36 @@ test('a refusal names the chat, its state, the command and what that needs', () 
     `chat ${chat.id} is archived: send is refused`,
   )
 })
+
+describe('an operator’s retry of a failed turn at the moment of', () => {
+  const other = {
+    'a send': (chatId: string) =>
+      world.chats.send(world.initiator, { ...message('next'), chatId, whenBusy: 'queue' }),
+    'a retry by the user': (chatId: string) => world.chats.retry(world.initiator, chatId),
+    'an edit': (chatId: string, messageId: string) =>
+      world.chats.edit(world.initiator, { ...message('changed'), chatId, messageId }),
+    archiving: (chatId: string) => world.chats.change(world.initiator, chatId, { archived: true }),
+    'itself, again': (chatId: string, _: string, seeded: Seeded) => reopen(seeded).then(() => chatId),
+  } as const
+
+  const reopen = async (seeded: Seeded): Promise<boolean> =>
+    world.chats.reopen({ turnId: seeded.turnId, jobId: await jobOf(seeded), attemptsMade: 1, compare: null })
+
+  test.each(Object.entries(other))('%s: one comes first, and one turn at most is active', async (_, act) => {
+    for (let round = 0; round < 20; round++) {
+      const seeded = await seed(cell('failed', 'empty'))
+      const acted = act(seeded.chatId, seeded.messageId, seeded).catch((error: unknown) => {
+        if (!isTurnmillError(error)) throw error
+      })
+      const [reopened] = await Promise.all([reopen(seeded), acted])
+      const { turns, chats } = await readFamily(world.db, seeded.chatId)
+      const active = (turns ?? []).filter((row) => row['finished_at'] === null)
+      expect(active.length).toBeLessThanOrEqual(1)
+      expect(rowOf(chats, seeded.chatId)).toMatchObject({ active_turn_id: active[0]?.['id'] ?? null })
+      const turn = rowOf(turns, seeded.turnId)
+      expect(['pending', 'failed', 'superseded']).toContain(turn?.['state'])
+      if (turn?.['state'] === 'failed') expect(reopened).toBe(false)
+      if (turn?.['state'] === 'pending') expect(turn['enqueues']).toBe(2)
+    }
+  })
+})

@@ -29,7 +29,7 @@ await runProcess(logger, config.drainMs, async (shutdown) => {
     )
   const worker = createTurnWorker(services)
   shutdown.add(() => worker.stop())
-  worker.start()
+  await worker.start()
   const app = await createApp(services)
   shutdown.add(() => app.close())
   const address = await app.listen({ host: '127.0.0.1', port: 0 })

@@ -128,7 +128,7 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
   const addWorker = (): TurnWorker => {
     const worker = createTurnWorker(services)
     workers.push(worker)
-    worker.start()
+    void worker.start()
     return worker
   }
   const addKey = async (
