@@ -288,7 +288,7 @@ describe.each(['redis'] as const)('on the %s backend', (backend) => {
         // prettier-ignore
         '$point: $action',
         (fault) => runCase(backend, fault),
-        60_000,
+        120_000,
       )
     })
 })
