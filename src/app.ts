@@ -10,7 +10,7 @@ import { registerIdempotency } from './api/idempotency.ts'
 import { createLoadGuard } from './api/load.ts'
 import { registerModelRoutes } from './api/model-routes.ts'
 import { createErrorHandler, sendProblem } from './api/problems.ts'
-import * as schemas from './api/schemas.ts'
+import * as answers from './api/answers.ts'
 import { registerSystemRoutes } from './api/system-routes.ts'
 import { query, statement } from './db/index.ts'
 import { findUsableKeys } from './keys/index.ts'
@@ -22,7 +22,7 @@ import { createWatchRegistry } from './streams/index.ts'
 /** Every route may also answer with a problem. */
 const withProblems = (response: unknown): object => ({
   ...(response as object | undefined),
-  default: schemas.problem,
+  default: answers.problem,
 })
 
 const ping = statement('app/ping', 'select 1')

@@ -4,6 +4,9 @@ import type { FlowProducer, Job, Queue } from 'bullmq'
 import type { JobQueue } from '../queue/index.ts'
 import { isJobId, showJob } from './shown-job.ts'
 
+/** A failed job may be retried, one that has ended well may not. */
+const OPTIONS = { allowRetries: true, allowCompletedRetries: false }
+
 /**
  * A queue as Bull Board sees it. Whatever the board reads passes through here; its own formatters know four of a job's
  * fields, and neither the reason of a failure nor stack traces, options, logs or IDs.
@@ -11,7 +14,8 @@ import { isJobId, showJob } from './shown-job.ts'
 export class BoardQueue extends BullMQAdapter {
   constructor(queue: JobQueue<object>) {
     // Read-only mode would take the retry away with the rest; board-page.ts hides what board-guard.ts refuses.
-    super(queue as unknown as Queue, { allowRetries: true, allowCompletedRetries: false } as object)
+    // Its queue type names a connection, which a queue of either backend has brought along.
+    super(queue as unknown as Queue, OPTIONS)
   }
 
   /** A stranger's job is listed, and neither opened nor retried: its ID may be any text. */

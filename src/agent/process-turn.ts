@@ -205,12 +205,16 @@ async function run(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps): 
     const problem = toTurnError(error)
     if (problem.code === 'turn_interrupted') return INTERRUPTED
     // A write on the way was refused since the turn was told to stop, and this worker still holds it.
-    if (problem.code === 'turn_fenced' && (await deps.chats.isInterrupting(claim))) return INTERRUPTED
+    if (problem.code === 'turn_fenced' && (await wasToldToStop(claim, deps))) return INTERRUPTED
     if (problem.code === 'turn_failed')
       logger.error({ turnId: claim.turnId, error }, 'unexpected error in a turn')
     return { type: 'failed', error: problem, spent: NOTHING_SPENT }
   }
 }
+
+/** While Postgres is away nobody can say so, and the next worker finds it out. */
+const wasToldToStop = (claim: Claim, { chats }: TurnProcessorDeps): Promise<boolean> =>
+  chats.isInterrupting(claim).catch(() => false)
 
 /** Told to stop with nothing to show for it. */
 const INTERRUPTED: TurnOutcome = { type: 'interrupted', partial: null, spent: NOTHING_SPENT }

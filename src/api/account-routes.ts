@@ -13,6 +13,7 @@ import { newId } from '../protocol/ids.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import { effectsOf } from './effects.ts'
+import * as answers from './answers.ts'
 import * as schemas from './schemas.ts'
 
 const tags = ['accounts']
@@ -46,7 +47,7 @@ export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): v
       tags,
       summary: 'Create a user',
       body: schemas.createUserBody,
-      response: { 201: schemas.userAnswer },
+      response: { 201: answers.userAnswer },
     },
     handler: async (request, reply) => {
       const { name, email, role } = request.body
@@ -67,7 +68,7 @@ export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): v
     schema: {
       tags,
       summary: 'List the users',
-      response: { 200: z.object({ items: z.array(schemas.userAnswer) }) },
+      response: { 200: z.object({ items: z.array(answers.userAnswer) }) },
     },
     handler: async (request) => {
       const users = await effectsOf(request).db.prisma.user.findMany({ orderBy: { id: 'desc' }, take: 1000 })
@@ -81,7 +82,7 @@ export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): v
       tags,
       summary: 'Make an API key; its token is shown this once',
       body: schemas.createApiKeyBody,
-      response: { 201: z.object({ apiKey: schemas.apiKeyAnswer, token: z.string() }) },
+      response: { 201: z.object({ apiKey: answers.apiKeyAnswer, token: z.string() }) },
     },
     handler: async (request, reply) => {
       const principal = principalOf(request)
@@ -104,7 +105,7 @@ export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): v
     schema: {
       tags,
       summary: 'List your API keys; all of them for an admin',
-      response: { 200: z.object({ items: z.array(schemas.apiKeyAnswer) }) },
+      response: { 200: z.object({ items: z.array(answers.apiKeyAnswer) }) },
     },
     handler: async (request) => {
       const principal = principalOf(request)

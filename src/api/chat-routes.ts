@@ -8,6 +8,7 @@ import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import { effectsOf } from './effects.ts'
 import { sendEventStream } from './event-stream.ts'
+import * as answers from './answers.ts'
 import * as schemas from './schemas.ts'
 import { withoutUndefined } from './without-undefined.ts'
 
@@ -46,7 +47,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       tags,
       summary: 'Create a chat with its first message',
       body: schemas.createChatBody,
-      response: { 201: schemas.startedAnswer.extend({ chat: schemas.chatAnswer }) },
+      response: { 201: answers.startedAnswer.extend({ chat: answers.chatAnswer }) },
     },
     handler: async (request, reply) => {
       const { title, labels, systemPrompt, ...message } = request.body
@@ -67,7 +68,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       tags,
       summary: 'List your chats, newest first',
       querystring: schemas.chatsQuery,
-      response: { 200: schemas.pageOf(schemas.chatAnswer) },
+      response: { 200: answers.pageOf(answers.chatAnswer) },
     },
     handler: async (request) => {
       const { status, label, text, archived } = request.query
@@ -86,7 +87,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       tags,
       summary: 'Read a chat',
       params: schemas.chatParams,
-      response: { 200: schemas.chatAnswer },
+      response: { 200: answers.chatAnswer },
     },
     handler: async (request) => chats.get(request.params.id, principalOf(request).userId),
   })
@@ -98,7 +99,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       summary: 'Change title, labels or model, or archive the chat with its subagents',
       params: schemas.chatParams,
       body: schemas.changeChatBody,
-      response: { 200: schemas.chatAnswer },
+      response: { 200: answers.chatAnswer },
     },
     handler: async (request) => {
       await demandModelConfig(effectsOf(request).db, request.body.modelConfigId ?? null)
@@ -132,7 +133,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       params: schemas.chatParams,
       body: schemas.sendMessageBody,
       response: {
-        202: z.union([schemas.startedAnswer, z.object({ queuedMessage: schemas.queuedMessageAnswer })]),
+        202: z.union([answers.startedAnswer, z.object({ queuedMessage: answers.queuedMessageAnswer })]),
       },
     },
     handler: async (request, reply) => {
@@ -150,7 +151,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       summary: 'List the committed messages, oldest first',
       params: schemas.chatParams,
       querystring: schemas.messagesQuery,
-      response: { 200: schemas.pageOf(schemas.messageAnswer) },
+      response: { 200: answers.pageOf(answers.messageAnswer) },
     },
     handler: async (request) => {
       await chats.get(request.params.id, principalOf(request).userId)
@@ -165,7 +166,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       summary: 'Edit a user message: everything after it is removed and the turn runs anew',
       params: schemas.messageParams,
       body: schemas.editMessageBody,
-      response: { 202: schemas.startedAnswer },
+      response: { 202: answers.startedAnswer },
     },
     handler: async (request, reply) => {
       const { id: chatId, messageId } = request.params
@@ -181,7 +182,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       tags,
       summary: 'Stop what the chat is doing; what there is of the answer is kept, and the queue goes on',
       params: schemas.chatParams,
-      response: { 202: schemas.chatAnswer },
+      response: { 202: answers.chatAnswer },
     },
     handler: async (request, reply) =>
       reply.code(202).send(await effectsOf(request).chats.interrupt(initiatorOf(request), request.params.id)),
@@ -193,7 +194,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       tags,
       summary: 'List the queued messages, next first',
       params: schemas.chatParams,
-      response: { 200: z.object({ items: z.array(schemas.queuedMessageAnswer) }) },
+      response: { 200: z.object({ items: z.array(answers.queuedMessageAnswer) }) },
     },
     handler: async (request) => {
       await chats.get(request.params.id, principalOf(request).userId)
@@ -208,7 +209,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       summary: 'Edit a queued message, or move it (position 0 is next)',
       params: schemas.queuedParams,
       body: schemas.changeQueuedBody,
-      response: { 200: schemas.queuedMessageAnswer },
+      response: { 200: answers.queuedMessageAnswer },
     },
     handler: async (request) => {
       const { id: chatId, queuedId: queuedMessageId } = request.params
@@ -239,7 +240,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       tags,
       summary: 'Run a queued message next; what runs is stopped',
       params: schemas.queuedParams,
-      response: { 202: schemas.chatAnswer },
+      response: { 202: answers.chatAnswer },
     },
     handler: async (request, reply) => {
       const { id: chatId, queuedId: queuedMessageId } = request.params
@@ -255,7 +256,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       tags,
       summary: 'Run the failed turn again, under your key',
       params: schemas.chatParams,
-      response: { 202: z.object({ turn: schemas.turnAnswer }) },
+      response: { 202: z.object({ turn: answers.turnAnswer }) },
     },
     handler: async (request, reply) =>
       reply
@@ -269,7 +270,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       tags,
       summary: 'Begin the model’s context anew; what was said stays readable',
       params: schemas.chatParams,
-      response: { 200: schemas.chatAnswer },
+      response: { 200: answers.chatAnswer },
     },
     handler: async (request) => effectsOf(request).chats.clear(initiatorOf(request), request.params.id),
   })
@@ -281,7 +282,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       summary: 'Answer all tool calls that wait for the client; the turn goes on',
       params: schemas.chatParams,
       body: schemas.toolResultsBody,
-      response: { 202: z.object({ turn: schemas.turnAnswer }) },
+      response: { 202: z.object({ turn: answers.turnAnswer }) },
     },
     handler: async (request, reply) => {
       const { id: chatId } = request.params
@@ -301,7 +302,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       summary: 'List the turns, newest first',
       params: schemas.chatParams,
       querystring: schemas.turnsQuery,
-      response: { 200: schemas.pageOf(schemas.turnAnswer) },
+      response: { 200: answers.pageOf(answers.turnAnswer) },
     },
     handler: async (request) => {
       await chats.get(request.params.id, principalOf(request).userId)

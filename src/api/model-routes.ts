@@ -3,6 +3,7 @@ import * as models from '../models/index.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import { effectsOf } from './effects.ts'
+import * as answers from './answers.ts'
 import * as schemas from './schemas.ts'
 import { withoutUndefined } from './without-undefined.ts'
 
@@ -17,7 +18,7 @@ export function registerModelRoutes(app: ApiServer, { encryption }: ApiContext):
       tags,
       summary: 'Create a provider',
       body: schemas.createProviderBody,
-      response: { 201: schemas.providerAnswer },
+      response: { 201: answers.providerAnswer },
     },
     handler: async (request, reply) =>
       reply.code(201).send(await models.createProvider(effectsOf(request).db, encryption, request.body)),
@@ -28,7 +29,7 @@ export function registerModelRoutes(app: ApiServer, { encryption }: ApiContext):
     schema: {
       tags,
       summary: 'List the providers',
-      response: { 200: z.object({ items: z.array(schemas.providerAnswer) }) },
+      response: { 200: z.object({ items: z.array(answers.providerAnswer) }) },
     },
     handler: async (request) => ({ items: await models.listProviders(effectsOf(request).db) }),
   })
@@ -40,7 +41,7 @@ export function registerModelRoutes(app: ApiServer, { encryption }: ApiContext):
       summary: 'Change a provider',
       params: schemas.idParams,
       body: schemas.updateProviderBody,
-      response: { 200: schemas.providerAnswer },
+      response: { 200: answers.providerAnswer },
     },
     handler: async (request) =>
       models.updateProvider(effectsOf(request).db, request.params.id, withoutUndefined(request.body)),
@@ -52,7 +53,7 @@ export function registerModelRoutes(app: ApiServer, { encryption }: ApiContext):
       tags,
       summary: 'Create a model config',
       body: schemas.createModelConfigBody,
-      response: { 201: schemas.modelConfigAnswer },
+      response: { 201: answers.modelConfigAnswer },
     },
     handler: async (request, reply) => {
       const { displayName, options, ...config } = request.body
@@ -70,7 +71,7 @@ export function registerModelRoutes(app: ApiServer, { encryption }: ApiContext):
     schema: {
       tags,
       summary: 'List the model configs',
-      response: { 200: z.object({ items: z.array(schemas.modelConfigAnswer) }) },
+      response: { 200: z.object({ items: z.array(answers.modelConfigAnswer) }) },
     },
     handler: async (request) => ({ items: await models.listModelConfigs(effectsOf(request).db) }),
   })
@@ -82,7 +83,7 @@ export function registerModelRoutes(app: ApiServer, { encryption }: ApiContext):
       summary: 'Change a model config',
       params: schemas.idParams,
       body: schemas.updateModelConfigBody,
-      response: { 200: schemas.modelConfigAnswer },
+      response: { 200: answers.modelConfigAnswer },
     },
     handler: async (request) => {
       const { options, ...change } = request.body

@@ -1,11 +1,12 @@
 import { z } from 'zod'
 import { DEFAULT_SCOPES, SCOPES } from '../keys/index.ts'
-import { isErrorCode, type ErrorCode } from '../protocol/errors.ts'
 import { REASONING_EFFORTS, toStorableJson, toStorableText, type TextPart } from '../protocol/messages.ts'
 import { PROVIDER_TYPES } from '../protocol/routes.ts'
 import { Secret } from '../protocol/secret.ts'
 
-const id = z.uuid().toLowerCase()
+/** What routes take. What they answer stands in answers.ts. */
+
+export const id = z.uuid().toLowerCase()
 
 /** Text that Postgres can hold and that says something. */
 const text = z.string().regex(/\S/, 'expected text that is not blank').transform(toStorableText)
@@ -159,7 +160,7 @@ export const updateProviderBody = z
 const tokens = z.number().int().min(1).max(2_000_000_000)
 const price = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable().default(null)
 
-const modelOptions = z.strictObject({
+export const modelOptions = z.strictObject({
   temperature: z.number().min(0).max(2).optional(),
   reasoningEffort: z.enum(REASONING_EFFORTS).optional(),
   useResponsesApi: z.boolean().optional(),
@@ -214,218 +215,3 @@ export const createApiKeyBody = z.strictObject({
 })
 
 export const idParams = z.object({ id })
-
-// --- Answers
-
-const time = z.iso.datetime()
-const nullable = <T extends z.ZodType>(schema: T) => schema.nullable()
-
-const errorCode = z.custom<ErrorCode>(isErrorCode).meta({ type: 'string' })
-const storedError = z
-  .object({ code: errorCode, message: z.string(), recovery: z.enum(['retry', 'stop']) })
-  .meta({ id: 'StoredError' })
-
-const usage = z
-  .object({
-    inputTokens: z.number(),
-    outputTokens: z.number(),
-    cacheReadTokens: z.number(),
-    cacheWriteTokens: z.number(),
-    reasoningTokens: z.number(),
-    estimated: z.boolean(),
-  })
-  .meta({ id: 'Usage' })
-
-const messagePart = z
-  .discriminatedUnion('type', [
-    z.object({ type: z.literal('text'), text: z.string() }),
-    z.object({
-      type: z.literal('reasoning'),
-      text: z.string(),
-      providerData: z.record(z.string(), z.unknown()).optional(),
-    }),
-    z.object({
-      type: z.literal('tool-call'),
-      toolCallId: z.string(),
-      toolName: z.string(),
-      input: z.unknown(),
-    }),
-    z.object({
-      type: z.literal('tool-result'),
-      toolCallId: z.string(),
-      toolName: z.string(),
-      output: z.unknown(),
-      isError: z.boolean(),
-    }),
-  ])
-  .meta({ id: 'MessagePart' })
-
-export const chatAnswer = z
-  .object({
-    id,
-    title: nullable(z.string()),
-    status: z.enum(['idle', 'failed', 'pending', 'running', 'interrupting', 'requires_action', 'waiting']),
-    activeTurnId: nullable(id),
-    lastTurnId: nullable(id),
-    modelConfigId: nullable(id),
-    labels: z.array(z.string()),
-    parentId: nullable(id),
-    systemPrompt: nullable(z.string()),
-    lastError: nullable(storedError),
-    archivedAt: nullable(time),
-    snapshotVersion: z.number(),
-    historyVersion: z.number(),
-    queueVersion: z.number(),
-    createdAt: time,
-    updatedAt: time,
-  })
-  .meta({ id: 'Chat' })
-
-export const messageAnswer = z
-  .object({
-    id: z.string(),
-    chatId: id,
-    turnId: nullable(id),
-    step: z.number(),
-    role: z.enum(['user', 'assistant', 'tool', 'system']),
-    parts: z.array(messagePart),
-    boundary: nullable(z.enum(['clear', 'compaction'])),
-    compressed: z.boolean(),
-    revision: z.number(),
-    apiKeyId: nullable(id),
-    modelConfigId: nullable(id),
-    finishReason: nullable(z.string()),
-    usage: nullable(usage),
-    costMicros: nullable(z.number()),
-    createdAt: time,
-  })
-  .meta({ id: 'Message' })
-
-const retryState = z
-  .object({ step: z.number(), attempts: z.number(), error: storedError, retryAt: time })
-  .meta({ id: 'RetryState', description: 'The last attempt that failed, and when the next one begins.' })
-
-export const turnAnswer = z
-  .object({
-    id,
-    chatId: id,
-    number: z.number(),
-    trigger: z.enum(['create', 'send', 'edit', 'promote', 'subagent', 'compact', 'retry']),
-    state: z.enum([
-      'pending',
-      'running',
-      'interrupting',
-      'requires_action',
-      'waiting',
-      'completed',
-      'failed',
-      'interrupted',
-      'superseded',
-    ]),
-    epoch: z.number(),
-    apiKeyId: nullable(id),
-    userMessageId: nullable(z.string()),
-    modelConfigId: nullable(id),
-    error: nullable(storedError),
-    retry: nullable(retryState),
-    usage: nullable(usage),
-    costMicros: nullable(z.number()),
-    revision: z.number(),
-    createdAt: time,
-    claimedAt: nullable(time),
-    firstPartAt: nullable(time),
-    finishedAt: nullable(time),
-  })
-  .meta({ id: 'Turn' })
-
-export const queuedMessageAnswer = z
-  .object({
-    id: z.string(),
-    chatId: id,
-    parts: z.array(messagePart),
-    apiKeyId: nullable(id),
-    modelConfigId: nullable(id),
-    reasoningEffort: nullable(z.enum(REASONING_EFFORTS)),
-    createdAt: time,
-  })
-  .meta({ id: 'QueuedMessage' })
-
-export const pageOf = <T extends z.ZodType>(item: T) =>
-  z.object({
-    items: z.array(item),
-    next: nullable(z.string()).meta({ description: 'Goes into the next request as `after`.' }),
-  })
-
-export const startedAnswer = z.object({ message: messageAnswer, turn: turnAnswer })
-
-export const providerAnswer = z
-  .object({
-    id,
-    name: z.string(),
-    type: z.enum(PROVIDER_TYPES),
-    baseUrl: z.string(),
-    enabled: z.boolean(),
-    allowByok: z.boolean(),
-    attribution: z.boolean(),
-    keys: z.array(z.object({ id, position: z.number(), hint: z.string() })),
-    createdAt: time,
-  })
-  .meta({ id: 'Provider' })
-
-const priceAnswer = nullable(z.number())
-
-export const modelConfigAnswer = z
-  .object({
-    id,
-    providerId: nullable(id),
-    model: z.string(),
-    displayName: z.string(),
-    enabled: z.boolean(),
-    isDefault: z.boolean(),
-    contextWindow: nullable(z.number()),
-    maxOutputTokens: nullable(z.number()),
-    options: modelOptions,
-    prices: z.object({
-      input: priceAnswer,
-      output: priceAnswer,
-      cacheRead: priceAnswer,
-      cacheWrite: priceAnswer,
-    }),
-    createdAt: time,
-  })
-  .meta({ id: 'ModelConfig' })
-
-export const apiKeyAnswer = z
-  .object({
-    id,
-    userId: id,
-    name: z.string(),
-    scopes: z.array(z.string()),
-    expiresAt: nullable(time),
-    revokedAt: nullable(time),
-    lastUsedAt: nullable(time),
-    createdAt: time,
-  })
-  .meta({ id: 'ApiKey' })
-
-export const userAnswer = z
-  .object({
-    id,
-    name: z.string(),
-    email: nullable(z.string()),
-    role: z.string(),
-    status: z.string(),
-    createdAt: time,
-  })
-  .meta({ id: 'User' })
-
-export const problem = z
-  .object({
-    type: z.string(),
-    title: z.string(),
-    status: z.number(),
-    code: z.string(),
-    detail: z.string(),
-    requestId: z.string(),
-  })
-  .meta({ id: 'Problem', description: 'RFC 9457. `code` is listed in docs/errors.md.' })

@@ -92,6 +92,35 @@ describe.each(BACKENDS)('a failed turn on the %s backend', (backend) => {
     expect(turnmill.upstream.requests).toHaveLength(before)
   })
 
+  test.each([
+    [
+      'deleted',
+      'missing_key',
+      (apiKeyId: string) => turnmill.services.db.prisma.apiKey.delete({ where: { id: apiKeyId } }),
+    ],
+    [
+      'revoked',
+      'key_revoked',
+      (apiKeyId: string) =>
+        turnmill.services.db.prisma.apiKey.update({
+          where: { id: apiKeyId },
+          data: { revokedAt: new Date() },
+        }),
+    ],
+  ] as const)(
+    'whose key was %s fails closed as %s when it is retried, without a call',
+    async (_, code, end) => {
+      const { turnId, jobId } = await startFailed()
+      const before = turnmill.upstream.requests.length
+      await end(user.apiKeyId)
+      expect((await retry(jobId)).status).toBe(204)
+      await untilJob(`turn-${turnId}-2`, 'failed')
+      const turn = await turnmill.services.db.prisma.turn.findUniqueOrThrow({ where: { id: turnId } })
+      expect(turn).toMatchObject({ state: 'failed', error: { code } })
+      expect(turnmill.upstream.requests).toHaveLength(before)
+    },
+  )
+
   test('is not reopened by a duplicate of its job, however often (Q11)', async () => {
     const { chatId, turnId, jobId } = await startFailed()
     const job = await queue.getJob(jobId)
