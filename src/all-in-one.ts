@@ -5,7 +5,7 @@ import { startLocalGround, startProviders, type SimulatedProvider } from './deve
 import { ensureBootstrapKey } from './keys/index.ts'
 import type { Shutdown } from './lifecycle.ts'
 import type { Secret } from './protocol/secret.ts'
-import { openServices, type Services } from './services.ts'
+import { demandFitting, openServices, type Services } from './services.ts'
 import type { Logger } from './telemetry/logger.ts'
 import { createTurnWorker } from './turn-worker.ts'
 
@@ -28,10 +28,11 @@ export interface AllInOne {
 export async function startAll(given: Config, logger: Logger, shutdown: Shutdown): Promise<AllInOne> {
   const ground = await startLocalGround(given)
   shutdown.add(() => ground.stop())
-  const { config } = ground
+  const config = { ...ground.config, allowPrivateProviders: given.allowPrivateProviders ?? true }
   await migrate(demand(config, 'databaseUrl', 'expected a database'))
   const services = await openServices(config, logger)
   shutdown.add(() => services.close())
+  await demandFitting(services)
 
   const token = demand(config, 'bootstrapApiKey', 'expected a first key')
   await ensureBootstrapKey(services.db, services.pepper, token)

@@ -4,9 +4,14 @@ import { jsonSchemaTransform, jsonSchemaTransformObject, validatorCompiler } fro
 import { BULL_BOARD_PATH, bullBoard } from './admin/index.ts'
 import { registerAccountRoutes } from './api/account-routes.ts'
 import { createAuthenticator } from './api/authentication.ts'
-import { registerChatRoutes, registerStreamRoute } from './api/chat-routes.ts'
+import { registerChatRoutes } from './api/chat-routes.ts'
+import { registerStreamRoute } from './api/stream-route.ts'
+import { registerBudgetRoutes } from './api/budget-routes.ts'
 import type { ApiContext, ApiServer } from './api/context.ts'
+import { drainConnections } from './api/drain.ts'
+import { registerGatewayRoutes } from './api/gateway-routes.ts'
 import { registerIdempotency } from './api/idempotency.ts'
+import { createLiveCalls } from './api/live-calls.ts'
 import { createLoadGuard } from './api/load.ts'
 import { registerModelRoutes } from './api/model-routes.ts'
 import { createErrorHandler, sendProblem } from './api/problems.ts'
@@ -43,6 +48,11 @@ export async function createApp(services: Services): Promise<ApiServer> {
     periodMs: config.watchPollMs,
     onError: (error) => logger.warn({ error }, 'the load was not looked at'),
   })
+  const calls = createLiveCalls({
+    findUsableKeys: (apiKeyIds) => findUsableKeys(db, apiKeyIds),
+    periodMs: config.watchPollMs,
+    onError: (error) => logger.warn({ error }, 'the keys of running calls were not looked at'),
+  })
   const checks = {
     postgres: async () => {
       await query(db, ping())
@@ -54,7 +64,8 @@ export async function createApp(services: Services): Promise<ApiServer> {
   const app: ApiServer = Fastify({
     bodyLimit: config.messageBodyBytes,
     genReqId: newId,
-    forceCloseConnections: true,
+    // What is under way is answered; a connection without a request is closed.
+    forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 200 },
   }).withTypeProvider()
   app.setValidatorCompiler(validatorCompiler)
@@ -80,6 +91,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
   registerIdempotency(app, services)
   app.addHook('onSend', async (request, reply) => {
     reply.header('x-request-id', request.id)
+    if (stopping.signal.aborted) reply.header('connection', 'close')
   })
   app.addHook('onRoute', (route) => {
     if (route.schema?.hide !== true)
@@ -88,12 +100,17 @@ export async function createApp(services: Services): Promise<ApiServer> {
   app.addHook('onReady', async () => {
     watching.start()
     load.start()
+    calls.start()
   })
+  let onDrained = (): void => undefined
   app.addHook('preClose', async () => {
     watching.stop()
     load.stop()
+    calls.stop()
     stopping.abort()
+    onDrained = drainConnections(app.server)
   })
+  app.addHook('onClose', async () => onDrained())
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -111,6 +128,8 @@ export async function createApp(services: Services): Promise<ApiServer> {
   registerModelRoutes(app, context)
   registerChatRoutes(app, context)
   registerStreamRoute(app, context)
+  registerGatewayRoutes(app, context, calls)
+  registerBudgetRoutes(app)
   if (config.bullBoard) await app.register(bullBoard(services.backend), { prefix: BULL_BOARD_PATH })
   return app
 }

@@ -1,5 +1,7 @@
 import { demand, loadConfig } from './config.ts'
+import { openDatabase } from './db/index.ts'
 import { migrate } from './db/migrate.ts'
+import { createEncryption, rotateSecrets } from './models/index.ts'
 
 interface Command {
   summary: string
@@ -34,6 +36,11 @@ export const COMMANDS = {
     details:
       'Needs what `api` needs, with the same values. Run as many as the load asks for. On SIGINT or SIGTERM it takes no more turns, lets those under way end for `TURNMILL_DRAIN_MS` and gives the rest back; give it that long plus 5 seconds.',
   },
+  'keys rotate': {
+    summary: 'Encrypt stored credentials anew',
+    details:
+      'Under the first key of `TURNMILL_ENCRYPTION_KEYS`: put a new key in front of the old one everywhere, run this, and then take the old one out. Needs `DATABASE_URL` and `TURNMILL_ENCRYPTION_KEYS`. Prints its progress, can be stopped and run again at any time, and changes nothing that is under that key already. Answers kept under an `Idempotency-Key` stay under the old one, so keep that for another 24 hours.',
+  },
   help: {
     summary: 'Show the commands',
     details:
@@ -62,7 +69,8 @@ export async function runCli(args: readonly string[], effects: CliEffects): Prom
     effects.printError(`turnmill: ${request.problem}\n\n${help()}`)
     return 2
   }
-  if (request.command === 'migrate') return runMigrate(effects)
+  if (request.command === 'migrate') return runTool('migrate', effects, migrateDatabase)
+  if (request.command === 'keys rotate') return runTool('keys rotate', effects, rotateKeys)
   if (request.command === 'help' || request.command === '--version') {
     effects.print(request.command === 'help' ? help() : effects.version)
     return 0
@@ -75,7 +83,10 @@ type CliRequest = { command: CommandName } | { command: null; problem: string }
 
 const HELP_FLAGS = ['--help', '-h']
 
-function parseArguments([name, ...rest]: readonly string[]): CliRequest {
+function parseArguments(given: readonly string[]): CliRequest {
+  const [first, second] = given
+  const isPair = isCommand(`${first} ${second}`)
+  const [name, ...rest] = isPair ? [`${first} ${second}`, ...given.slice(2)] : given
   if (name === undefined) return { command: null, problem: 'no command was given' }
   if (HELP_FLAGS.includes(name)) return { command: 'help' }
   if (!isCommand(name)) return { command: null, problem: `there is no command ${name}` }
@@ -84,15 +95,45 @@ function parseArguments([name, ...rest]: readonly string[]): CliRequest {
   return { command: name }
 }
 
-async function runMigrate({ print, printError }: CliEffects): Promise<number> {
+/** Runs a command that ends by itself. */
+async function runTool(
+  name: CommandName,
+  { print, printError }: CliEffects,
+  work: (print: CliEffects['print']) => Promise<void>,
+): Promise<number> {
   try {
-    const url = demand(loadConfig(), 'databaseUrl', 'expected the URL of the database to migrate')
-    const { applied } = await migrate(url, { log: print })
-    if (applied.length === 0) print('nothing to apply: the database is up to date')
+    await work(print)
     return 0
   } catch (error) {
-    printError(`turnmill migrate: ${error instanceof Error ? error.message : String(error)}`)
+    printError(`turnmill ${name}: ${error instanceof Error ? error.message : String(error)}`)
     return 1
+  }
+}
+
+async function migrateDatabase(print: CliEffects['print']): Promise<void> {
+  const url = demand(loadConfig(), 'databaseUrl', 'expected the URL of the database to migrate')
+  const { applied } = await migrate(url, { log: print })
+  if (applied.length === 0) print('nothing to apply: the database is up to date')
+}
+
+async function rotateKeys(print: CliEffects['print']): Promise<void> {
+  const config = loadConfig()
+  const encryption = createEncryption(
+    demand(config, 'encryptionKeys', 'expected the keys, the one to encrypt with first'),
+  )
+  const db = openDatabase({
+    url: demand(config, 'databaseUrl', 'expected the URL of the database'),
+    poolSize: 1,
+    connectTimeoutMs: config.databaseConnectTimeoutMs,
+    silenceMs: config.databaseSilenceMs,
+    applicationName: 'turnmill keys',
+  })
+  try {
+    const rows = await rotateSecrets(db, encryption, (count) => print(`${count} credentials`))
+    const left = rows === 0 ? 'nothing to do: all credentials' : `done: all ${rows} of them`
+    print(`${left} are under key ${encryption.currentKeyId}`)
+  } finally {
+    await db.close()
   }
 }
 

@@ -169,6 +169,12 @@ export const SETTINGS = {
       'Whether model calls go through the AI gateway, which demands a key ID, or straight to the provider.',
   }),
 
+  allowPrivateProviders: flag({
+    name: 'TURNMILL_ALLOW_PRIVATE_PROVIDERS',
+    sentence:
+      'Whether providers may be reached without https and at private, loopback and link-local addresses: for upstreams of your own. Off unless API and worker run in one process (`turnmill start`).',
+  }),
+
   bullBoard: flag({
     name: 'TURNMILL_BULL_BOARD_ENABLED',
     default: 'false',
@@ -196,6 +202,12 @@ export const SETTINGS = {
     2,
     1000,
   ),
+  databaseSilenceMs: milliseconds({
+    name: 'TURNMILL_DATABASE_SILENCE_MS',
+    default: '700',
+    sentence:
+      'Longest time in which Postgres may answer nothing, not even a ping, before its connections are cut and what waits on them is answered with 503.',
+  }),
   databaseConnectTimeoutMs: milliseconds({
     name: 'TURNMILL_DATABASE_CONNECT_TIMEOUT_MS',
     default: '3000',
@@ -350,6 +362,21 @@ export const SETTINGS = {
     default: '600000',
     sentence: 'Longest model call.',
   }),
+  breakerFailures: integer(
+    {
+      name: 'TURNMILL_BREAKER_FAILURES',
+      default: '5',
+      sentence:
+        'Failures in a row (503, 504, no connection) after which a model of a provider is left alone for a while.',
+    },
+    1,
+    1_000_000,
+  ),
+  breakerOpenMs: milliseconds({
+    name: 'TURNMILL_BREAKER_OPEN_MS',
+    default: '15000',
+    sentence: 'How long such a model is left alone before one call may try again.',
+  }),
   retryFirstMs: milliseconds({
     name: 'TURNMILL_RETRY_FIRST_MS',
     default: '1000',
@@ -420,6 +447,7 @@ type Optional =
   | 'bootstrapApiKey'
   | 'apiKeyPepper'
   | 'encryptionKeys'
+  | 'allowPrivateProviders'
 
 export type Config = {
   readonly [K in keyof typeof SETTINGS]: K extends Optional

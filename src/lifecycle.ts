@@ -24,7 +24,7 @@ export class Shutdown {
 }
 
 /** How long a process may take beyond its drain before it exits anyway, in ms. */
-const EXIT_MARGIN_MS = 4000
+const EXIT_MARGIN_MS = 4500
 
 /**
  * Runs a process: starts, waits for SIGINT or SIGTERM, stops, exits. A second signal exits at once.

@@ -3,7 +3,7 @@ import { loadConfig } from './config.ts'
 import { migrate } from './db/migrate.ts'
 import { ensureBootstrapKey } from './keys/index.ts'
 import { reportFailedStart, runProcess } from './lifecycle.ts'
-import { openServices } from './services.ts'
+import { demandFitting, openServices } from './services.ts'
 import { createLogger } from './telemetry/logger.ts'
 
 /** The API process. */
@@ -14,6 +14,7 @@ async function main(): Promise<void> {
     const services = await openServices(config, logger)
     shutdown.add(() => services.close())
     await migrate(config.databaseUrl ?? '')
+    await demandFitting(services)
     if (config.bootstrapApiKey !== null)
       await ensureBootstrapKey(services.db, services.pepper, config.bootstrapApiKey)
     const app = await createApp(services)

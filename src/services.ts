@@ -1,8 +1,22 @@
 import { createChats, type AdmittedTurn, type Chats } from './chats/index.ts'
 import { demand, type Config } from './config.ts'
 import { alone, openDatabase, type Database } from './db/index.ts'
+import {
+  createBooks,
+  createBreakers,
+  createGateway,
+  createKeyHealth,
+  createSettlements,
+  hasBudgets,
+  settleOverdueCalls,
+} from './gateway/index.ts'
 import { pruneIdempotencyKeys } from './keys/index.ts'
-import { createEncryption, type Encryption } from './models/index.ts'
+import {
+  createEncryption,
+  createProviderFetch,
+  demandEncryptionKeys,
+  type Encryption,
+} from './models/index.ts'
 import {
   openPostgresBackend,
   openRedisBackend,
@@ -15,6 +29,7 @@ import { createReconciler, type Reconciler, type Repaired } from './reconcile/in
 import { openPostgresPartLog, openRedisPartLog, type PartLog } from './streams/index.ts'
 import type { Logger } from './telemetry/logger.ts'
 import { createMetrics, type Metrics } from './telemetry/metrics.ts'
+import type { Gateway } from './protocol/routes.ts'
 import type { Secret } from './protocol/secret.ts'
 
 /** What every process has, API or worker: the truth, the hint, the part log, and the timer that holds them together. */
@@ -28,16 +43,29 @@ export interface Services {
   chats: Chats
   reconciler: Reconciler
   encryption: Encryption
+  gateway: Gateway
+  /** Reaches providers, as far as the rules of destinations let it. */
+  providerFetch: typeof globalThis.fetch
   metrics: Metrics
   pepper: Secret
   close(): Promise<void>
 }
 
 /** How long a request waits for the queue after its commit, in ms; what is not said by then, the reconciler repeats. */
-const ENQUEUE_LIMIT_MS = 200
+const ENQUEUE_LIMIT_MS = 100
+
+/** How long a process that ends waits for its calls to be settled, in ms; Postgres may be away. */
+const SETTLE_LIMIT_MS = 1000
+
+/** What the services do to the outside world in the end, where somebody does it otherwise. */
+export type ServiceEffects = Partial<Pick<Services, 'providerFetch'>>
 
 /** Opens everything; the reconciler is not started yet. */
-export async function openServices(config: Config, logger: Logger): Promise<Services> {
+export async function openServices(
+  config: Config,
+  logger: Logger,
+  effects: ServiceEffects = {},
+): Promise<Services> {
   const url = demand(config, 'databaseUrl', 'expected the URL of a Postgres database')
   const pepper = demand(
     config,
@@ -56,11 +84,12 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
     url,
     poolSize: config.databasePoolSize,
     connectTimeoutMs: config.databaseConnectTimeoutMs,
+    silenceMs: config.databaseSilenceMs,
     applicationName: 'turnmill',
   })
   const backend =
     config.redisUrl === null
-      ? await openPostgresBackend(url, onError)
+      ? await openPostgresBackend({ url, onError, openSocket: db.openSocket })
       : await openRedisBackend(config.redisUrl, config.queuePrefix, onError)
   const queue = openTurnQueue(backend)
   await queue.ready()
@@ -86,11 +115,31 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
     onStop: (turnId) => parts.poke(turnId),
     onFenced: (transition) => metrics.fencedWrites.inc({ transition }),
   })
+  const rules = { allowPrivate: config.allowPrivateProviders ?? false }
+  const providerFetch = effects.providerFetch ?? createProviderFetch(rules)
+  const settlements = createSettlements()
+  const gateway = createGateway({
+    db,
+    encryption,
+    books: createBooks(db),
+    health: createKeyHealth(),
+    breakers: createBreakers({
+      failures: config.breakerFailures,
+      openMs: config.breakerOpenMs,
+      onChange: metrics.gateway.onBreaker,
+    }),
+    fetch: providerFetch,
+    callLimitMs: config.attemptTimeoutMs,
+    track: settlements.track,
+    metrics: metrics.gateway,
+    onUnsettled: (error) => logger.error({ error }, 'a call was not settled; the reconciler will'),
+  })
   const reconciler = createReconciler({
     chats,
     queue,
     enqueue: (turns) => enqueue(turns, 'reconcile'),
     alone: (work) => alone(db, 'reconcile', work),
+    settleCalls: (limit) => settleOverdueCalls(db, limit),
     prune: async (limit) => {
       await pruneIdempotencyKeys(db, limit)
       await chats.pruneQueue(limit)
@@ -100,12 +149,13 @@ export async function openServices(config: Config, logger: Logger): Promise<Serv
     onPass: (repaired) => reportPass(repaired, metrics, logger),
     onError: (error) => logger.warn({ error }, 'the reconciler could not finish its pass'),
   })
-  backend.onReady(() => void reconciler.pass())
+  backend.onReturn(() => void reconciler.catchUp())
 
   return {
-    config, logger, db, backend, queue, parts, chats, reconciler, encryption, metrics, pepper,
+    config, logger, db, backend, queue, parts, chats, reconciler, encryption, gateway, providerFetch, metrics, pepper,
     close: async () => {
       await reconciler.stop()
+      await settlements.idle(SETTLE_LIMIT_MS)
       await parts.close()
       await queue.close().catch(onError)
       await backend.close()
@@ -142,10 +192,31 @@ async function enqueueTurns(
 }
 
 const enqueueTurn = (queue: TurnQueue, turn: AdmittedTurn, trigger?: JobTrigger): Promise<void> =>
-  queue.enqueue(turn.jobId, {
-    version: 1,
-    turnId: turn.turnId,
-    chatId: turn.chatId,
-    apiKeyId: turn.apiKeyId,
-    trigger: trigger ?? turn.trigger,
-  })
+  queue.enqueue(
+    turn.jobId,
+    {
+      version: 1,
+      turnId: turn.turnId,
+      chatId: turn.chatId,
+      apiKeyId: turn.apiKeyId,
+      trigger: trigger ?? turn.trigger,
+    },
+    { ahead: turn.begun },
+  )
+
+/**
+ * What can only be looked at in a database that is up to date: to be called after `migrate`, before any work.
+ *
+ * @throws {Error} naming what does not fit, and what to do.
+ */
+export async function demandFitting({
+  config,
+  db,
+  encryption,
+}: Pick<Services, 'config' | 'db' | 'encryption'>): Promise<void> {
+  await demandEncryptionKeys(db, encryption)
+  if (!config.gatewayRouting && (await hasBudgets(db)))
+    throw new Error(
+      'there are budgets, and direct routing cannot hold them: delete them, or set TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED=true',
+    )
+}

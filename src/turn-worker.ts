@@ -6,7 +6,6 @@ import {
   type TurnProcessorDeps,
 } from './agent/index.ts'
 import type { Config } from './config.ts'
-import { createGateway } from './gateway/index.ts'
 import { buildRoute, connectRoute, readRouteFacts, type ReadFacts, type RoutingMode } from './models/index.ts'
 import { TurnmillError } from './protocol/errors.ts'
 import type { Gateway } from './protocol/routes.ts'
@@ -24,16 +23,15 @@ export interface TurnWorker {
 
 export function createTurnWorker(services: Services): TurnWorker {
   const { chats, config, logger, metrics } = services
-  const gateway = config.gatewayRouting
-    ? createGateway({ db: services.db, encryption: services.encryption, fetch: globalThis.fetch })
-    : null
+  const gateway = config.gatewayRouting ? services.gateway : null
   const leases = createLeaseKeeper({
     chats,
     leaseMs: config.leaseMs,
     renewalMs: config.leaseRenewalMs,
     onError: (error) => logger.warn({ error }, 'leases were not renewed'),
   })
-  const effects = createEffects(services, gateway)
+  const stopping = new AbortController()
+  const effects = { ...createEffects(services, gateway), stopping: stopping.signal }
   const process = createTurnProcessor({
     chats,
     effects,
@@ -47,7 +45,7 @@ export function createTurnWorker(services: Services): TurnWorker {
     if (claim !== null)
       return count(await process({ ...claim, jobId: job.id, attemptsMade: job.attemptsMade }))
     logger.warn({ event: 'security', jobId: job.id }, 'the job names no turn')
-    return count(null)
+    return count('nameless')
   }
   const count = (outcome: JobOutcome): JobOutcome => {
     metrics.jobs.inc({ outcome: nameOutcome(outcome) })
@@ -69,6 +67,7 @@ export function createTurnWorker(services: Services): TurnWorker {
       await worker.ready()
     },
     stop: async () => {
+      stopping.abort(stopped())
       if (worker !== undefined) await drain(worker.close(), leases.abortAll, config.drainMs)
       worker = undefined
       stopListening?.()
@@ -80,14 +79,17 @@ export function createTurnWorker(services: Services): TurnWorker {
 const nameOutcome = (outcome: JobOutcome): string =>
   outcome === null ? 'completed' : typeof outcome === 'string' ? outcome : 'failed'
 
-function createEffects(services: Services, gateway: Gateway | null): TurnProcessorDeps['effects'] {
+function createEffects(
+  services: Services,
+  gateway: Gateway | null,
+): Omit<TurnProcessorDeps['effects'], 'stopping'> {
   const { chats, config, db, encryption, logger, parts } = services
   const mode: RoutingMode = { gatewayRouting: config.gatewayRouting, gatewayPresent: gateway !== null }
   const readFacts: ReadFacts = (request) => readRouteFacts(db, encryption, request)
   return {
     settleCalls: chats.settleCalls,
     loadContext: (claim) => chats.context(claim.chatId),
-    buildRoute: (claim) =>
+    buildRoute: (claim, place) =>
       buildRoute(
         mode,
         readFacts,
@@ -95,13 +97,18 @@ function createEffects(services: Services, gateway: Gateway | null): TurnProcess
           purpose: 'chat',
           chatId: claim.chatId,
           turnId: claim.turnId,
+          place,
           chatUserId: claim.userId,
           modelConfigIds: [claim.modelConfigId, claim.chatModelConfigId].filter((id) => id !== null),
         },
         claim,
       ),
     callModel: (route, request, signal) =>
-      providerAdapters[route.wireFormat]({ connection: connectRoute(route, gateway), request, signal }),
+      providerAdapters[route.wireFormat]({
+        connection: connectRoute(route, gateway, services.providerFetch),
+        request,
+        signal,
+      }),
     openParts: (claim, step, attempt) =>
       createPartWriter(
         {
@@ -141,6 +148,9 @@ const createRetryPolicy = (config: Config): RetryPolicy => ({
   random: Math.random,
 })
 
+const stopped = (): TurnmillError =>
+  new TurnmillError('worker_stopped', 'the worker was told to stop before the turn ended')
+
 /** How long a worker waits for the queue once its turns are given back, in ms: Redis may be away. */
 const CLOSE_LIMIT_MS = 3000
 
@@ -154,7 +164,7 @@ async function drain(
   const after = (ms: number): Promise<'late'> =>
     new Promise((resolve) => timers.push(setTimeout(() => resolve('late'), ms)))
   if ((await Promise.race([closed, after(drainMs)])) === 'late') {
-    abortAll(new TurnmillError('worker_stopped', 'the worker was told to stop before the turn ended'))
+    abortAll(stopped())
     await Promise.race([closed, after(CLOSE_LIMIT_MS)])
   }
   timers.forEach(clearTimeout)

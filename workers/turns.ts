@@ -1,7 +1,7 @@
 import { dropAmbientCredentials, loadConfig } from '../src/config.ts'
 import { migrate } from '../src/db/migrate.ts'
 import { reportFailedStart, runProcess } from '../src/lifecycle.ts'
-import { openServices } from '../src/services.ts'
+import { demandFitting, openServices } from '../src/services.ts'
 import { createLogger } from '../src/telemetry/logger.ts'
 import { createMetricsServer } from '../src/telemetry/metrics-server.ts'
 import { createTurnWorker } from '../src/turn-worker.ts'
@@ -15,6 +15,7 @@ async function main(): Promise<void> {
     const services = await openServices(config, logger)
     shutdown.add(() => services.close())
     await migrate(config.databaseUrl ?? '')
+    await demandFitting(services)
     if (config.metricsPort !== null) {
       const metrics = createMetricsServer(services.metrics, config.host, config.metricsPort)
       shutdown.add(() => metrics.stop())

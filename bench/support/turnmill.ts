@@ -78,6 +78,7 @@ function environment({ databaseUrl, redisUrl }: Stage, adminToken: string): Reco
     LOG_LEVEL: 'info',
     TURNMILL_BOOTSTRAP_API_KEY: adminToken,
     TURNMILL_API_KEY_PEPPER: random(),
+    TURNMILL_ALLOW_PRIVATE_PROVIDERS: 'true',
     TURNMILL_ENCRYPTION_KEYS: `bench:${random()}`,
     TURNMILL_ALLOW_PRIVATE_PROVIDERS: 'true',
     TURNMILL_DRAIN_MS: '2000',

@@ -20,6 +20,8 @@ const describedServices = (): Services => ({
   chats: uncalled('chats'),
   reconciler: uncalled('reconciler'),
   encryption: uncalled('encryption'),
+  gateway: uncalled('gateway'),
+  providerFetch: uncalled('providerFetch'),
   metrics: uncalled('metrics'),
   pepper: uncalled('pepper'),
   close: async () => undefined,

@@ -3,7 +3,7 @@ import type { BuiltRoute } from '../models/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { charactersOf, type MessagePart, type ModelMessage } from '../protocol/messages.ts'
 import type { AnswerPart, EndPart, StreamPart } from '../protocol/parts.ts'
-import type { Route } from '../protocol/routes.ts'
+import type { CallPlace, Route } from '../protocol/routes.ts'
 import { costMicros, NO_USAGE, type Prices, type Usage } from '../protocol/usage.ts'
 import type { ModelRequest } from '../providers/contract.ts'
 import type { PartWriter } from '../streams/index.ts'
@@ -15,7 +15,7 @@ export interface AttemptEffects {
   /** What the model is shown, oldest first. */
   loadContext(claim: Claim): Promise<ModelMessage[]>
   /** @throws {TurnmillError} failing closed. */
-  buildRoute(claim: Claim): Promise<BuiltRoute>
+  buildRoute(claim: Claim, place: CallPlace): Promise<BuiltRoute>
   callModel(route: Route, request: ModelRequest, signal: AbortSignal): AsyncIterable<StreamPart>
   /** Where watchers read the parts of one attempt. */
   openParts(claim: Claim, step: number, attempt: number): PartWriter
@@ -50,7 +50,7 @@ export async function runAttempt(
   const { claim, step, number } = attempt
   const [messages, { route, facts }] = await Promise.all([
     effects.loadContext(claim),
-    effects.buildRoute(claim),
+    effects.buildRoute(claim, { step, epoch: claim.epoch, attempt: number }),
   ])
   const request = toModelRequest(claim, messages, facts)
   const parts = effects.openParts(claim, step, number)

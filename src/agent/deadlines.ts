@@ -1,3 +1,4 @@
+import { startDeadline, type Deadline } from '../protocol/deadline.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import type { StreamPart } from '../protocol/parts.ts'
 
@@ -20,21 +21,21 @@ export async function* withDeadlines(
   deadlines: Deadlines,
   { signal, reasoning }: { signal: AbortSignal; reasoning: boolean },
 ): AsyncGenerator<StreamPart, void, undefined> {
-  const deadline = new AbortController()
-  const expire = (what: string, ms: number) => () => deadline.abort(timedOut(what, ms))
-  const firstPartMs = reasoning ? deadlines.reasoningFirstPartMs : deadlines.firstPartMs
-  const attemptTimer = setTimeout(expire('an answer', deadlines.attemptMs), deadlines.attemptMs)
-  let silenceTimer = setTimeout(expire('the first part', firstPartMs), firstPartMs)
-  const silent = expire('the next part', deadlines.silenceMs)
+  const expired = new AbortController()
+  const within = (ms: number, what: string): Deadline =>
+    startDeadline(ms, () => expired.abort(timedOut(what, ms)))
+  const whole = within(deadlines.attemptMs, 'an answer')
+  const first = within(reasoning ? deadlines.reasoningFirstPartMs : deadlines.firstPartMs, 'the first part')
+  let next: Deadline | undefined
   try {
-    for await (const part of call(AbortSignal.any([signal, deadline.signal]))) {
-      clearTimeout(silenceTimer)
-      silenceTimer = setTimeout(silent, deadlines.silenceMs)
-      yield part.type === 'error' ? explain(part, signal, deadline.signal) : part
+    for await (const part of call(AbortSignal.any([signal, expired.signal]))) {
+      first.clear()
+      if (next === undefined) next = within(deadlines.silenceMs, 'the next part')
+      else next.restart()
+      yield part.type === 'error' ? explain(part, signal, expired.signal) : part
     }
   } finally {
-    clearTimeout(attemptTimer)
-    clearTimeout(silenceTimer)
+    for (const deadline of [whole, first, next]) deadline?.clear()
   }
 }
 

@@ -10,7 +10,7 @@ export interface LeaseKeeperOptions {
 
 /** The turns that this process holds: renews all their leases in one statement, and aborts those it has lost. */
 export interface LeaseKeeper {
-  /** The signal aborts with a `TurnmillError`: `turn_fenced`, `turn_interrupted`, `key_revoked` or what `abortAll` was given. */
+  /** The signal aborts with a `TurnmillError`: `turn_fenced`, `turn_interrupted`, `key_revoked`, `database_unavailable` or what `abortAll` was given. */
   hold(claim: Claim): AbortSignal
   drop(claim: Claim): void
   /** Looks at once whether the turn was told to stop, rather than with the next renewal. */
@@ -36,24 +36,39 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
   const early = new Set<string>()
   let earlier = new Set<string>()
   let timer: NodeJS.Timeout | undefined
-  let renewing = false
+  /** When the renewal that is under way was sent. */
+  let asked: number | null = null
   let again = false
+  let tickedAt = 0
+  /** Whether the present renewal was due long ago: the process has not run. */
+  let thawed = false
 
-  /** Whoever could not renew for a whole lease must assume that the turn runs elsewhere by now. */
+  /**
+   * Whoever could not renew for a whole lease must assume that the turn runs elsewhere by now. A process that was frozen
+   * has not tried: it asks first, for nobody may have taken its turns, and until the next renewal is due its calls may
+   * still read what has arrived meanwhile.
+   */
   function giveUpExpired(): void {
+    if (thawed) return
     const now = performance.now()
     for (const { claim, abort, renewedAt } of held.values())
-      if (now - renewedAt >= leaseMs)
-        abort.abort(fenced(claim, `its lease could not be renewed for ${leaseMs} ms`))
+      if (now - renewedAt >= leaseMs) abort.abort(unrenewed(claim, leaseMs))
+  }
+
+  /** After a freeze the answer may have come long ago: it is read first, and whether it has is seen right after. */
+  function askAgain(unanswered: number): void {
+    again = true
+    setImmediate(() => {
+      if (asked === unanswered) giveUpExpired()
+    })
   }
 
   async function renew(): Promise<void> {
-    giveUpExpired()
-    if (renewing) again = true
-    if (renewing || held.size === 0) return
-    renewing = true
+    if (asked !== null) askAgain(asked)
+    if (asked !== null || held.size === 0) return
     const turns = [...held.values()]
     const askedAt = performance.now()
+    asked = askedAt
     try {
       const renewed = await chats.renew(turns.map((turn) => turn.claim))
       const byTurn = new Map(renewed.map((lease) => [lease.turnId, lease]))
@@ -68,8 +83,11 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
       }
     } catch (error) {
       onError(error)
+      // One that was asked before a freeze says nothing of now.
+      if (performance.now() - askedAt < leaseMs) giveUpExpired()
+      else again = true
     } finally {
-      renewing = false
+      asked = null
     }
     // Somebody asked while the answer was under way, and it may be older than the question.
     if (again) {
@@ -95,7 +113,11 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
     },
     size: () => held.size,
     start: () => {
+      tickedAt = performance.now()
       timer ??= setInterval(() => {
+        const now = performance.now()
+        thawed = now - tickedAt > 1.5 * renewalMs
+        tickedAt = now
         for (const turnId of earlier) early.delete(turnId)
         earlier = new Set(early)
         void renew()
@@ -110,6 +132,13 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
 
 const fenced = ({ turnId, epoch }: Claim, why: string): TurnmillError =>
   new TurnmillError('turn_fenced', `turn ${turnId} under epoch ${epoch} was lost: ${why}`)
+
+/** Whether somebody else holds it by now only Postgres can say: the next write finds it out, and gives the turn back if not. */
+const unrenewed = ({ turnId, epoch }: Claim, leaseMs: number): TurnmillError =>
+  new TurnmillError(
+    'database_unavailable',
+    `the lease of turn ${turnId} under epoch ${epoch} could not be renewed for ${leaseMs} ms`,
+  )
 
 const interrupted = ({ turnId }: Claim): TurnmillError =>
   new TurnmillError('turn_interrupted', `turn ${turnId} was told to stop`)

@@ -44,7 +44,7 @@ export function createTurnProcessor(deps: TurnProcessorDeps): (request: ClaimReq
     if (claim === 'ended' && request.attemptsMade > 0) return reopen(request, deps)
     if (typeof claim === 'string') {
       logger.debug({ turnId: request.turnId, jobId: request.jobId, why: claim }, 'job without effect')
-      return null
+      return claim
     }
     logger.debug({ turnId: claim.turnId, epoch: claim.epoch, jobId: request.jobId }, 'turn claimed')
     if (claim.takenOver) deps.onTakeover()
@@ -123,7 +123,7 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
 const isFenced = (outcome: TurnOutcome): boolean =>
   outcome.type === 'failed' && outcome.error.code === 'turn_fenced'
 
-/** @param why `write`: a write was refused; `lease`: the lease was over, or its renewal found the turn elsewhere. */
+/** @param why `write`: a write was refused; `lease`: its renewal found the turn elsewhere. */
 function letGo({ turnId, epoch }: Claim, why: 'write' | 'lease', logger: Logger): null {
   logger.info({ turnId, epoch, why }, 'the turn is no longer held by this worker')
   return null
@@ -247,7 +247,10 @@ async function settleFailure(
 
 const RETRY_MS = 250
 
-/** Repeats a commit while Postgres is away and the lease may still be ours. Repeating is safe: the epoch fences it. */
+/**
+ * Repeats a commit while Postgres is away, beyond the lease too: nobody can have taken the turn either, and what an
+ * attempt has spent is known here alone. Repeating is safe: the epoch fences it.
+ */
 async function untilCommitted<T>(write: () => Promise<T>, signal: AbortSignal): Promise<T> {
   for (;;) {
     try {

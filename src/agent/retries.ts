@@ -83,6 +83,7 @@ const RETRYABLE: ReadonlySet<ErrorCode> = new Set([
   'provider_unreachable',
   'provider_timeout',
   'provider_stream_broken',
+  'budget_busy',
 ])
 
 /**

@@ -15,6 +15,8 @@ export interface TurnEffects extends AttemptEffects {
   noteRetry: NoteRetry
   /** Commits what the last committed step still lacks: the results that came while the turn waited. */
   settleCalls(claim: Claim): Promise<void>
+  /** Aborts once this worker takes no new jobs: whoever only waits for its next attempt gives its turn back at once. */
+  stopping: AbortSignal
 }
 
 export type TurnOutcome = StepOutcome
@@ -28,7 +30,11 @@ export async function runTurn(claim: Claim, effects: TurnEffects, signal: AbortS
   const step = claim.committedSteps + 1
   return withRetries(
     { claim, step, attempt: (number) => runAttempt({ claim, step, number, startedAt }, effects, signal) },
-    { policy: effects.retries, noteRetry: effects.noteRetry, sleep: sleepUnlessAborted },
+    {
+      policy: effects.retries,
+      noteRetry: effects.noteRetry,
+      sleep: (ms, held) => sleepUnlessAborted(ms, AbortSignal.any([held, effects.stopping])),
+    },
     signal,
   )
 }

@@ -2,6 +2,8 @@ import { z } from 'zod'
 import { isErrorCode, type ErrorCode } from '../protocol/errors.ts'
 import { REASONING_EFFORTS } from '../protocol/messages.ts'
 import { PROVIDER_TYPES } from '../protocol/routes.ts'
+import { TURN_STATES } from '../protocol/views.ts'
+import { BUDGET_PERIODS, BUDGET_SUBJECTS } from '../gateway/index.ts'
 import { id, modelOptions } from './schemas.ts'
 
 /** What routes answer, for the reference: answers are built from typed views. */
@@ -100,17 +102,7 @@ export const turnAnswer = z
     chatId: id,
     number: z.number(),
     trigger: z.enum(['create', 'send', 'edit', 'promote', 'subagent', 'compact', 'retry']),
-    state: z.enum([
-      'pending',
-      'running',
-      'interrupting',
-      'requires_action',
-      'waiting',
-      'completed',
-      'failed',
-      'interrupted',
-      'superseded',
-    ]),
+    state: z.enum(TURN_STATES),
     epoch: z.number(),
     apiKeyId: nullable(id),
     userMessageId: nullable(z.string()),
@@ -218,3 +210,19 @@ export const problem = z
     requestId: z.string(),
   })
   .meta({ id: 'Problem', description: 'RFC 9457. `code` is listed in docs/errors.md.' })
+
+export const providerKeyAnswer = z
+  .object({ id, position: z.number(), hint: z.string() })
+  .meta({ id: 'ProviderKey' })
+
+export const budgetAnswer = z
+  .object({
+    id,
+    subject: z.enum(BUDGET_SUBJECTS),
+    subjectId: nullable(id),
+    period: z.enum(BUDGET_PERIODS),
+    limitMicros: z.number(),
+    spentMicros: z.number(),
+    reservedMicros: z.number(),
+  })
+  .meta({ id: 'Budget' })

@@ -13,19 +13,39 @@ declare module 'fastify' {
     scope?: Scope | 'public' | 'any'
     /** Whether the key may also come as the password of Basic authentication: that is what a browser asks for. */
     basic?: boolean
+    /** A route of the gateway: the key comes as the SDKs of providers send theirs, and a refusal has their shape. */
+    gateway?: boolean
   }
 }
 
 /** Before the body is read: who calls, and may they. A route that says nothing is for admins. */
 export function createAuthenticator(db: Database, pepper: Secret) {
   return async (request: FastifyRequest): Promise<void> => {
-    const { scope = 'admin', basic = false } = request.routeOptions.config
+    const { scope = 'admin' } = request.routeOptions.config
     if (scope === 'public' || request.is404) return
-    const token = bearerToken(request) ?? (basic ? basicPassword(request) : null)
+    const token = readToken(request)
     request.principal = await authenticate(db, pepper, token)
     if (scope !== 'any') demandScope(request.principal, scope)
   }
 }
+
+/** The one place where a token is read from a request. Two different ones are none: nobody could say who calls. */
+function readToken(request: FastifyRequest): string | null {
+  const { basic = false, gateway = false } = request.routeOptions.config
+  if (gateway && new Set(headerValues(request, 'authorization')).size > 1) return null
+  const given = [
+    bearerToken(request),
+    basic ? basicPassword(request) : null,
+    gateway ? (request.headers['x-api-key'] ?? null) : null,
+  ]
+  const tokens = new Set(given.flat().filter((token) => token !== null))
+  const [token] = tokens
+  return token === undefined || tokens.size > 1 ? null : token
+}
+
+/** All values of a header; of some that are sent twice Node itself keeps the first alone. */
+const headerValues = ({ raw }: FastifyRequest, name: string): string[] =>
+  raw.rawHeaders.filter((_, index, all) => index % 2 === 1 && all[index - 1]?.toLowerCase() === name)
 
 const bearerToken = (request: FastifyRequest): string | null =>
   /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1] ?? null

@@ -3,11 +3,9 @@ import { z } from 'zod'
 import type { Initiator, PageRequest } from '../chats/index.ts'
 import { demandModelConfig } from '../models/index.ts'
 import type { MessagePart, ReasoningEffort } from '../protocol/messages.ts'
-import { watchChat } from '../streams/index.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import { effectsOf } from './effects.ts'
-import { sendEventStream } from './event-stream.ts'
 import * as answers from './answers.ts'
 import * as schemas from './schemas.ts'
 import { withoutUndefined } from './without-undefined.ts'
@@ -307,37 +305,6 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
     handler: async (request) => {
       await chats.get(request.params.id, principalOf(request).userId)
       return chats.turns(request.params.id, toPageRequest(request.query))
-    },
-  })
-}
-
-/** The event stream of a chat. */
-export function registerStreamRoute(
-  app: ApiServer,
-  { chats, config, logger, parts, stopping, watching }: ApiContext,
-): void {
-  app.get('/v1/chats/:id/stream', {
-    config: read,
-    schema: {
-      tags,
-      summary:
-        'Watch a chat (server-sent events: message, part, status, queue, action_required, retry, reset, turn)',
-      params: schemas.chatParams,
-    },
-    handler: async (request, reply) => {
-      const chatId = request.params.id
-      const { userId, apiKeyId } = principalOf(request)
-      await chats.get(chatId, userId)
-      const readChanges = (since: number) => chats.changes(chatId, userId, since)
-      await sendEventStream(
-        reply,
-        (signal) => watchChat({ chatId, apiKeyId, log: parts, readChanges, registry: watching, signal }),
-        {
-          heartbeatMs: config.streamHeartbeatMs,
-          signal: stopping,
-          onError: (error) => logger.warn({ error, chatId }, 'an event stream broke off'),
-        },
-      )
     },
   })
 }

@@ -8,6 +8,7 @@ import type {
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Chats } from '../chats/index.ts'
 import type { Config } from '../config.ts'
+import type { Gateway } from '../protocol/routes.ts'
 import type { Encryption } from '../models/index.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { PartLog, WatchRegistry } from '../streams/index.ts'
@@ -18,10 +19,11 @@ import type { Metrics } from '../telemetry/metrics.ts'
 export interface ApiContext {
   config: Config
   logger: Logger
-  chats: Pick<Chats, 'get' | 'list' | 'messages' | 'turns' | 'queue' | 'changes'>
+  chats: Pick<Chats, 'get' | 'list' | 'messages' | 'turns' | 'queue' | 'changes' | 'isRewritten'>
   parts: PartLog
   watching: WatchRegistry
   encryption: Encryption
+  gateway: Gateway
   metrics: Metrics
   pepper: Secret
   /** Aborts when the API stops: open streams end. */

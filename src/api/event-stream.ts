@@ -35,8 +35,14 @@ export async function sendEventStream(
   response.write(': watching\n\n')
   const heartbeat = setInterval(() => response.write(':\n\n'), heartbeatMs)
   const ended = AbortSignal.any([gone.signal, signal])
+  let lastId: string | undefined
   try {
-    for await (const placed of open(ended)) if (!(await write(response, format(placed)))) break
+    for await (const placed of open(ended)) {
+      if (!(await write(response, format(placed)))) break
+      lastId = placed.id
+    }
+    // An API that stops sends its watchers on: to another one, from here on, and not all in the same moment.
+    if (signal.aborted && lastId !== undefined) response.write(`id: ${lastId}\nretry: ${spreadMs()}\n\n`)
   } catch (error) {
     onError(error)
     response.write(
@@ -47,6 +53,9 @@ export async function sendEventStream(
     response.end()
   }
 }
+
+/** When a watcher is to come back, in ms. */
+const spreadMs = (): number => Math.round(100 + Math.random() * 900)
 
 const headersOf = (reply: FastifyReply): Record<string, string> =>
   Object.fromEntries(Object.entries(reply.getHeaders()).map(([name, value]) => [name, String(value)]))

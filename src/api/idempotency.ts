@@ -47,7 +47,7 @@ interface Outcome extends Answer {
 const toldAlready = async (): Promise<void> => undefined
 
 /**
- * Lets every POST and PATCH that needs an API key take an `Idempotency-Key`, whatever its handler.
+ * Lets every POST and PATCH that needs an API key, but those of the gateway, take an `Idempotency-Key`, whatever its handler.
  *
  * I-K1 the key commits in the transaction of the effect: neither is ever there without the other.
  * I-K2 a twin waits for the first and is given its answer; it runs itself where the first left nothing.
@@ -73,7 +73,9 @@ export function registerIdempotency(app: ApiServer, deps: IdempotencyDeps): void
 }
 
 const takesKey = ({ method, config }: RouteOptions): boolean =>
-  [method].flat().some((name) => METHODS.includes(name)) && config?.scope !== 'public'
+  [method].flat().some((name) => METHODS.includes(name)) &&
+  config?.scope !== 'public' &&
+  config?.gateway !== true
 
 function keepAnswersOf(route: RouteOptions, deps: IdempotencyDeps): void {
   const { handler } = route

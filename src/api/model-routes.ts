@@ -11,7 +11,8 @@ const admin = { scope: 'admin' } as const
 const tags = ['models']
 
 /** Providers and model configs, and the caller's own provider keys. Secrets go in and never come out. */
-export function registerModelRoutes(app: ApiServer, { encryption }: ApiContext): void {
+export function registerModelRoutes(app: ApiServer, { config, encryption }: ApiContext): void {
+  const destinations = { allowPrivate: config.allowPrivateProviders ?? false }
   app.post('/v1/providers', {
     config: admin,
     schema: {
@@ -20,8 +21,12 @@ export function registerModelRoutes(app: ApiServer, { encryption }: ApiContext):
       body: schemas.createProviderBody,
       response: { 201: answers.providerAnswer },
     },
-    handler: async (request, reply) =>
-      reply.code(201).send(await models.createProvider(effectsOf(request).db, encryption, request.body)),
+    handler: async (request, reply) => {
+      await models.checkDestination(request.body.baseUrl, destinations)
+      return reply
+        .code(201)
+        .send(await models.createProvider(effectsOf(request).db, encryption, request.body))
+    },
   })
 
   app.get('/v1/providers', {
@@ -43,8 +48,64 @@ export function registerModelRoutes(app: ApiServer, { encryption }: ApiContext):
       body: schemas.updateProviderBody,
       response: { 200: answers.providerAnswer },
     },
-    handler: async (request) =>
-      models.updateProvider(effectsOf(request).db, request.params.id, withoutUndefined(request.body)),
+    handler: async (request) => {
+      const { baseUrl } = request.body
+      if (baseUrl !== undefined) await models.checkDestination(baseUrl, destinations)
+      return models.updateProvider(effectsOf(request).db, request.params.id, withoutUndefined(request.body))
+    },
+  })
+
+  app.delete('/v1/providers/:id', {
+    config: admin,
+    schema: { tags, summary: 'Delete a provider', params: schemas.idParams, response: { 204: z.null() } },
+    handler: async (request, reply) => {
+      await models.deleteProvider(effectsOf(request).db, request.params.id)
+      return reply.code(204).send(null)
+    },
+  })
+
+  app.get('/v1/providers/:id/keys', {
+    config: admin,
+    schema: {
+      tags,
+      summary: 'List the credentials of a provider, in the order of failover',
+      params: schemas.idParams,
+      response: { 200: z.object({ items: z.array(answers.providerKeyAnswer) }) },
+    },
+    handler: async (request) => ({
+      items: await models.listProviderKeys(effectsOf(request).db, request.params.id),
+    }),
+  })
+
+  app.post('/v1/providers/:id/keys', {
+    config: admin,
+    schema: {
+      tags,
+      summary: 'Add a credential behind those that are there',
+      params: schemas.idParams,
+      body: schemas.providerKeyBody,
+      response: { 201: answers.providerKeyAnswer },
+    },
+    handler: async (request, reply) => {
+      const { db } = effectsOf(request)
+      const added = await models.addProviderKey(db, encryption, request.params.id, request.body.key)
+      return reply.code(201).send(added)
+    },
+  })
+
+  app.delete('/v1/providers/:id/keys/:keyId', {
+    config: admin,
+    schema: {
+      tags,
+      summary: 'Delete a credential',
+      params: schemas.providerKeyParams,
+      response: { 204: z.null() },
+    },
+    handler: async (request, reply) => {
+      const { id, keyId } = request.params
+      await models.deleteProviderKey(effectsOf(request).db, id, keyId)
+      return reply.code(204).send(null)
+    },
   })
 
   app.post('/v1/model-configs', {

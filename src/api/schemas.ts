@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { BUDGET_PERIODS, BUDGET_SUBJECTS } from '../gateway/index.ts'
 import { DEFAULT_SCOPES, SCOPES } from '../keys/index.ts'
 import { REASONING_EFFORTS, toStorableJson, toStorableText, type TextPart } from '../protocol/messages.ts'
 import { PROVIDER_TYPES } from '../protocol/routes.ts'
@@ -62,6 +63,10 @@ export const changeQueuedBody = z
   .refine((body) => body.content !== undefined || body.position !== undefined, 'expected content or position')
 
 export const queuedParams = z.object({ id, queuedId: z.string().regex(/^\d{1,18}$/) })
+
+/** Where a watcher left off: the id of the last event it has. */
+export const streamQuery = z.object({ after: z.string().max(200).optional() })
+export const streamHeaders = z.object({ 'last-event-id': z.string().max(200).optional() })
 
 export const chatParams = z.object({ id })
 export const messageParams = z.object({ id, messageId: z.string().regex(/^\d{1,18}$/) })
@@ -156,6 +161,31 @@ export const createProviderBody = z.strictObject({
 export const updateProviderBody = z
   .strictObject({ baseUrl, enabled: z.boolean(), allowByok: z.boolean(), attribution: z.boolean() })
   .partial()
+
+export const providerKeyBody = z.strictObject({ key: secret })
+export const providerKeyParams = z.object({ id, keyId: id })
+
+const limitMicros = z
+  .number()
+  .int()
+  .min(0)
+  .max(Number.MAX_SAFE_INTEGER)
+  .meta({ description: 'Micro-dollars.' })
+
+export const createBudgetBody = z
+  .strictObject({
+    subject: z.enum(BUDGET_SUBJECTS),
+    subjectId: id.nullish(),
+    period: z.enum(BUDGET_PERIODS),
+    limitMicros,
+  })
+  .refine(
+    ({ subject, subjectId }) =>
+      (subject === 'deployment') === (subjectId === undefined || subjectId === null),
+    'expected subjectId for a key or a user, and none for the deployment',
+  )
+
+export const changeBudgetBody = z.strictObject({ limitMicros })
 
 const tokens = z.number().int().min(1).max(2_000_000_000)
 const price = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable().default(null)

@@ -12,6 +12,8 @@ export interface AdmittedTurn {
   apiKeyId: string | null
   trigger: TurnTrigger
   jobId: string
+  /** Whether a worker has held it before: it has stood in the queue once, and goes on ahead of those that wait to begin. */
+  begun: boolean
 }
 
 export interface AdmittedRow {
@@ -20,7 +22,11 @@ export interface AdmittedRow {
   api_key_id: string | null
   trigger: TurnTrigger
   job_id: string
+  begun: boolean
 }
+
+/** The columns of an `AdmittedRow`, of what `turnmill_admit` gave as `a`. */
+export const ADMITTED = 'a.*, (select epoch > 0 from turns where id = a.turn_id) as begun'
 
 export const toAdmittedTurn = (row: AdmittedRow): AdmittedTurn => ({
   turnId: row.turn_id,
@@ -28,6 +34,7 @@ export const toAdmittedTurn = (row: AdmittedRow): AdmittedTurn => ({
   apiKeyId: row.api_key_id,
   trigger: row.trigger,
   jobId: row.job_id,
+  begun: row.begun,
 })
 
 export const toAdmittedTurns = (rows: object[]): AdmittedTurn[] => (rows as AdmittedRow[]).map(toAdmittedTurn)

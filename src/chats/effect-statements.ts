@@ -1,4 +1,5 @@
 import { statement } from '../db/index.ts'
+import { ADMITTED } from './admission.ts'
 
 /**
  * The statements that commands are made of. Each runs under the row locks of the chats it names, so that what it reads
@@ -117,11 +118,11 @@ export const showCompressed = statement(
 )
 
 /** $1 user, $2 pool, $3 slots. The rows are the turns it admitted, each to be enqueued under its job id. */
-export const admit = statement('chats/admit', 'select * from turnmill_admit($1, $2, $3)')
+export const admit = statement('chats/admit', `select ${ADMITTED} from turnmill_admit($1, $2, $3) a`)
 
 /** For the owner and the pool of a chat. $1 chat, $2 slots of a root, $3 slots of a subagent. */
 export const admitFor = statement(
   'chats/admit-for',
-  `select a.* from chats c, lateral turnmill_admit(c.user_id, case when c.parent_id is null then 'root' else 'subagent' end,
+  `select ${ADMITTED} from chats c, lateral turnmill_admit(c.user_id, case when c.parent_id is null then 'root' else 'subagent' end,
     case when c.parent_id is null then $2::int else $3::int end) a where c.id = $1`,
 )

@@ -253,6 +253,7 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
     queue: (chatId: string) => read.listQueue(db, chatId),
     changes: (chatId: string, userId: string | null, since: number) =>
       watch.readChanges(db, chatId, userId, since),
+    isRewritten: (chatId: string, since: number) => watch.isRewritten(db, chatId, since),
     versions: (chatIds: readonly string[]) => watch.readVersions(db, chatIds),
 
     counts: () => recover.countTurns(db),

@@ -1,6 +1,6 @@
 import { batch, query, statement, type Database } from '../db/index.ts'
 import { newId } from '../protocol/ids.ts'
-import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
+import { ADMITTED, toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
 import { lockChatOf } from './commit-statements.ts'
 import { admitFor, promoteHead } from './effect-statements.ts'
 
@@ -28,8 +28,8 @@ const waitingPools = `select distinct user_id, pool from turns
 /** $1 pools at most, $2 slots of a root pool, $3 slots of a subagent pool. */
 const admitWaiting = statement(
   'reconcile/admit',
-  `select admitted.* from (${waitingPools}) waiting,
-    lateral turnmill_admit(waiting.user_id, waiting.pool, case waiting.pool when 'root' then $2::int else $3::int end) admitted`,
+  `select ${ADMITTED} from (${waitingPools}) waiting,
+    lateral turnmill_admit(waiting.user_id, waiting.pool, case waiting.pool when 'root' then $2::int else $3::int end) a`,
 )
 
 // A job is expected for an admitted turn whose time has come, and for a held one whose lease ran out.
@@ -57,7 +57,7 @@ const enqueueAnew = statement(
   update turns t set enqueues = t.enqueues + 1, enqueued_at = clock_timestamp(),
     job_id = 'turn-' || t.id || '-' || (t.enqueues + 1)
   from lost where t.id = lost.id
-  returning t.id as turn_id, t.chat_id, t.api_key_id, t.trigger, t.job_id`,
+  returning t.id as turn_id, t.chat_id, t.api_key_id, t.trigger, t.job_id, t.epoch > 0 as begun`,
 )
 
 /** $1 rows at most. The subquery makes the time one value, so that the index finds the rows. */

@@ -23,6 +23,12 @@ const changesSince = statement(
   from chats c where c.id = $1 and ($2::uuid is null or c.user_id = $2)`,
 )
 
+/** $1 chat, $2 a version. */
+const rewrittenSince = statement(
+  'watch/rewritten',
+  `select exists (select 1 from messages where chat_id = $1 and deleted_at is not null and revision > $2) as rewritten`,
+)
+
 /** $1 chats. */
 const versionsOf = statement('watch/versions', 'select id, snapshot_version from chats where id = any($1)')
 
@@ -54,6 +60,12 @@ export async function readChanges(
     action:
       row.action === null ? null : { ...row.action, deadline: new Date(row.action.deadline).toISOString() },
   }
+}
+
+/** Whether messages were taken out of a chat's history after this version. */
+export async function isRewritten(db: Database, chatId: string, since: number): Promise<boolean> {
+  const [row] = await query<{ rewritten: boolean }>(db, rewrittenSince(chatId, since))
+  return row?.rewritten === true
 }
 
 /** The snapshot versions of many chats, in one query. */

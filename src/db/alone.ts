@@ -8,9 +8,11 @@ const tryLock = statement(
   `select pg_try_advisory_xact_lock(hashtextextended('turnmill ' || $1, 0)) as locked`,
 )
 
-/** Runs the work unless another process runs work of that name; then it does nothing. */
-export const alone = (db: Database, name: string, work: () => Promise<void>): Promise<void> =>
+/** Runs the work unless another process runs work of that name; then it does nothing. Gives whether it ran. */
+export const alone = (db: Database, name: string, work: () => Promise<void>): Promise<boolean> =>
   withTransaction(db, async (tx) => {
     const [row] = await tx.query<{ locked: boolean }>(tryLock(name))
-    if (row?.locked === true) await work()
+    if (row?.locked !== true) return false
+    await work()
+    return true
   })

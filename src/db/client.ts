@@ -4,6 +4,7 @@ import { toDatabaseError } from './errors.ts'
 import type { LentPool } from './lent-pool.ts'
 import { createPrisma } from './prisma.ts'
 import type { Statement } from './statement.ts'
+import { startWatchdog, type Watchdog } from './watchdog.ts'
 
 export interface DatabaseOptions {
   url: string
@@ -11,6 +12,8 @@ export interface DatabaseOptions {
   poolSize: number
   /** How long a caller waits for a connection before `database_unavailable`, in ms. */
   connectTimeoutMs: number
+  /** How long Postgres may say nothing at all before everything that waits for it fails, in ms. */
+  silenceMs: number
   /** Shown in `pg_stat_activity`. */
   applicationName: string
 }
@@ -23,6 +26,8 @@ export interface Database {
   readonly joined: boolean
   /** Idle ones, for the next transactions that are joined. */
   readonly lentPools: LentPool[]
+  /** For further connections to the same Postgres, which are to be cut with those of the pool. */
+  openSocket: Watchdog['openSocket']
   close(): Promise<void>
 }
 
@@ -30,8 +35,10 @@ const IDLE_MS = 300_000
 
 /** Opens the pool lazily: the first query connects. Pipelined, so that a whole transaction can be one round trip. */
 export function openDatabase(options: DatabaseOptions): Database {
+  const watchdog = startWatchdog(options)
   const pool = new pg.Pool({
     connectionString: options.url,
+    stream: watchdog.openSocket,
     max: options.poolSize,
     connectionTimeoutMillis: options.connectTimeoutMs,
     application_name: options.applicationName,
@@ -46,12 +53,13 @@ export function openDatabase(options: DatabaseOptions): Database {
   // ends the process; the next statement fails by itself.
   pool.on('connect', (client) => client.on('error', () => undefined))
   const prisma = createPrisma(pool)
-  return { pool, prisma, joined: false, lentPools: [], close: () => closeOnce(prisma, pool) }
-}
-
-async function closeOnce(prisma: PrismaClient, pool: pg.Pool): Promise<void> {
-  await prisma.$disconnect()
-  if (!pool.ending) await pool.end()
+  const close = async (): Promise<void> => {
+    await prisma.$disconnect()
+    // A silent Postgres takes no leave: until its connections have ended, somebody must be able to cut them.
+    if (!pool.ending) await pool.end()
+    await watchdog.stop()
+  }
+  return { pool, prisma, joined: false, lentPools: [], openSocket: watchdog.openSocket, close }
 }
 
 /**

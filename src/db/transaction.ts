@@ -54,6 +54,7 @@ async function lend<T>(
       },
       joined: true,
       lentPools: [],
+      openSocket: db.openSocket,
       close: async () => undefined,
     })
   } finally {

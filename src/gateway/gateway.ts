@@ -1,112 +1,250 @@
 import type { Database } from '../db/index.ts'
-import { attributionHeaders, BYOK_HEADER, ERROR_HEADER, guardBody, type Encryption } from '../models/index.ts'
-import { ERRORS, type ErrorCode } from '../protocol/errors.ts'
-import type { Caller, Gateway, ProviderType } from '../protocol/routes.ts'
-import { Secret } from '../protocol/secret.ts'
-import { authorise, type Authorisation } from './authorise.ts'
-import { headersFromProvider, headersToProvider } from './headers.ts'
+import { guardBody, guardHeaders, type Encryption } from '../models/index.ts'
+import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
+import type { Caller, Gateway } from '../protocol/routes.ts'
+import { authorise, type Authorisation, type GatewayProvider } from './authorise.ts'
+import { prepareBody, readBody, type CallBody, type SentBody } from './body.ts'
+import type { Books, NewInterception } from './books.ts'
+import { settleCall, type OpenCall } from './call.ts'
+import { findTarget, type Endpoint } from './endpoints.ts'
+import { headersFromProvider } from './headers.ts'
+import { hideUsage } from './hide-usage.ts'
+import { createMeter } from './meter.ts'
+import { refuse } from './refusals.ts'
+import { codeOf, relayBody } from './relay.ts'
+import { callUpstream, chooseCredentials, type Credential, type UpstreamEffects } from './upstream.ts'
+import type { CallLabels, GatewayObserver } from '../protocol/gateway-observer.ts'
+import { inputBound, outputBound, worstCaseMicros } from './worst-case.ts'
 
 /**
- * The AI gateway: authorises the key of a call, puts the credential in, and forwards.
+ * The AI gateway: authorises the key of a call, writes it down, puts the credential in, forwards, and settles.
  *
- * I6 every upstream request carries its caller's key ID; a call that is not authorised makes none.
+ * I6 every upstream request carries its caller's key ID; a call that is not authorised, or cannot be written down, makes none.
  * Central credentials are read here, go into the upstream request, and nowhere else.
+ *
+ * Round trips to the database: one to authorise, one to write down and reserve, one to settle, after the answer.
  */
-export interface GatewayOptions {
+export interface GatewayOptions extends Omit<UpstreamEffects, 'onFailover'> {
   db: Database
   encryption: Encryption
-  /** How the upstream is reached. */
-  fetch: typeof globalThis.fetch
+  books: Books
+  /** The longest a call may take, in ms. */
+  callLimitMs: number
+  metrics: GatewayObserver
+  /** Told of each settlement that nobody waits for, so that the process can before it ends. */
+  track(settlement: Promise<void>): void
+  /** A call that could not be settled; the reconciler will. */
+  onUnsettled(error: unknown): void
 }
 
-type GatewayProvider = NonNullable<Authorisation['provider']>
-
-const PATH = /^\/v1\/gateway\/([a-z0-9]+(?:-[a-z0-9]+)*)(\/v1\/.+)$/
-
-/** What each type of provider answers. */
-const ENDPOINTS: Record<ProviderType, ReadonlySet<string>> = {
-  openai: new Set(['POST /v1/chat/completions', 'POST /v1/responses', 'GET /v1/models']),
-  'openai-compatible': new Set(['POST /v1/chat/completions', 'POST /v1/responses', 'GET /v1/models']),
-  anthropic: new Set(['POST /v1/messages', 'POST /v1/messages/count_tokens', 'GET /v1/models']),
-}
-
-const MAX_BODY_BYTES = 32 * 1024 * 1024
-
-export function createGateway({ db, encryption, fetch }: GatewayOptions): Gateway {
+export function createGateway(options: GatewayOptions): Gateway {
   return async (request, caller) => {
-    const { pathname, search } = new URL(request.url)
-    const [, providerName, endpoint] = PATH.exec(pathname) ?? []
-    if (providerName === undefined || endpoint === undefined)
-      return refuse('not_found', `there is no ${pathname}`)
-
-    const { keyUsable, provider } = await authorise(db, encryption, caller.apiKeyId, providerName)
-    if (!keyUsable) return refuse('gateway_unauthorized', 'the API key of this call cannot be used')
-    if (provider === null) return refuse('provider_missing', `provider ${providerName} does not exist`)
-    if (!provider.enabled) return refuse('provider_disabled', `provider ${providerName} is disabled`)
-    if (!ENDPOINTS[provider.type].has(`${request.method} ${endpoint}`))
-      return refuse('not_found', `provider ${providerName} has no ${request.method} ${endpoint}`)
-
-    const credential = chooseCredential(request, provider)
-    if (credential === null && provider.type !== 'openai-compatible')
-      return refuse('provider_auth_failed', `provider ${providerName} has no credential`)
-    const body = request.method === 'GET' ? null : await request.arrayBuffer()
-    if (body !== null && body.byteLength > MAX_BODY_BYTES)
-      return refuse(
-        'payload_too_large',
-        `the body has ${body.byteLength} bytes, expected at most ${MAX_BODY_BYTES}`,
-      )
-
-    const upstream = await fetch(upstreamUrl(provider, endpoint) + search, {
-      method: request.method,
-      headers: upstreamHeaders(request, caller, provider, credential),
-      body,
-      redirect: 'manual',
-      signal: request.signal,
-    })
-    return new Response(guardBody(upstream.body, credential), {
-      status: upstream.status,
-      headers: headersFromProvider(upstream.headers),
-    })
+    const { pathname } = new URL(request.url)
+    try {
+      const target = findTarget(request)
+      if (target === null) throw new TurnmillError('not_found', `there is no ${request.method} ${pathname}`)
+      return await answer(request, caller, target, options)
+    } catch (error) {
+      if (!isTurnmillError(error)) throw error
+      options.metrics.onRefusal(error.code)
+      return refuse(error, pathname)
+    }
   }
 }
 
-/** OpenAI's base URL holds the version, Anthropic's does not. */
-const upstreamUrl = ({ type, baseUrl }: GatewayProvider, endpoint: string): string =>
-  baseUrl + (type === 'anthropic' ? endpoint : endpoint.slice('/v1'.length))
+interface Target {
+  provider: string
+  endpoint: Endpoint
+}
 
-function upstreamHeaders(
+async function answer(
   request: Request,
   caller: Caller,
-  provider: GatewayProvider,
-  credential: Secret | null,
-): Headers {
-  const headers = headersToProvider(request.headers)
-  for (const [name, value] of Object.entries(provider.extraHeaders)) headers.set(name, value)
-  if (credential !== null && provider.type === 'anthropic') headers.set('x-api-key', credential.reveal())
-  if (credential !== null && provider.type !== 'anthropic')
-    headers.set('authorization', `Bearer ${credential.reveal()}`)
-  if (provider.attribution)
-    for (const [name, value] of attributionHeaders(caller.attribution)) headers.set(name, value)
-  return headers
+  { provider: name, endpoint }: Target,
+  options: GatewayOptions,
+): Promise<Response> {
+  const { db, encryption, books, health } = options
+  const startedAt = performance.now()
+  const body = await readBody(request, endpoint)
+  const model = body.asked?.model ?? ''
+  const authorised = await authorise(db, encryption, caller, { provider: name, model })
+  const { userId, provider } = demandAuthorised(authorised, name, endpoint)
+  const credentials = chooseCredentials(request, caller, provider, health)
+  const [credential] = credentials
+  if (credential === undefined)
+    throw new TurnmillError('provider_auth_failed', `provider ${name} has no credential`)
+
+  const limit = authorised.budgeted && body.asked !== null ? outputBound(body.asked, authorised.model) : null
+  const sent = prepareBody(body, endpoint, limit)
+  const labels = { provider: name, model: authorised.model === null ? 'other' : model }
+  const facts = {
+    request,
+    caller,
+    endpoint,
+    body,
+    sent,
+    authorised,
+    userId,
+    provider,
+    credential,
+    labels,
+    startedAt,
+  }
+  const opened = await books.open(toInterception(facts, options))
+  if ('refusal' in opened) throw refusedByBooks(opened.refusal, name, model)
+  const call = toOpenCall(opened.id, facts, options)
+  return forward(call, { ...facts, credentials }, options)
 }
 
-/** The user's own key where the call is marked so and the provider takes such keys; else the central one. */
-function chooseCredential(request: Request, provider: GatewayProvider): Secret | null {
-  const own =
-    request.headers.has(BYOK_HEADER) && provider.allowByok ? readAuth(request.headers, provider.type) : null
-  return own === null ? provider.centralKey : new Secret(own)
+interface CallFacts {
+  request: Request
+  caller: Caller
+  endpoint: Endpoint
+  body: CallBody
+  sent: SentBody
+  authorised: Authorisation
+  userId: string
+  provider: GatewayProvider
+  credential: Credential
+  labels: CallLabels
+  /** By this process's monotonic clock. */
+  startedAt: number
 }
 
-/** Anthropic's SDK may send a key in either form. */
-function readAuth(headers: Headers, type: ProviderType): string | null {
-  const bearer = /^Bearer (.+)$/i.exec(headers.get('authorization') ?? '')?.[1] ?? null
-  return type === 'anthropic' ? (headers.get('x-api-key') ?? bearer) : bearer
+/** One answer for every reason why a key cannot be used. @throws {TurnmillError} */
+function demandAuthorised(
+  { userId, provider }: Authorisation,
+  name: string,
+  endpoint: Endpoint,
+): { userId: string; provider: GatewayProvider } {
+  if (userId === null)
+    throw new TurnmillError('gateway_unauthorized', 'the API key of this call cannot be used')
+  if (provider === null) throw new TurnmillError('provider_missing', `provider ${name} does not exist`)
+  if (!provider.enabled) throw new TurnmillError('provider_disabled', `provider ${name} is disabled`)
+  if (!endpoint.types.includes(provider.type))
+    throw new TurnmillError('not_found', `provider ${name} has no ${endpoint.path}`)
+  return { userId, provider }
 }
 
-function refuse(code: ErrorCode, message: string): Response {
-  const { status } = ERRORS[code]
-  return Response.json(
-    { error: { type: code, code, message } },
-    { status, headers: { [ERROR_HEADER]: code } },
-  )
+const boundOf = ({ body, sent, authorised }: CallFacts): number | null =>
+  body.asked === null ? 0 : worstCaseMicros(body.asked, sent.bytes?.byteLength ?? 0, authorised.model)
+
+function toInterception(facts: CallFacts, { callLimitMs }: GatewayOptions): NewInterception {
+  const { caller, endpoint, body, authorised, userId, provider, credential } = facts
+  const turn = caller.kind === 'delegated' ? caller : null
+  return {
+    apiKeyId: caller.apiKeyId,
+    userId,
+    provider,
+    model: body.asked?.model ?? '',
+    modelConfigId: authorised.model?.id ?? null,
+    purpose: turn?.attribution.purpose ?? 'external',
+    chatId: turn?.attribution.chatId ?? null,
+    turnId: turn?.attribution.turnId ?? null,
+    place: turn?.place ?? null,
+    endpoint: endpoint.path,
+    streamed: body.asked?.streamed ?? false,
+    client: caller.kind === 'key' ? caller.client : null,
+    credential,
+    worstCaseMicros: boundOf(facts),
+    limitMs: callLimitMs + SETTLE_MS,
+  }
+}
+
+/** How long a call that is over may take to be settled, in ms. */
+const SETTLE_MS = 60_000
+
+function toOpenCall(id: string, facts: CallFacts, { books, metrics, onUnsettled }: GatewayOptions): OpenCall {
+  const { body, sent, authorised, labels, startedAt } = facts
+  const { asked } = body
+  return {
+    id,
+    prompt: asked?.prompt ?? null,
+    prices: authorised.model?.prices ?? null,
+    inputBound: asked === null ? 0 : inputBound(asked, sent.bytes?.byteLength ?? 0, authorised.model),
+    startedAt,
+    books,
+    onSettled: (observation) => metrics.onCall({ ...labels, ...observation }),
+    onUnsettled,
+  }
+}
+
+function refusedByBooks(
+  refusal: 'model_unpriced' | 'budget_exceeded' | 'budget_busy',
+  provider: string,
+  model: string,
+) {
+  const call = `a call of model ${model} of provider ${provider}`
+  switch (refusal) {
+    case 'model_unpriced':
+      return new TurnmillError(refusal, `${call} falls under a budget, and the model has no price`)
+    case 'budget_exceeded':
+      return new TurnmillError(refusal, `a budget does not cover the worst case of ${call}`)
+    case 'budget_busy':
+      return new TurnmillError(refusal, `calls under way leave too little of a budget for ${call}`, {
+        retryAfterMs: BUSY_MS,
+      })
+  }
+}
+
+const BUSY_MS = 1000
+
+async function forward(
+  call: OpenCall,
+  facts: CallFacts & { credentials: readonly Credential[] },
+  options: GatewayOptions,
+): Promise<Response> {
+  const { request, body, sent, endpoint, credential, credentials, labels, startedAt } = facts
+  const signal = AbortSignal.any([request.signal, AbortSignal.timeout(options.callLimitMs)])
+  const sending = { begun: false }
+  const onSend = (): void => void (sending.begun = true)
+  options.metrics.onSent(labels, performance.now() - startedAt)
+  try {
+    const upstream = await callUpstream({ ...facts, body: sent.bytes, signal, onSend }, credentials, {
+      ...options,
+      onFailover: options.metrics.onFailover,
+    })
+    return relay(
+      call,
+      { ...upstream, signal, wireFormat: endpoint.wireFormat, usageAdded: sent.usageAdded },
+      options,
+    )
+  } catch (error) {
+    // Whoever hung up before the answer began may have to pay all the same.
+    const charged = sending.begun && signal.aborted && body.asked !== null
+    const errorCode = codeOf(error)
+    await settleCall(call, { status: null, errorCode, credential, meter: null, firstByteAt: null, charged })
+    throw error
+  }
+}
+
+interface Answer {
+  response: Response
+  credential: Credential
+  signal: AbortSignal
+  wireFormat: Endpoint['wireFormat']
+  usageAdded: boolean
+}
+
+function relay(call: OpenCall, answer: Answer, { track }: GatewayOptions): Response {
+  const { response, credential, signal, wireFormat, usageAdded } = answer
+  const meter = createMeter(wireFormat, (response.headers.get('content-type') ?? '').toLowerCase())
+  let firstByteAt: number | null = null
+  const guarded = guardBody(response.body, credential.secret)
+  const body = relayBody(guarded, signal, {
+    onChunk: (chunk) => {
+      firstByteAt ??= performance.now()
+      meter.read(chunk)
+    },
+    onEnd: (errorCode) => {
+      meter.end()
+      const { status, ok } = response
+      const charged = ok && wireFormat !== null
+      track(settleCall(call, { status, errorCode, credential, meter, firstByteAt, charged }))
+    },
+  })
+  return new Response(usageAdded ? (body?.pipeThrough(hideUsage()) ?? null) : body, {
+    status: response.status,
+    headers: headersFromProvider(guardHeaders(response.headers, credential.secret)),
+  })
 }

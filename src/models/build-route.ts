@@ -1,6 +1,7 @@
 import { TurnmillError } from '../protocol/errors.ts'
 import type {
   Attribution,
+  CallPlace,
   ProviderType,
   Purpose,
   Route,
@@ -24,6 +25,8 @@ export interface RouteRequest {
   modelConfigIds: readonly string[]
   /** Computer use asks by provider type instead. */
   providerType?: ProviderType
+  /** Which attempt of the turn makes the call; `null` outside of its steps. */
+  place: CallPlace | null
 }
 
 export interface RouteOptions {
@@ -74,12 +77,13 @@ export async function buildRoute(
     modelConfigId: facts.modelConfig.id,
     model: facts.modelConfig.model,
     attribution: toAttribution(request, options),
+    place: request.place,
   }
   const route = mode.gatewayRouting ? toGatewayRoute(mode, base, facts, options) : toDirectRoute(base, facts)
   return { route, facts }
 }
 
-type RouteBase = Pick<Route, 'provider' | 'wireFormat' | 'modelConfigId' | 'model' | 'attribution'>
+type RouteBase = Pick<Route, 'provider' | 'wireFormat' | 'modelConfigId' | 'model' | 'attribution' | 'place'>
 
 const toAttribution = (request: RouteRequest, { apiKeyId }: RouteOptions): Attribution => ({
   apiKeyId,

@@ -4,6 +4,7 @@ import { newId } from '../protocol/ids.ts'
 import type { ProviderType } from '../protocol/routes.ts'
 import { maskSecret, type Secret } from '../protocol/secret.ts'
 import type { Encryption } from './encryption.ts'
+import { toStoredKey } from './provider-keys.ts'
 import type { ModelOptions } from './route-facts.ts'
 
 /** A provider as an admin sees it: its credentials as hints only. */
@@ -92,12 +93,6 @@ export async function createProvider(
 
 const withoutTrailingSlash = (url: string): string => url.replace(/\/+$/, '')
 
-function toStoredKey(encryption: Encryption, key: Secret, position: number) {
-  const id = newId()
-  const encrypted = encryption.encrypt({ table: 'provider_keys', column: 'encrypted', rowId: id }, key)
-  return { id, position, encrypted, hint: maskSecret(key.reveal()) }
-}
-
 type ProviderRow = Awaited<ReturnType<typeof findProviders>>[number]
 
 const findProviders = (db: Database) =>
@@ -137,6 +132,12 @@ export async function updateProvider(
       include: { keys: { orderBy: { position: 'asc' } } },
     }),
   )
+}
+
+/** Its credentials go with it; model configs stay, and cannot be used. @throws {TurnmillError} `not_found`. */
+export async function deleteProvider(db: Database, id: string): Promise<void> {
+  const { count } = await db.prisma.provider.deleteMany({ where: { id } })
+  if (count === 0) throw new TurnmillError('not_found', `provider ${id} does not exist`)
 }
 
 /** @throws {TurnmillError} `not_found` where the provider does not exist. */

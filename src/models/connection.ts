@@ -2,7 +2,7 @@ import { TurnmillError } from '../protocol/errors.ts'
 import type { Attribution, DirectRoute, Gateway, GatewayRoute, Route } from '../protocol/routes.ts'
 import { Secret } from '../protocol/secret.ts'
 import type { ProviderConnection } from '../providers/contract.ts'
-import { guardBody } from './guard-response.ts'
+import { guardBody, guardHeaders } from './guard-response.ts'
 
 /** What the SDK is given where the real credential is not its business. The gateway strips it. */
 export const PLACEHOLDER = new Secret('turnmill-placeholder')
@@ -16,9 +16,13 @@ export const ERROR_HEADER = 'x-turnmill-error'
 /** Never dialled: `fetch` hands every request to the gateway in-process. `.invalid` can have no address (RFC 2606). */
 const GATEWAY_ORIGIN = 'http://gateway.turnmill.invalid'
 
-/** How one model call of this route reaches its upstream. */
-export const connectRoute = (route: Route, gateway: Gateway | null): ProviderConnection =>
-  route.kind === 'gateway' ? connectGateway(route, gateway) : connectDirect(route)
+/** How one model call of this route reaches its upstream. @param fetch how a direct route does. */
+export const connectRoute = (
+  route: Route,
+  gateway: Gateway | null,
+  fetch: typeof globalThis.fetch,
+): ProviderConnection =>
+  route.kind === 'gateway' ? connectGateway(route, gateway) : connectDirect(route, fetch)
 
 function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderConnection {
   if (gateway === null)
@@ -30,6 +34,8 @@ function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderC
     kind: 'delegated',
     apiKeyId: route.delegatedKeyId,
     attribution: route.attribution,
+    place: route.place,
+    modelConfigId: route.modelConfigId,
   } as const
   const version = route.wireFormat === 'anthropic-messages' ? '' : '/v1'
   return {
@@ -43,7 +49,10 @@ function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderC
   }
 }
 
-function connectDirect({ provider, credential, attribution }: DirectRoute): ProviderConnection {
+function connectDirect(
+  { provider, credential, attribution }: DirectRoute,
+  fetch: typeof globalThis.fetch,
+): ProviderConnection {
   return {
     baseUrl: provider.baseUrl,
     credential: credential ?? PLACEHOLDER,
@@ -52,7 +61,7 @@ function connectDirect({ provider, credential, attribution }: DirectRoute): Prov
       if (credential === null) for (const name of ['authorization', 'x-api-key']) request.headers.delete(name)
       if (provider.attribution)
         for (const [name, value] of attributionHeaders(attribution)) request.headers.set(name, value)
-      return guarded(await fetch(request, { redirect: 'manual' }), credential)
+      return guarded(await fetch(request), credential)
     },
   }
 }
@@ -75,7 +84,7 @@ export function attributionHeaders({
 
 /** Without the header that only our own gateway may set, and without the credential. */
 function guarded(response: Response, credential: Secret | null): Response {
-  const headers = new Headers(response.headers)
+  const headers = guardHeaders(response.headers, credential)
   headers.delete(ERROR_HEADER)
   // The body is decoded already.
   headers.delete('content-encoding')

@@ -8,6 +8,8 @@ export type CipherPlace = { rowId: string } & (
 )
 
 export interface Encryption {
+  /** The key that encrypts. */
+  readonly currentKeyId: string
   encrypt(place: CipherPlace, plain: Secret): string
   /** @throws {Error} where the key is unknown, or the ciphertext was changed or moved. */
   decrypt(place: CipherPlace, encrypted: string): Secret
@@ -29,6 +31,7 @@ export function createEncryption(keys: Secret): Encryption {
   if (current === undefined)
     throw new Error('TURNMILL_ENCRYPTION_KEYS holds no key, expected <id>:<32 bytes in base64>')
   return {
+    currentKeyId: current,
     encrypt: (place, plain) => encryptWith(current, keyOf(ring, current), place, plain),
     decrypt: (place, encrypted) => {
       const [id = '', nonce = '', body = ''] = encrypted.split('.')

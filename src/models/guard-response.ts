@@ -15,7 +15,7 @@ export function guardBody(
   credential: Secret | null,
 ): ReadableStream<Uint8Array> | null {
   if (body === null) return null
-  const secret = Buffer.from(credential?.reveal() ?? '')
+  const secret = Buffer.from(secretOf(credential))
   let held: Buffer = Buffer.alloc(0)
   let size = 0
   return body.pipeThrough(
@@ -23,7 +23,7 @@ export function guardBody(
       transform(chunk, controller) {
         size += chunk.byteLength
         if (size > MAX_ANSWER_BYTES) throw tooLong()
-        const text = redact(Buffer.concat([held, chunk]), secret)
+        const text = secret.length === 0 ? Buffer.from(chunk) : redact(Buffer.concat([held, chunk]), secret)
         const keep = beginningOf(secret, text)
         held = text.subarray(text.length - keep)
         if (text.length > keep) controller.enqueue(text.subarray(0, text.length - keep))
@@ -35,15 +35,32 @@ export function guardBody(
   )
 }
 
+/** The same for headers: a value that repeats the credential is none that anybody needs. */
+export function guardHeaders(headers: Headers, credential: Secret | null): Headers {
+  const secret = secretOf(credential)
+  const kept = [...headers].filter(([, value]) => secret === '' || !value.includes(secret))
+  return new Headers(kept)
+}
+
+/** A shorter one is no secret but a word, such as `none`, and stands in answers for itself. */
+const MIN_SECRET = 12
+
+function secretOf(credential: Secret | null): string {
+  const secret = credential?.reveal() ?? ''
+  return secret.length < MIN_SECRET ? '' : secret
+}
+
 const tooLong = (): TurnmillError =>
   new TurnmillError('provider_rejected', `the provider's answer is longer than ${MAX_ANSWER_BYTES} bytes`)
 
 function redact(text: Buffer, secret: Buffer): Buffer {
-  if (secret.length === 0) return text
-  const at = text.indexOf(secret)
-  if (at === -1) return text
-  const rest = redact(text.subarray(at + secret.length), secret)
-  return Buffer.concat([text.subarray(0, at), REDACTED, rest])
+  const pieces: Buffer[] = []
+  let start = 0
+  for (let at = text.indexOf(secret); at !== -1; at = text.indexOf(secret, start)) {
+    pieces.push(text.subarray(start, at), REDACTED)
+    start = at + secret.length
+  }
+  return start === 0 ? text : Buffer.concat([...pieces, text.subarray(start)])
 }
 
 /** How many bytes at the end of the text may be the beginning of the secret. */

@@ -8,6 +8,21 @@ export {
 } from './build-route.ts'
 export * from './catalog.ts'
 export { attributionHeaders, BYOK_HEADER, connectRoute, ERROR_HEADER } from './connection.ts'
+export {
+  checkDestination,
+  createProviderFetch,
+  demandDestination,
+  type DestinationRules,
+} from './destination.ts'
 export { createEncryption, type CipherPlace, type Encryption } from './encryption.ts'
-export { guardBody, MAX_ANSWER_BYTES } from './guard-response.ts'
-export { readRouteFacts, type FactsRequest, type ModelOptions, type RouteFacts } from './route-facts.ts'
+export { guardBody, guardHeaders, MAX_ANSWER_BYTES } from './guard-response.ts'
+export { addProviderKey, deleteProviderKey, listProviderKeys, type ProviderKeyView } from './provider-keys.ts'
+export { demandEncryptionKeys, rotateSecrets } from './stored-secrets.ts'
+export {
+  readRouteFacts,
+  toPrices,
+  type FactsRequest,
+  type ModelOptions,
+  type PriceColumns,
+  type RouteFacts,
+} from './route-facts.ts'

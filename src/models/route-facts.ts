@@ -66,15 +66,11 @@ const findFacts = statement(
   order by array_position($1::uuid[], m.id) nulls last, m.is_default desc, m.id limit 1`,
 )
 
-interface FactsRow {
+interface FactsRow extends PriceColumns {
   id: string
   model: string
   max_output_tokens: number | null
   options: ModelOptions
-  input_price_micros: string | null
-  output_price_micros: string | null
-  cache_read_price_micros: string | null
-  cache_write_price_micros: string | null
   provider_id: string | null
   name: string | null
   type: ProviderType
@@ -120,7 +116,15 @@ const toProvider = (row: FactsRow, id: string): RouteFacts['provider'] => ({
   hasCentralKey: row.central_id !== null,
 })
 
-const toPrices = (row: FactsRow): Prices => ({
+/** Prices as Postgres gives them: a bigint is text. */
+export interface PriceColumns {
+  input_price_micros: string | null
+  output_price_micros: string | null
+  cache_read_price_micros: string | null
+  cache_write_price_micros: string | null
+}
+
+export const toPrices = (row: PriceColumns): Prices => ({
   inputMicros: numberOrNull(row.input_price_micros),
   outputMicros: numberOrNull(row.output_price_micros),
   cacheReadMicros: numberOrNull(row.cache_read_price_micros),

@@ -132,6 +132,23 @@ export const ERRORS = {
     meaning: 'Gateway routing is on and this process has no gateway.',
   },
 
+  budget_exceeded: {
+    status: 402,
+    recovery: 'stop',
+    meaning:
+      'What a budget has left does not cover the worst case of the call. Raise the budget, ask for a shorter answer, or wait for its next period.',
+  },
+  budget_busy: {
+    status: 429,
+    recovery: 'retry',
+    meaning: 'Only calls that are under way keep the budget from covering this one. Try again soon.',
+  },
+  model_unpriced: {
+    status: 409,
+    recovery: 'stop',
+    meaning: 'A budget applies to the call, and its model has no price to count by.',
+  },
+
   // routes
   model_config_missing: {
     status: 409,
@@ -143,6 +160,12 @@ export const ERRORS = {
     status: 409,
     recovery: 'stop',
     meaning: 'The provider is disabled. Enable it or choose another model.',
+  },
+  provider_address_refused: {
+    status: 409,
+    recovery: 'stop',
+    meaning:
+      'The base URL of the provider is no https, or leads to an address that is not public. Nothing was sent. `TURNMILL_ALLOW_PRIVATE_PROVIDERS` lifts it.',
   },
   no_provider_for_type: {
     status: 409,

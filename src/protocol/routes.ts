@@ -23,7 +23,15 @@ export interface Attribution {
   apiKeyId: string | null
   chatId: string | null
   turnId: string | null
-  purpose: Purpose
+  /** `null` for a caller from outside. */
+  purpose: Purpose | null
+}
+
+/** Which attempt of a turn makes the call. */
+export interface CallPlace {
+  step: number
+  epoch: number
+  attempt: number
 }
 
 export interface RouteProvider {
@@ -41,6 +49,7 @@ interface RouteBase {
   /** The model's name at its provider. */
   model: string
   attribution: Attribution
+  place: CallPlace | null
 }
 
 /** Through the AI gateway, under a delegated key ID. `byok` is the user's own provider key, when it is to be used. */
@@ -64,9 +73,19 @@ export interface DelegatedCaller {
   kind: 'delegated'
   apiKeyId: string
   attribution: Attribution
+  place: CallPlace | null
+  modelConfigId: string
 }
 
-export type Caller = DelegatedCaller
+/** Somebody outside, who has shown an API key over HTTP. */
+export interface KeyCaller {
+  kind: 'key'
+  apiKeyId: string
+  /** Its user agent. */
+  client: string | null
+}
+
+export type Caller = DelegatedCaller | KeyCaller
 
 /** The AI gateway: shaped like `fetch`, so that an SDK can call it as one. */
 export type Gateway = (request: Request, caller: Caller) => Promise<Response>

@@ -136,6 +136,21 @@ export interface ChatChanges {
   action: RequiredAction | null
 }
 
-/** How a job came to nothing, for operators to see. Text never goes into a job. */
-export const JOB_NOTES = ['superseded', 'reopened'] as const
+/** How a job came to nothing, for operators to see and for the metrics to count. Text never goes into a job. */
+export const JOB_NOTES = [
+  /** An operator's retry that came too late. */
+  'superseded',
+  /** An operator's retry, whose turn runs once more under a job of its own. */
+  'reopened',
+  /** There is no such turn. */
+  'gone',
+  /** The turn is in a terminal state. */
+  'ended',
+  /** The turn waits for a slot, or until it is due. */
+  'unadmitted',
+  /** A worker that lives has the turn. */
+  'held',
+  /** The payload names no turn. */
+  'nameless',
+] as const
 export type JobNote = (typeof JOB_NOTES)[number]

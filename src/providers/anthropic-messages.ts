@@ -20,6 +20,7 @@ import { ownProviderData, toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
 import { isToolCall, outputText, repairToolCalls } from './tool-history.ts'
+import { highestOf, readUsage } from './reported-usage.ts'
 import { estimateUsage } from './usage.ts'
 
 const wireFormat = 'anthropic-messages'
@@ -204,9 +205,8 @@ class MessagesReader implements EventReader {
     this.#readUsage(message)
   }
 
-  /** Counts are cumulative, and a proxy may leave some out of either event: the highest of each counts, once. */
   #readUsage(event: Record<string, unknown>): void {
-    const reported = readUsage(asRecord(event.usage))
+    const reported = readUsage['anthropic-messages'](event.usage)
     const former = this.#usage ?? reported
     if (reported === undefined || former === undefined) return
     this.#usage = highestOf(former, reported)
@@ -265,25 +265,3 @@ class MessagesReader implements EventReader {
 }
 
 const keyOf = (event: Record<string, unknown>): string => String(asCount(event.index))
-
-/** Anthropic's own counts do not overlap. */
-function readUsage(usage: Record<string, unknown>): Usage | undefined {
-  if (typeof usage.output_tokens !== 'number' && typeof usage.input_tokens !== 'number') return undefined
-  return {
-    inputTokens: asCount(usage.input_tokens),
-    outputTokens: asCount(usage.output_tokens),
-    cacheReadTokens: asCount(usage.cache_read_input_tokens),
-    cacheWriteTokens: asCount(usage.cache_creation_input_tokens),
-    reasoningTokens: asCount(asRecord(usage.output_tokens_details).thinking_tokens),
-    estimated: false,
-  }
-}
-
-const highestOf = (one: Usage, other: Usage): Usage => ({
-  inputTokens: Math.max(one.inputTokens, other.inputTokens),
-  outputTokens: Math.max(one.outputTokens, other.outputTokens),
-  cacheReadTokens: Math.max(one.cacheReadTokens, other.cacheReadTokens),
-  cacheWriteTokens: Math.max(one.cacheWriteTokens, other.cacheWriteTokens),
-  reasoningTokens: Math.max(one.reasoningTokens, other.reasoningTokens),
-  estimated: false,
-})

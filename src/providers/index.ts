@@ -10,6 +10,9 @@ export const providerAdapters: ProviderAdapters = {
   'anthropic-messages': streamAnthropicMessages,
 }
 
+export { highestOf, readUsage } from './reported-usage.ts'
+export { asList, asRecord, asText, isRecord } from './outside.ts'
+export { parseRetryAfter } from './retry-after.ts'
 export type {
   ModelCall,
   ModelRequest,

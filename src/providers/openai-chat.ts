@@ -13,11 +13,12 @@ import type { ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { brokenStream, unofferedToolCall } from './errors.ts'
 import { createOpenAiClient } from './openai-client.ts'
-import { asCount, asList, asRecord, asText, isRecord } from './outside.ts'
+import { asList, asRecord, asText, isRecord } from './outside.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
 import { isToolCall, isToolResult, outputText, repairToolCalls } from './tool-history.ts'
-import { estimateUsage, usageOf } from './usage.ts'
+import { readUsage } from './reported-usage.ts'
+import { estimateUsage } from './usage.ts'
 
 /**
  * Streams a call of an OpenAI Chat Completions endpoint, OpenAI's own or a compatible server's.
@@ -105,7 +106,7 @@ class ChatReader implements EventReader {
     const chunk = asRecord(event)
     this.#providerModel ||= toStorableText(asText(chunk.model))
     this.#responseId ||= toStorableText(asText(chunk.id))
-    if (isRecord(chunk.usage)) this.#usage = readUsage(chunk.usage)
+    this.#usage = readUsage['openai-chat'](chunk.usage) ?? this.#usage
     const [choice] = asList(chunk.choices).map(asRecord)
     if (choice === undefined) return
     yield* this.#readDelta(asRecord(choice.delta))
@@ -161,15 +162,3 @@ class ChatReader implements EventReader {
 
 /** New calls hold their name in `function`, those of the deprecated kind themselves. */
 const nameOf = (call: Record<string, unknown>): string => asText(asRecord(call.function ?? call).name)
-
-function readUsage(usage: Record<string, unknown>): Usage {
-  const prompt = asRecord(usage.prompt_tokens_details)
-  const completion = asRecord(usage.completion_tokens_details)
-  return usageOf({
-    inputTokens: asCount(usage.prompt_tokens),
-    outputTokens: asCount(usage.completion_tokens),
-    cacheReadTokens: asCount(prompt.cached_tokens),
-    cacheWriteTokens: asCount(prompt.cache_write_tokens),
-    reasoningTokens: asCount(completion.reasoning_tokens),
-  })
-}

@@ -12,12 +12,13 @@ import type { ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { brokenStream, reportedInEvent, unofferedToolCall } from './errors.ts'
 import { createOpenAiClient } from './openai-client.ts'
-import { asCount, asRecord, asText, isRecord } from './outside.ts'
+import { asCount, asRecord, asText } from './outside.ts'
 import { ownProviderData, toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
 import { outputText, repairToolCalls } from './tool-history.ts'
-import { estimateUsage, usageOf } from './usage.ts'
+import { readUsage } from './reported-usage.ts'
+import { estimateUsage } from './usage.ts'
 
 const wireFormat = 'openai-responses'
 
@@ -210,7 +211,7 @@ class ResponsesReader implements EventReader {
   }
 
   #readUsage({ usage }: Record<string, unknown>): void {
-    if (isRecord(usage)) this.#usage = readUsage(usage)
+    this.#usage = readUsage['openai-responses'](usage) ?? this.#usage
   }
 }
 
@@ -218,15 +219,3 @@ const itemKeyOf = (event: Record<string, unknown>): string => asText(event.item_
 
 const contentKeyOf = (event: Record<string, unknown>): string =>
   `${itemKeyOf(event)}/${asCount(event.content_index)}`
-
-function readUsage(usage: Record<string, unknown>): Usage {
-  const input = asRecord(usage.input_tokens_details)
-  const output = asRecord(usage.output_tokens_details)
-  return usageOf({
-    inputTokens: asCount(usage.input_tokens),
-    outputTokens: asCount(usage.output_tokens),
-    cacheReadTokens: asCount(input.cached_tokens),
-    cacheWriteTokens: asCount(input.cache_write_tokens),
-    reasoningTokens: asCount(output.reasoning_tokens),
-  })
-}

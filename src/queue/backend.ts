@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import type { Socket } from 'node:net'
 import {
   createPostgresBackend,
   createRedisBackend,
@@ -33,8 +34,8 @@ export interface QueueBackend {
     process: Processor<Data, JobNote | null>,
     options?: Omit<WorkerOptions<unknown>, 'connection'>,
   ): JobWorker<Data>
-  /** Calls back whenever the connection (re)appears: what was lost meanwhile can be put back at once. */
-  onReady(listener: () => void): void
+  /** Calls back, in one of all processes, when the connection has come back: what was lost meanwhile can be put back. */
+  onReturn(listener: () => void): void
   ping(): Promise<void>
   close(): Promise<void>
 }
@@ -66,8 +67,8 @@ export async function openRedisBackend(
   await refuseEviction(producer)
   return {
     ...bind('redis', createRedisBackend, { producer, consumer }, prefix),
-    onReady: (listener) => {
-      producer.on('ready', listener)
+    onReturn: (listener) => {
+      producer.on('ready', () => void isFirst(producer, prefix).then((first) => first && listener(), onError))
     },
     ping: async () => {
       await producer.ping()
@@ -79,17 +80,23 @@ export async function openRedisBackend(
   }
 }
 
-/** @param url the same database that holds the truth, in its own schema `bullmq`. @param poolSize at least workers + 1. */
-export async function openPostgresBackend(
-  url: string,
-  onError: (error: Error) => void,
-  poolSize = 10,
-): Promise<QueueBackend> {
+export interface PostgresBackendOptions {
+  /** The same database that holds the truth; the queue has its own schema `bullmq` in it. */
+  url: string
+  onError(error: Error): void
+  openSocket?: () => Socket
+  /** At least workers + 1. */
+  poolSize?: number
+}
+
+export async function openPostgresBackend(options: PostgresBackendOptions): Promise<QueueBackend> {
+  const { url, onError, openSocket, poolSize = 10 } = options
   const pool = new pg.Pool({
     connectionString: url,
     options: '-c search_path=bullmq',
     max: poolSize,
     keepAlive: true,
+    ...(openSocket === undefined ? {} : { stream: openSocket }),
   })
   pool.on('error', onError)
   pool.on('connect', (client) => client.on('error', onError))
@@ -102,7 +109,7 @@ export async function openPostgresBackend(
   )
   return {
     ...bound,
-    onReady: () => undefined,
+    onReturn: () => undefined,
     ping: async () => {
       await pool.query('select 1')
     },
@@ -147,6 +154,12 @@ async function firstConnection(redis: Redis): Promise<void> {
     throw new Error(`Redis cannot be reached: ${(error as Error).message}; check REDIS_URL`, { cause: error })
   }
 }
+
+/** How long the other processes of a fleet leave a return to the first one, in ms. */
+const RETURN_MS = 3000
+
+const isFirst = async (redis: Redis, prefix: string): Promise<boolean> =>
+  (await redis.set(`${prefix}:returned`, '', 'PX', RETURN_MS, 'NX')) !== null
 
 /** A Redis that evicts keys loses jobs without a word; BullMQ only warns. */
 async function refuseEviction(redis: Redis): Promise<void> {

@@ -16,8 +16,8 @@ const EXPECTED = new Set<string>(['waiting', 'prioritized', 'delayed', 'wait', '
 export interface TurnQueue {
   /** Resolves once the queue can be used. A connection that could not be set up stays so: whoever started it ends. */
   ready(): Promise<void>
-  /** The one way a turn's job is made. Adding an id twice makes one job. */
-  enqueue(jobId: string, job: TurnJob): Promise<void>
+  /** The one way a turn's job is made. Adding an id twice makes one job. `ahead` of all that wait, or at their end. */
+  enqueue(jobId: string, job: TurnJob, place?: { ahead: boolean }): Promise<void>
   /** Of these jobs, those that nobody is going to run: unknown, finished, or with a worker that may be gone. */
   findLost(jobIds: readonly string[]): Promise<Set<string>>
   close(): Promise<void>
@@ -31,8 +31,8 @@ export function openTurnQueue(backend: QueueBackend): TurnQueue {
   queue.on('error', () => undefined)
   return {
     ready: () => queue.waitUntilReady(),
-    enqueue: async (jobId, job) => {
-      await queue.add(TURN_JOB, job, { jobId })
+    enqueue: async (jobId, job, { ahead } = { ahead: false }) => {
+      await queue.add(TURN_JOB, job, { jobId, lifo: ahead })
     },
     findLost: async (jobIds) => {
       const states = await Promise.all(jobIds.map((jobId) => queue.getJobState(jobId)))

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { AdmittedTurn, Chats, SuspectCursor } from '../chats/index.ts'
 import type { TurnQueue } from '../queue/index.ts'
 
@@ -6,8 +7,10 @@ export interface ReconcilerOptions {
   queue: Pick<TurnQueue, 'findLost'>
   /** Enqueues turns whose job was lost. Must not throw. */
   enqueue(turns: readonly AdmittedTurn[]): Promise<void>
-  /** Runs the work unless another process is at it. */
-  alone(work: () => Promise<void>): Promise<void>
+  /** Runs the work unless another process is at it. Gives whether it ran. */
+  alone(work: () => Promise<void>): Promise<boolean>
+  /** Query 6: settles model calls whose process is gone, `limit` at most. Gives their number. */
+  settleCalls(limit: number): Promise<number>
   /** Deletes what was kept for long enough, `limit` rows of a kind at most. */
   prune(limit: number): Promise<void>
   periodMs: number
@@ -25,13 +28,17 @@ export interface Repaired {
   resumed: number
   /** Queues that waited behind nothing: each is a bug of ours. */
   repaired: number
+  /** Model calls whose process was gone. */
+  settled: number
 }
 
 /** Finds work that Postgres holds and the queue has lost, and forgets what was kept long enough. Runs in every process, on nothing but a timer. */
 export interface Reconciler {
   start(): void
-  /** A pass at once: the queue has come back. Skipped while one is under way. */
+  /** A pass at once. Skipped while one is under way. */
   pass(): Promise<void>
+  /** The queue has come back: a pass as soon as no other is under way, to which no job is too young to be lost. */
+  catchUp(): Promise<void>
   /** Resolves when no pass is under way any more. */
   stop(): Promise<void>
 }
@@ -40,16 +47,36 @@ const ROWS = 500
 /** Pages per pass, so that a long backlog in good order cannot hide a lost job for ever, nor hold the pass for ever. */
 const PAGES = 40
 
+/** How long another process may be at its pass when the queue comes back; later, the timer does. */
+const CATCH_UP_TRIES = 20
+const CATCH_UP_MS = 100
+
 export function createReconciler(options: ReconcilerOptions): Reconciler {
   let timer: NodeJS.Timeout | undefined
   let running: Promise<void> | undefined
+  let stopped = false
 
-  const pass = (): Promise<void> => {
-    running ??= options
-      .alone(() => reconcile(options))
-      .catch(options.onError)
-      .finally(() => (running = undefined))
-    return running
+  const run = (lostAfterMs: number): Promise<boolean> => {
+    const passed = options
+      .alone(() => reconcile({ ...options, lostAfterMs }))
+      .catch((error: unknown) => {
+        options.onError(error)
+        return true
+      })
+    running = passed.then(() => void (running = undefined))
+    return passed
+  }
+
+  const pass = async (): Promise<void> => {
+    await (running ?? run(options.lostAfterMs))
+  }
+
+  async function catchUp(): Promise<void> {
+    for (let tries = 0; tries < CATCH_UP_TRIES; tries++) {
+      await running
+      if (stopped || (await run(0))) return
+      await sleep(CATCH_UP_MS)
+    }
   }
 
   return {
@@ -57,7 +84,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       timer ??= setInterval(() => void pass(), options.periodMs).unref()
     },
     pass,
+    catchUp,
     stop: async () => {
+      stopped = true
       clearInterval(timer)
       timer = undefined
       await running
@@ -77,9 +106,10 @@ async function reconcile(options: ReconcilerOptions): Promise<void> {
   const admitted = await attempt(admitWaiting(options))
   const resumed = await attempt(chats.expireWaits(ROWS, onError))
   const repaired = await attempt(chats.repairQueues(ROWS))
+  const settled = await attempt(options.settleCalls(ROWS))
   await attempt(prune(ROWS).then(() => 0))
   const enqueued = await attempt(enqueueLost(options))
-  onPass({ admitted, enqueued, resumed, repaired })
+  onPass({ admitted, enqueued, resumed, repaired, settled })
 }
 
 /** Query 1. */

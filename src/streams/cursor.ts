@@ -38,3 +38,18 @@ export const formatEventId = (snapshotVersion: number, position: PartPosition): 
   [snapshotVersion, ...FIELDS.map((field) => (position[field] === Infinity ? '~' : position[field]))].join(
     '.',
   )
+
+/** A watcher's place in the stream of a chat: what it has seen of the committed state, and of what is being written. */
+export interface Cursor {
+  snapshotVersion: number
+  position: PartPosition
+}
+
+/** Reads an event's id back. `null` for what no stream has given. */
+export function parseEventId(id: string): Cursor | null {
+  if (!/^\d{1,15}\.\d{1,15}(\.(\d{1,15}|~)){4}$/.test(id)) return null
+  const [snapshotVersion = 0, turn = 0, step = 0, epoch = 0, attempt = 0, seq = 0] = id
+    .split('.')
+    .map((field) => (field === '~' ? Infinity : Number(field)))
+  return { snapshotVersion, position: { turn, step, epoch, attempt, seq } }
+}

@@ -1,4 +1,4 @@
-export { comparePositions, formatEventId, type PartPosition } from './cursor.ts'
+export { comparePositions, formatEventId, parseEventId, type Cursor, type PartPosition } from './cursor.ts'
 export type { ChatEvent, PlacedEvent } from './events.ts'
 export type { LoggedPart, LogNews, PartLog } from './part-log.ts'
 export {

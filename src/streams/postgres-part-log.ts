@@ -57,6 +57,7 @@ export function openPostgresPartLog({ db, url, ttlMs, onError }: PostgresPartLog
   const listen = (): Promise<void> =>
     (listening ??= keepListening({
       url,
+      openSocket: db.openSocket,
       tell,
       onReconnect: toldAgain,
       onError,
@@ -127,6 +128,7 @@ function parseNotification(text: string): Notification | null {
 
 interface ListenOptions {
   url: string
+  openSocket: Database['openSocket']
   tell(text: string): void
   onReconnect(): void
   onError(error: Error): void
@@ -140,9 +142,10 @@ async function keepListening(options: ListenOptions): Promise<void> {
   options.signal.addEventListener('abort', () => void client.end().catch(() => undefined), { once: true })
 }
 
-async function connectListener({ url, tell, onError }: ListenOptions): Promise<pg.Client> {
+async function connectListener({ url, openSocket, tell, onError }: ListenOptions): Promise<pg.Client> {
   const client = new pg.Client({
     connectionString: url,
+    stream: openSocket,
     keepAlive: true,
     application_name: 'turnmill-listen',
   })

@@ -19,11 +19,17 @@ export type PartVerdict =
  * cursor and directly follows the part before; where that fails the preview is withdrawn until the message comes.
  */
 export class Preview {
-  #cursor: PartPosition = START
+  #cursor: PartPosition
   /** The attempt whose parts are not shown, since some were missed. */
   #withdrawn: PartPosition | null = null
   /** Whether the watcher holds parts that no message has replaced. */
-  #shown = false
+  #shown: boolean
+
+  /** @param seen where a watcher that has been here before left off. */
+  constructor(seen: PartPosition = START) {
+    this.#cursor = seen
+    this.#shown = seen.seq > 0 && seen.seq < Infinity
+  }
 
   get cursor(): PartPosition {
     return this.#cursor

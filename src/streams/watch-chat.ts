@@ -7,7 +7,7 @@ import type {
   TurnView,
 } from '../protocol/views.ts'
 import { isTurnmillError } from '../protocol/errors.ts'
-import { formatEventId } from './cursor.ts'
+import { formatEventId, type Cursor } from './cursor.ts'
 import type { ChatEvent, PlacedEvent } from './events.ts'
 import { createMailbox, type Mailbox } from './mailbox.ts'
 import type { LoggedPart, LogNews, PartLog } from './part-log.ts'
@@ -20,6 +20,10 @@ export interface WatchOptions {
   log: Pick<PartLog, 'read' | 'subscribe'>
   /** What changed in the chat since a version; `null` where it is gone. */
   readChanges(since: number): Promise<ChatChanges | null>
+  /** Whether messages were taken out of its history since a version. */
+  isRewritten(since: number): Promise<boolean>
+  /** Where a watcher that comes back left off; `null` for one that has seen nothing. */
+  after: Cursor | null
   /** Where the watcher is registered for the look at Postgres that no lost notification can prevent. */
   registry: WatchRegistry
   signal: AbortSignal
@@ -88,9 +92,11 @@ async function* catchUpWhenPossible(watch: ChatWatch): AsyncGenerator<PlacedEven
 /** One watcher's view of one chat. */
 class ChatWatch {
   readonly #options: WatchOptions
-  readonly #preview = new Preview()
+  readonly #preview: Preview
   /** As it was told last. */
   #chat: ChatView | null = null
+  /** All of the committed state up to this version has been told. */
+  #told: number
   #asked = 'null'
   /** The failed attempt that was told last. */
   #toldRetry = ''
@@ -98,10 +104,12 @@ class ChatWatch {
 
   constructor(options: WatchOptions) {
     this.#options = options
+    this.#preview = new Preview(options.after?.position)
+    this.#told = options.after?.snapshotVersion ?? 0
   }
 
   get version(): number {
-    return this.#chat?.snapshotVersion ?? 0
+    return this.#told
   }
 
   /** What the log holds; nothing while it is away. */
@@ -111,12 +119,17 @@ class ChatWatch {
 
   /** Tells what Postgres holds that the watcher has not seen. */
   async *catchUp(): AsyncGenerator<PlacedEvent> {
-    const before = this.#chat
     const changes = await this.#options.readChanges(this.version)
     this.gone = changes === null
-    if (changes === null || changes.chat.snapshotVersion === before?.snapshotVersion) return
-    if (before !== null && before.historyVersion !== changes.chat.historyVersion) yield* this.#startOver()
-    else yield* this.#tellChanges(before, changes)
+    if (changes === null || changes.chat.snapshotVersion === this.#chat?.snapshotVersion) return
+    if (await this.#lacksMessages(changes.chat)) yield* this.#startOver()
+    else yield* this.#tellChanges(changes)
+  }
+
+  /** Whether the watcher holds messages that the chat has no more. */
+  async #lacksMessages({ historyVersion }: ChatView): Promise<boolean> {
+    if (this.#chat !== null) return this.#chat.historyVersion !== historyVersion
+    return this.version > 0 && this.#options.isRewritten(this.version)
   }
 
   /** Messages were taken away: the watcher drops all it has and gets what remains. */
@@ -125,19 +138,31 @@ class ChatWatch {
     this.gone = changes === null
     if (changes === null) return
     this.#preview.drop()
-    yield this.#place({ type: 'reset', scope: 'history' }, changes.chat.snapshotVersion)
     const known = this.version
-    yield* this.#tellChanges(this.#chat, {
+    // Whoever leaves before all of it was told has to start over again.
+    this.#told = 0
+    yield this.#place({ type: 'reset', scope: 'history' })
+    yield* this.#tellChanges({
       ...changes,
       turns: changes.turns.filter((turn) => turn.revision > known),
     })
   }
 
-  *#tellChanges(before: ChatView | null, changes: ChatChanges): Generator<PlacedEvent> {
-    this.#chat = changes.chat
-    for (const { message, turnNumber } of changes.messages) yield this.#tellMessage(message, turnNumber)
-    for (const turn of changes.turns) yield* this.#tellTurn(turn, before !== null)
-    const { chat, queue, action } = changes
+  *#tellChanges({ chat, messages, turns, queue, action }: ChatChanges): Generator<PlacedEvent> {
+    const before = this.#chat
+    const isNews = this.#chat !== null || this.#options.after !== null
+    this.#chat = chat
+    const told = versionsTold([...messages.map(({ message }) => message), ...turns])
+    const advance = (): void => void (this.#told = Math.max(this.#told, told.shift() ?? 0))
+    for (const { message, turnNumber } of messages) {
+      advance()
+      yield this.#tellMessage(message, turnNumber)
+    }
+    for (const turn of turns) {
+      advance()
+      yield* this.#tellTurn(turn, isNews)
+    }
+    this.#told = chat.snapshotVersion
     if (before?.status !== chat.status || before.activeTurnId !== chat.activeTurnId)
       yield this.#tellStatus(chat)
     yield* this.#tellAction(action)
@@ -158,7 +183,7 @@ class ChatWatch {
 
   #tellMessage(message: MessageView, turnNumber: number | null): PlacedEvent {
     if (turnNumber !== null && message.role === 'assistant') this.#preview.committed(turnNumber, message.step)
-    return this.#place({ type: 'message', message }, message.revision)
+    return this.#place({ type: 'message', message })
   }
 
   /** Turns that ended before the watcher came are history, not news. */
@@ -203,10 +228,27 @@ class ChatWatch {
   #showPart(part: LoggedPart): PlacedEvent {
     this.#preview.delivered(part)
     const event: ChatEvent = { type: 'part', turn: part.turn, step: part.step, part: part.part }
-    return this.#place(event, part.snapshotVersion)
+    return this.#place(event)
   }
 
-  #place(event: ChatEvent, version = this.version): PlacedEvent {
-    return { id: formatEventId(version, this.#preview.cursor), event }
+  #place(event: ChatEvent): PlacedEvent {
+    return { id: formatEventId(this.#told, this.#preview.cursor), event }
   }
+}
+
+/**
+ * Up to which version everything has been told once each of these has, in the order in which they are: a message that
+ * was changed late may come before one that was written earlier.
+ */
+function versionsTold(changed: readonly { revision: number }[]): number[] {
+  let later = Infinity
+  return changed
+    .map(({ revision }) => revision)
+    .reverse()
+    .map((revision) => {
+      const told = Math.min(revision, later - 1)
+      later = Math.min(later, revision)
+      return told
+    })
+    .reverse()
 }

@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+import { createGatewayMetrics, type GatewayMetrics } from './gateway-metrics.ts'
 
 /** What a process counts, for Prometheus. No label has more values than the code has words. */
 export interface Metrics {
@@ -10,6 +11,7 @@ export interface Metrics {
   jobs: Counter<'outcome'>
   /** What the reconciler put right. Anything but `admitted` and `resumed` is work that was lost somewhere. */
   reconciled: Counter<'what'>
+  gateway: GatewayMetrics
   /** The text that Prometheus reads, and its content type. */
   render(): Promise<{ contentType: string; text: string }>
 }
@@ -63,6 +65,7 @@ export function createMetrics(countTurns: () => Promise<TurnCounts>): Metrics {
     takeovers,
     jobs,
     reconciled,
+    gateway: createGatewayMetrics(registry),
     render: async () => {
       await refresh().catch(() => undefined)
       return { contentType: registry.contentType, text: await registry.metrics() }

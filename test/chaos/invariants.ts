@@ -2,6 +2,7 @@
 import { TURN_MOVES } from '../../src/chats/states.ts'
 import type { ChatRecord, SentMessage } from './ledger.ts'
 import type { Facts, MessageFacts, TurnFacts } from './facts.ts'
+import type { TurnChange } from './turn-log.ts'
 import { answerText, type JournalEntry, type ReportedTokens } from './provider-plan.ts'
 
 export interface Invariant {
@@ -284,8 +285,25 @@ function wrongTexts(facts: Facts): string[] {
 /** What was written just before the line was cut, by either side, may not have been read. */
 const IN_FLIGHT_MS = 250
 
-const wasRead = ({ plan, closedEarly, openedAt, endedAt }: JournalEntry): boolean =>
-  plan !== 'cut' && !(closedEarly && (endedAt ?? 0) - (openedAt ?? 0) < IN_FLIGHT_MS)
+/** How long a worker on a busy machine takes from breaking a call off to having given its turn back. */
+const GIVING_BACK_MS = 1000
+
+/** Whether an answer ended just when the worker that was to read it gave the turn back. */
+const wasGivenBack = ({ endedAt }: JournalEntry, changes: readonly TurnChange[]): boolean =>
+  changes.some(
+    ({ from, to, at }) =>
+      from === 'running' &&
+      to === 'pending' &&
+      endedAt !== null &&
+      endedAt > at - GIVING_BACK_MS &&
+      endedAt < at + IN_FLIGHT_MS,
+  )
+
+const wasRead = (entry: JournalEntry, changes: readonly TurnChange[]): boolean => {
+  const { plan, closedEarly, openedAt, endedAt } = entry
+  const inFlight = closedEarly && (endedAt ?? 0) - (openedAt ?? 0) < IN_FLIGHT_MS
+  return plan !== 'cut' && !inFlight && !wasGivenBack(entry, changes)
+}
 
 /** What dead workers knew may be lacking, and what nobody read. All else must be there, failed attempts included. */
 function wrongUsage(facts: Facts): string[] {
@@ -297,7 +315,8 @@ function wrongUsage(facts: Facts): string[] {
     const committed = committedAttempt(answers.get(turn.id)?.[0]?.text ?? '', made)
     if (committed === undefined) return []
     const others = made.filter((entry) => entry !== committed && entry.reported !== null)
-    const isSure = (entry: JournalEntry): boolean => turn.takeovers === 0 && wasRead(entry)
+    const isSure = (entry: JournalEntry): boolean =>
+      turn.takeovers === 0 && wasRead(entry, facts.log.get(turn.id) ?? [])
     const fits = sums(committed, others, isSure).some(
       ({ inputTokens, outputTokens }) =>
         inputTokens === turn.inputTokens && outputTokens === turn.outputTokens,

@@ -109,7 +109,7 @@ async function openForger(
   const ignore = (): void => undefined
   const backend =
     redisUrl === null
-      ? await openPostgresBackend(databaseUrl, ignore, 4)
+      ? await openPostgresBackend({ url: databaseUrl, onError: ignore, poolSize: 4 })
       : await openRedisBackend(redisUrl, QUEUE_PREFIX, ignore)
   const forger = await createJobForger(backend, pool, createRandom(seed, 'forger'))
   stops.push(() => backend.close(), () => forger.close()) // prettier-ignore

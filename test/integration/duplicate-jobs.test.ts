@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { TurnJob } from '../../src/queue/index.ts'
 import { hold } from '../support/fake-upstream.ts'
 import { BACKENDS, startTurnmill, type Turnmill } from '../support/turnmill.ts'
@@ -20,6 +21,13 @@ describe.each(BACKENDS)('the same turn delivered more than once, on the %s backe
     await client.ended(chat.id, turn.id)
     await expectOneCommit(chat.id)
     expect(turnmill.upstream.requests).toHaveLength(1)
+    // Four deliveries with the producer's own: one did the work, and each of the others is counted.
+    const countJobs = async (...outcomes: string[]): Promise<number> => {
+      const { values } = await turnmill.services.metrics.jobs.get()
+      return values.reduce((sum, { labels, value }) => sum + (outcomes.includes(labels.outcome as string) ? value : 0), 0) // prettier-ignore
+    }
+    while ((await countJobs('completed', 'held', 'ended')) < 4) await sleep(20)
+    expect(await countJobs('completed')).toBe(1)
   })
 
   test('to a second worker whose first one lost its lease: the first one’s commit is fenced', async () => {

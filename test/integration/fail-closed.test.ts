@@ -116,14 +116,16 @@ describe.each(BACKENDS)('with gateway routing, on the %s backend', (backend) => 
   })
 
   test.each([
-    ['of no turn', { version: 1, turnId: newId(), chatId: newId(), apiKeyId: null, trigger: 'send' }],
-    ['of no shape', { hello: 'world' }],
-    ['that is an array', []],
-  ])('a job %s ends without effect', async (_, data) => {
+    ['of no turn', 'gone', { version: 1, turnId: newId(), chatId: newId(), apiKeyId: null, trigger: 'send' }],
+    ['of no shape', 'nameless', { hello: 'world' }],
+    ['that is an array', 'nameless', []],
+  ])('a job %s ends without effect, and is counted as %s', async (_, outcome, data) => {
     turnmill.addWorker()
     await turnmill.services.queue.enqueue('odd-1', data as never)
     const { chat, turn } = await user.client.create('after it')
     await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'completed' })
+    const { values } = await turnmill.services.metrics.jobs.get()
+    expect(values).toContainEqual({ labels: { outcome }, value: 1 })
   })
 
   test('a key that was revoked while its turn was queued makes no call', async () => {

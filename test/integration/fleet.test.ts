@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Database } from '../../src/db/index.ts'
 import { createApiKey } from '../../src/keys/index.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import { createClient, type TestClient } from '../support/client.ts'
@@ -138,4 +140,48 @@ describe.each(BACKENDS)('two API and two worker processes on the %s backend', (b
     await successor.said('working')
     fleet.workers.push(successor)
   })
+
+  test('an API that is told to stop answers what is under way, and sends its watchers on', async () => {
+    const [first, second] = clients as [TestClient, TestClient]
+    const gate = hold()
+    fleet.ground.upstream.script({ type: 'answer', chunks: ['from ', 'afar'], gate, gateAt: 1 })
+    const { chat } = await first.create('hi')
+    const watch = first.watch(chat.id)
+    await watch.until((event) => event.type === 'part' && event.part.type === 'text-delta')
+    const { db } = fleet.ground.services
+    const [api] = fleet.apis as [Process]
+    let sent!: Promise<unknown>
+    let left!: Promise<number | null>
+    await db.prisma.$transaction(async (tx) => {
+      // A send that waits while its API is told to stop.
+      await tx.$queryRaw`select 1 from chats where id = ${chat.id}::uuid for update`
+      sent = first.send(chat.id, 'more')
+      await waitsForLock(db)
+      left = api.stop()
+      await watch.end()
+    })
+    expect(await sent).toMatchObject({ queuedMessage: { chatId: chat.id } })
+    expect(await left).toBe(0)
+    await expect(first.request('GET', '/healthz')).rejects.toThrow('fetch failed')
+
+    const resumed = second.watch(chat.id, watch.lastId())
+    await resumed.until((event) => event.type === 'queue')
+    expect(resumed.events.filter(({ event }) => event.type === 'message' || event.type === 'part')).toEqual(
+      [],
+    )
+    gate.release()
+    await resumed.until((event) => event.type === 'turn')
+    expect(JSON.stringify(resumed.events)).toContain('from afar')
+    resumed.close()
+  })
 })
+
+/** Resolves once a statement waits for a lock that another one holds. */
+async function waitsForLock(db: Database): Promise<void> {
+  for (;;) {
+    const waiting = await db.prisma.$queryRaw<object[]>`
+      select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
+    if (waiting.length > 0) return
+    await sleep(20)
+  }
+}

@@ -26,6 +26,11 @@ describe('/metrics', () => {
     expect(samples.get('turnmill_jobs_total{outcome="completed"}')).toBeGreaterThanOrEqual(1)
     expect(samples.get('turnmill_turns_pending')).toBe(0)
     expect(samples.get('turnmill_turns_running')).toBe(0)
+    const call = 'provider="fake",model="fake-1"'
+    expect(samples.get(`turnmill_gateway_calls_total{${call},outcome="ok"}`)).toBe(1)
+    expect(samples.get(`turnmill_gateway_tokens_total{${call},kind="output"}`)).toBe(7)
+    expect(samples.get(`turnmill_gateway_cost_micros_total{${call}}`)).toBe(26)
+    expect(samples.get('turnmill_gateway_added_seconds_count{provider="fake"}')).toBe(1)
     expect(samples.has('nodejs_eventloop_lag_p99_seconds')).toBe(true)
   })
 

@@ -1,5 +1,4 @@
 import { TURNS_QUEUE, type TurnJob } from '../../src/queue/index.ts'
-import { startRedis } from '../support/redis.ts'
 import { BACKENDS, startTurnmill } from '../support/turnmill.ts'
 
 describe.each(BACKENDS)('the reconciler on the %s backend', (backend) => {
@@ -83,31 +82,6 @@ describe.each(BACKENDS)('the reconciler on the %s backend', (backend) => {
       expect(turnmill.upstream.requests).toHaveLength(0)
     } finally {
       await turnmill.stop()
-    }
-  })
-})
-
-describe('with Redis gone', () => {
-  test('a send is still answered at once, and its turn runs when Redis is back', async () => {
-    const redis = await startRedis()
-    const turnmill = await startTurnmill({ redisUrl: redis.url, reconcile: true })
-    let revived: Awaited<ReturnType<typeof startRedis>> | undefined
-    try {
-      const { client } = await turnmill.addUser()
-      await client.request('GET', '/v1/me')
-      await redis.stop()
-      const before = performance.now()
-      const { chat, turn } = await client.create('hi')
-      expect(performance.now() - before).toBeLessThan(1000)
-      expect(await client.request('GET', '/readyz')).toMatchObject({
-        status: 503,
-        body: { postgres: 'up', queue: 'down' },
-      })
-      revived = await startRedis({ port: redis.port })
-      await expect(client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'completed' })
-    } finally {
-      await turnmill.stop()
-      await revived?.stop()
     }
   })
 })

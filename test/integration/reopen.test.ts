@@ -86,7 +86,7 @@ describe.each(BACKENDS)('a failed turn on the %s backend', (backend) => {
     if (what !== 'deleted') await user.client.settled(chatId)
     const before = turnmill.upstream.requests.length
     expect((await retry(jobId)).status).toBe(204)
-    expect((await untilJob(jobId, 'completed')).returnvalue).toBe(what === 'deleted' ? null : 'superseded')
+    expect((await untilJob(jobId, 'completed')).returnvalue).toBe(what === 'deleted' ? 'gone' : 'superseded')
     const turn = await turnmill.services.db.prisma.turn.findUnique({ where: { id: turnId } })
     expect(turn?.state ?? 'gone').toBe(what === 'deleted' ? 'gone' : 'failed')
     expect(turnmill.upstream.requests).toHaveLength(before)

@@ -18,7 +18,13 @@ let drop: () => Promise<void>
 beforeEach(async () => {
   const database = await createEmptyDatabase()
   drop = () => database.drop()
-  db = openDatabase({ url: database.url, poolSize: 2, connectTimeoutMs: 5000, applicationName: 'test' })
+  db = openDatabase({
+    url: database.url,
+    poolSize: 2,
+    connectTimeoutMs: 5000,
+    silenceMs: 5000,
+    applicationName: 'test',
+  })
   await db.pool.query('create table things (id int primary key)')
 })
 afterEach(async () => {
@@ -95,6 +101,7 @@ describe('a pipelined transaction', () => {
       url: 'postgres://x:y@127.0.0.1:9/z',
       poolSize: 1,
       connectTimeoutMs: 1000,
+      silenceMs: 1000,
       applicationName: 'test',
     })
     await expect(query(nowhere, count())).rejects.toMatchObject({

@@ -131,7 +131,10 @@ function say(model: ChatModel, key: number): ModelQueued {
 
 function enqueue(model: ChatModel, turn: ModelTurn): void {
   turn.job += 1
-  model.waiting.push({ turn: turn.number, job: turn.job, attempts: 0 })
+  const job = { turn: turn.number, job: turn.job, attempts: 0 }
+  // One that was begun has stood in the queue before.
+  if (turn.epoch > 0) model.waiting.unshift(job)
+  else model.waiting.push(job)
 }
 
 function newTurn(model: ChatModel, { label, key }: ModelQueued): ModelTurn {

@@ -72,9 +72,22 @@ export interface ReplayDeps {
 const TOKEN = 'replay'
 const NOTHING = { usage: null, costMicros: null }
 
+/** Gives what resolves once every job that was to be enqueued is. */
+function watchEnqueueing({ services: { queue } }: Turnmill): () => Promise<unknown> {
+  const pending: Promise<void>[] = []
+  const enqueue = queue.enqueue.bind(queue)
+  queue.enqueue = (...job) => {
+    const done = enqueue(...job)
+    pending.push(done)
+    return done
+  }
+  return () => Promise.allSettled(pending.splice(0))
+}
+
 /** Starts with what the model starts with: a chat whose first turn is pending. */
 export async function startReplay({ turnmill, queue, worker }: ReplayDeps): Promise<Replay> {
   const { chats, db, reconciler } = turnmill.services
+  const enqueued = watchEnqueueing(turnmill)
   await queue.obliterate({ force: true })
   const user = await turnmill.addUser()
   const keys = [user.apiKeyId, (await turnmill.addKey(user.userId)).apiKeyId]
@@ -266,6 +279,8 @@ export async function startReplay({ turnmill, queue, worker }: ReplayDeps): Prom
   }
 
   async function perform(command: Command, model: ChatModel): Promise<boolean> {
+    // A command does not wait long for the queue, and on a busy machine its job may come later.
+    await enqueued()
     bindHolders(model)
     await refreshTurns()
     switch (command.type) {

@@ -24,6 +24,7 @@ export async function openChatWorld(leaseMs = 60_000, slots = WORLD_SLOTS): Prom
     url: database.url,
     poolSize: 10,
     connectTimeoutMs: 10_000,
+    silenceMs: 10_000,
     applicationName: 'chat-world',
   })
   const limits = {

@@ -27,7 +27,8 @@ export interface TestClient {
   edit(chatId: string, messageId: string, content: string): Promise<Started>
   messages(chatId: string): Promise<MessageView[]>
   turns(chatId: string): Promise<TurnView[]>
-  watch(chatId: string): Watch
+  /** @param after the id of the last event that was seen, as a browser sends it when it comes back. */
+  watch(chatId: string, after?: string): Watch
   /** Resolves once the turn has ended, with its row. */
   ended(chatId: string, turnId: string): Promise<TurnView>
   /** Resolves once the chat has no active turn and nothing queued. */
@@ -38,6 +39,10 @@ export interface TestClient {
 export interface Watch extends AsyncIterable<WatchedEvent> {
   /** Everything that came so far. */
   events: WatchedEvent[]
+  /** The id to come back with, as a browser keeps it; '' before the first event. */
+  lastId(): string
+  /** Resolves when the other side has ended the stream. */
+  end(): Promise<void>
   until(matches: (event: ChatEvent) => boolean): Promise<WatchedEvent[]>
   close(): void
 }
@@ -74,7 +79,11 @@ export function createClient(address: string, token: string): TestClient {
     return answer.body
   }
 
-  const watch = (chatId: string): Watch => openWatch(`${address}/v1/chats/${chatId}/stream`, headers)
+  const watch = (chatId: string, after?: string): Watch =>
+    openWatch(`${address}/v1/chats/${chatId}/stream`, {
+      ...headers,
+      ...(after === undefined ? {} : { 'last-event-id': after }),
+    })
   const turns = async (chatId: string) =>
     (await demand<{ items: TurnView[] }>(200, 'GET', `/v1/chats/${chatId}/turns`)).items
 
@@ -121,16 +130,23 @@ async function* onEachChange(watch: Watch): AsyncGenerator<void> {
 function openWatch(url: string, headers: Record<string, string>): Watch {
   const abort = new AbortController()
   const events: WatchedEvent[] = []
+  let lastId = ''
   const source = readEvents(url, headers, abort.signal)
   async function* iterate(): AsyncGenerator<WatchedEvent> {
-    for await (const event of source) {
-      events.push(event)
-      yield event
+    for await (const { id, event } of source) {
+      lastId = id
+      if (event === null) continue
+      events.push({ id, event })
+      yield { id, event }
     }
   }
   const iterator = iterate()
   return {
     events,
+    lastId: () => lastId,
+    end: async () => {
+      for await (const _ of iterator);
+    },
     [Symbol.asyncIterator]: () => iterator,
     until: async (matches) => {
       for (;;) {
@@ -148,7 +164,7 @@ async function* readEvents(
   url: string,
   headers: Record<string, string>,
   signal: AbortSignal,
-): AsyncGenerator<WatchedEvent> {
+): AsyncGenerator<Block> {
   try {
     const response = await fetch(url, { headers, signal })
     if (!response.ok || response.body === null)
@@ -158,8 +174,8 @@ async function* readEvents(
       const blocks = (text + chunk).split('\n\n')
       text = blocks.pop() ?? ''
       for (const block of blocks) {
-        const event = parseBlock(block)
-        if (event !== null) yield event
+        const parsed = parseBlock(block)
+        if (parsed !== null) yield parsed
       }
     }
   } catch (error) {
@@ -167,12 +183,19 @@ async function* readEvents(
   }
 }
 
-function parseBlock(block: string): WatchedEvent | null {
+/** What stands between two empty lines; without an event it only moves the cursor. */
+interface Block {
+  id: string
+  event: ChatEvent | null
+}
+
+function parseBlock(block: string): Block | null {
   const fields = new Map(
     block.split('\n').map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 2)]),
   )
-  const type = fields.get('event')
-  if (type === undefined) return null
+  const [id, type] = [fields.get('id'), fields.get('event')]
+  if (id === undefined) return null
+  if (type === undefined) return { id, event: null }
   const data = JSON.parse(fields.get('data') ?? '{}') as object
-  return { id: fields.get('id') ?? '', event: { type, ...data } as ChatEvent }
+  return { id, event: { type, ...data } as ChatEvent }
 }

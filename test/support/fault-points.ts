@@ -30,13 +30,12 @@ export function armFault({ point: armed, action }: Fault, onStrike: () => void):
   }
 }
 
-/** Wraps what the services say to the outside. To be called before anything is started on them. */
+/** Wraps what the services say to the outside, but for providers. To be called before anything is started on them. */
 export function installFaults(services: Services, reach: Reach): void {
   wrapPool(services.db.pool, reach)
   wrapMethod(services.queue, 'enqueue', reach)
   wrapMethod(services.queue, 'findLost', reach)
   wrapMethod(services.parts, 'append', reach)
-  globalThis.fetch = wrapFetch(globalThis.fetch, reach)
 }
 
 /** The first job of the process is lost, so that the reconciler has something to find. */
@@ -44,8 +43,8 @@ export function loseFirstJob(services: Services): void {
   const { queue } = services
   const enqueue = queue.enqueue.bind(queue)
   let lost = false
-  queue.enqueue = async (jobId, job) => {
-    if (lost) return enqueue(jobId, job)
+  queue.enqueue = async (...job) => {
+    if (lost) return enqueue(...job)
     lost = true
   }
 }
@@ -115,7 +114,8 @@ function wrapClient(client: PoolClient, reach: Reach): PoolClient {
   })
 }
 
-function wrapFetch(fetch: typeof globalThis.fetch, reach: Reach): typeof globalThis.fetch {
+/** Reaches providers, and strikes on the way. */
+export function wrapFetch(fetch: typeof globalThis.fetch, reach: Reach): typeof globalThis.fetch {
   return async (input, init) => {
     await reach('before call')
     const response = await fetch(input, init)

@@ -5,7 +5,8 @@ import { runProcess } from '../../src/lifecycle.ts'
 import { openServices } from '../../src/services.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
 import { createTurnWorker } from '../../src/turn-worker.ts'
-import { armFault, installFaults, loseFirstJob, type Fault } from './fault-points.ts'
+import { createProviderFetch } from '../../src/models/index.ts'
+import { armFault, installFaults, loseFirstJob, wrapFetch, type Fault, type Reach } from './fault-points.ts'
 
 // Whoever started it is gone, and nobody is left to stop it.
 process.on('disconnect', () => process.exit(1))
@@ -19,14 +20,13 @@ const action = process.env['FAULT_ACTION'] as Fault['action']
 const say = (what: object): boolean => process.stdout.write(`${JSON.stringify(what)}\n`)
 
 await runProcess(logger, config.drainMs, async (shutdown) => {
-  const services = await openServices(config, logger)
+  const reach: Reach =
+    point === undefined ? async () => undefined : armFault({ point, action }, () => say({ struck: point }))
+  const providerFetch = wrapFetch(createProviderFetch({ allowPrivate: true }), reach)
+  const services = await openServices(config, logger, { providerFetch })
   shutdown.add(() => services.close())
   loseFirstJob(services)
-  if (point !== undefined)
-    installFaults(
-      services,
-      armFault({ point, action }, () => say({ struck: point })),
-    )
+  if (point !== undefined) installFaults(services, reach)
   const worker = createTurnWorker(services)
   shutdown.add(() => worker.stop())
   await worker.start()

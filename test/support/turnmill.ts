@@ -57,6 +57,8 @@ export interface TurnmillOptions {
   backend?: BackendKind
   /** A Redis of the test's own. */
   redisUrl?: string
+  /** A migrated database of the test's own; by default one is made, and dropped in the end. */
+  databaseUrl?: string
   workers?: number
   /** Whether the reconciler's timer runs; off by default, so that a test sees what the fast path alone does. */
   reconcile?: boolean
@@ -100,6 +102,10 @@ export function testEnvironment(databaseUrl: string, options: TurnmillOptions): 
     TURNMILL_DATABASE_POOL_SIZE: '10',
     // The machine that runs the tests may be busy with anything.
     TURNMILL_DATABASE_CONNECT_TIMEOUT_MS: '10000',
+    TURNMILL_DATABASE_SILENCE_MS: '10000',
+    TURNMILL_ALLOW_PRIVATE_PROVIDERS: 'true',
+    // Providers that fail on purpose are to be called all the same.
+    TURNMILL_BREAKER_FAILURES: '1000000',
     ...TEST_SECRETS,
     ...FAST,
     ...options.environment,
@@ -107,7 +113,10 @@ export function testEnvironment(databaseUrl: string, options: TurnmillOptions): 
 }
 
 export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turnmill> {
-  const database = await createTestDatabase()
+  const database =
+    options.databaseUrl === undefined
+      ? await createTestDatabase()
+      : { url: options.databaseUrl, drop: async () => undefined }
   const config = loadConfig(testEnvironment(database.url, options))
   const destination = options.onLog === undefined ? {} : { destination: { write: options.onLog } }
   const logger = createLogger({ level: config.logLevel, role: 'test', ...destination })

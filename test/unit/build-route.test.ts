@@ -18,6 +18,7 @@ const REQUEST: RouteRequest = {
   turnId: 'turn-1',
   chatUserId: 'user-1',
   modelConfigIds: ['config-1'],
+  place: null,
 }
 const OPTIONS: RouteOptions = { apiKeyId: 'key-1', keyOwnerId: 'user-1' }
 

@@ -1,5 +1,6 @@
 import { createTurnProcessor, type TurnProcessorDeps } from '../../src/agent/index.ts'
-import type { Claim } from '../../src/chats/index.ts'
+import { NOTHING_SPENT } from '../../src/agent/attempt.ts'
+import type { Claim, Unclaimed } from '../../src/chats/index.ts'
 import type { BuiltRoute } from '../../src/models/index.ts'
 import { TurnmillError, type ErrorCode } from '../../src/protocol/errors.ts'
 import type { StreamPart } from '../../src/protocol/parts.ts'
@@ -37,6 +38,8 @@ const error = (code: ErrorCode): TurnmillError => new TurnmillError(code, `it wa
 type Refusals = Partial<Record<keyof Chats, ErrorCode[]>>
 
 interface Scene {
+  /** Why there is no turn for the job. */
+  unclaimed?: Unclaimed
   /** Steps committed before the claim, whose results are settled first. */
   committedSteps?: number
   refusals?: Refusals
@@ -46,12 +49,14 @@ interface Scene {
   failure?: ErrorCode
   /** Whether the turn's signal says that its lease is over, from the beginning. */
   leaseOver?: boolean
+  /** Whether the worker has been told to stop, from the beginning. */
+  stopping?: boolean
 }
 
 /** Takes a turn through a worker whose first model call fails and whose second one answers; tells what it wrote. */
 async function processTurn(scene: Scene) {
   const { committedSteps = 0, refusals = {}, retryAfterMs, interrupting = false } = scene
-  const { leaseOver = false, failure = 'provider_overloaded' } = scene
+  const { leaseOver = false, stopping = false, failure = 'provider_overloaded' } = scene
   const log: Record<string, unknown>[] = []
   const destination = { write: (line: string) => void log.push(JSON.parse(line) as Record<string, unknown>) }
   const writes: unknown[][] = []
@@ -71,7 +76,7 @@ async function processTurn(scene: Scene) {
   ]
   const process = createTurnProcessor({
     chats: {
-      claim: async () => ({ ...CLAIM, committedSteps }),
+      claim: async () => scene.unclaimed ?? { ...CLAIM, committedSteps },
       isInterrupting: async () => interrupting,
       reopen: async () => false,
       finish: write('finish') as unknown as Chats['finish'],
@@ -91,6 +96,7 @@ async function processTurn(scene: Scene) {
         yield endings.shift()!
       },
       openParts: () => ({ write: () => undefined, flush: async () => undefined }),
+      stopping: stopping ? AbortSignal.abort(error('worker_stopped')) : new AbortController().signal,
       deadlines: { firstPartMs: 1e6, reasoningFirstPartMs: 1e6, silenceMs: 1e6, attemptMs: 1e6 },
       retries: {
         firstMs: 1,
@@ -194,6 +200,51 @@ describe('a worker that is stopped in the middle of a call', () => {
     expect(names).toEqual(['release', 'finishInterrupted'])
     expect(writes[1]).toEqual(['finishInterrupted', null, SPENT])
   })
+})
+
+describe('a worker that takes no new jobs any more', () => {
+  test('lets a call end, and gives a turn that waits for its next attempt back at once', async () => {
+    const { outcome, names, writes } = await processTurn({ stopping: true })
+    expect(names).toEqual(['noteRetry', 'release'])
+    expect(writes[0]?.at(-1)).toEqual(SPENT)
+    expect(writes[1]).toEqual(['release', NOTHING_SPENT])
+    expect(outcome).toBeNull()
+  })
+})
+
+describe('a worker whose lease ran out while Postgres was away', () => {
+  test('gives the turn back with what its attempt has spent, once Postgres answers (I11)', async () => {
+    const { outcome, writes } = await processTurn({
+      failure: 'database_unavailable',
+      refusals: { release: ['database_unavailable', 'database_unavailable'] },
+    })
+    expect(writes).toEqual([
+      ['release', SPENT],
+      ['release', SPENT],
+      ['release', SPENT],
+    ])
+    expect(outcome).toBeNull()
+  })
+
+  test('lets go of it where another one has it by then', async () => {
+    const { outcome, names } = await processTurn({
+      failure: 'database_unavailable',
+      refusals: { release: ['database_unavailable', 'turn_fenced'] },
+    })
+    expect(names).toEqual(['release', 'release'])
+    expect(outcome).toBeNull()
+  })
+})
+
+describe('a job without effect', () => {
+  test.each(['gone', 'ended', 'unadmitted', 'held'] as const)(
+    'says why it ended without its turn: %s',
+    async (unclaimed) => {
+      const { outcome, names } = await processTurn({ unclaimed })
+      expect(outcome).toBe(unclaimed)
+      expect(names).toEqual([])
+    },
+  )
 })
 
 describe('a worker that lost its turn', () => {

@@ -1,0 +1,89 @@
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { MAX_BODY_BYTES, refuse } from '../gateway/index.ts'
+import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
+import { principalOf } from './authentication.ts'
+import type { ApiContext, ApiServer } from './context.ts'
+import type { LiveCalls } from './live-calls.ts'
+import { toProblem } from './problems.ts'
+
+/** Any host does: the gateway reads the path. */
+const ORIGIN = 'http://gateway.turnmill.invalid'
+
+/**
+ * The gateway for clients outside: the SDKs of OpenAI and Anthropic, coding agents. They call
+ * `/v1/gateway/{provider}/…` as they would call the provider, with a Turnmill key of scope `gateway:use`.
+ */
+export function registerGatewayRoutes(
+  app: ApiServer,
+  { gateway, logger }: Pick<ApiContext, 'gateway' | 'logger'>,
+  calls: LiveCalls,
+): void {
+  // In a scope of its own: a body is passed on as it came, and a refusal has the provider's shape.
+  void app.register(async (scope) => {
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+    scope.setErrorHandler((error: FastifyError | TurnmillError, request, reply) => {
+      const problem = toProblem(error)
+      if (problem.code === 'internal')
+        logger.error({ error, requestId: request.id }, 'unexpected error in the gateway')
+      return send(reply, refuse(problem, request.url))
+    })
+    scope.route({
+      method: ['GET', 'POST'],
+      url: '/v1/gateway/*',
+      bodyLimit: MAX_BODY_BYTES,
+      exposeHeadRoute: false,
+      config: { scope: 'gateway:use', gateway: true },
+      schema: { hide: true },
+      handler: async (request, reply) => {
+        const { apiKeyId } = principalOf(request)
+        const call = calls.add(apiKeyId)
+        reply.raw.once('close', call.remove)
+        const caller = { kind: 'key', apiKeyId, client: request.headers['user-agent'] ?? null } as const
+        const signal = AbortSignal.any([call.signal, closeOf(reply)])
+        return send(reply, await callGateway(() => gateway(toRequest(request, signal), caller)))
+      },
+    })
+  })
+}
+
+/** What a call failed with is the provider's, or the way's to it. */
+async function callGateway(call: () => Promise<Response>): Promise<Response> {
+  try {
+    return await call()
+  } catch (error) {
+    if (isTurnmillError(error)) throw error
+    throw new TurnmillError(
+      'provider_unreachable',
+      'the provider could not be reached, or the connection broke',
+      {
+        cause: error,
+      },
+    )
+  }
+}
+
+/** Aborts when the client has left before its answer was complete. */
+function closeOf(reply: FastifyReply): AbortSignal {
+  const gone = new AbortController()
+  reply.raw.once('close', () => {
+    if (!reply.raw.writableFinished) gone.abort()
+  })
+  return gone.signal
+}
+
+function toRequest(request: FastifyRequest, signal: AbortSignal): Request {
+  const headers = new Headers()
+  for (const [name, value] of Object.entries(request.headers))
+    if (value !== undefined) headers.set(name, Array.isArray(value) ? value.join(', ') : value)
+  const body = Buffer.isBuffer(request.body) ? new Uint8Array(request.body) : null
+  return new Request(ORIGIN + request.url, {
+    method: request.method,
+    headers,
+    body: request.method === 'GET' ? null : (body ?? ''),
+    signal,
+  })
+}
+
+/** `reply.send` passes a web response on, its stream included. */
+const send = (reply: FastifyReply, response: Response): FastifyReply => reply.send(response)

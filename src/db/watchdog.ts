@@ -1,0 +1,121 @@
+import net from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import pg from 'pg'
+import { startDeadline } from '../protocol/deadline.ts'
+
+export interface WatchdogOptions {
+  url: string
+  /** How long Postgres may say nothing to a `select 1` on a connection of its own, in ms. */
+  silenceMs: number
+  applicationName: string
+}
+
+/**
+ * Finds out that Postgres says nothing any more, where nobody else would: a machine that froze or a network that was cut
+ * refuses no connection and ends none, so that a query there waits until TCP gives up, a quarter of an hour later.
+ * While Postgres is silent every connection is cut, and what waits on it fails at once.
+ */
+export interface Watchdog {
+  /** The socket of a new connection, not connected yet: for the option `stream` of `pg`. */
+  openSocket(): net.Socket
+  stop(): Promise<void>
+}
+
+const PERIOD_MS = 200
+
+export function startWatchdog(options: WatchdogOptions): Watchdog {
+  const sockets = new Set<net.Socket>()
+  const stopping = new AbortController()
+  const pinger = createPinger(options)
+  let silent = false
+
+  async function watch(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      silent = !(await pinger.answers())
+      if (silent) for (const socket of sockets) socket.destroy(unanswered(options))
+      await sleep(PERIOD_MS, undefined, { signal: stopping.signal, ref: false }).catch(() => undefined)
+    }
+    await pinger.close()
+  }
+  const watching = watch()
+
+  return {
+    openSocket: () => {
+      const socket = new net.Socket()
+      sockets.add(socket)
+      socket.once('close', () => sockets.delete(socket))
+      // Not before whoever asked for it listens.
+      if (silent) setImmediate(() => socket.destroy(unanswered(options)))
+      return socket
+    },
+    stop: () => {
+      stopping.abort()
+      return watching
+    },
+  }
+}
+
+const unanswered = ({ silenceMs }: WatchdogOptions): Error =>
+  Object.assign(new Error(`Postgres has not answered within ${silenceMs} ms`), { code: 'ETIMEDOUT' })
+
+interface Pinger {
+  answers(): Promise<boolean>
+  close(): Promise<void>
+}
+
+function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pinger {
+  let client: pg.Client | undefined
+
+  async function ping(): Promise<void> {
+    client ??= await connect()
+    await client.query('select 1')
+  }
+
+  async function connect(): Promise<pg.Client> {
+    const fresh = new pg.Client({
+      connectionString: url,
+      application_name: `${applicationName} watchdog`,
+      connectionTimeoutMillis: silenceMs,
+    })
+    fresh.on('error', () => undefined)
+    await fresh.connect()
+    return fresh
+  }
+
+  /** `error`: the connection broke, which says nothing of the next one. */
+  async function ask(): Promise<'answer' | 'error' | 'silence'> {
+    try {
+      return await orSilence(ping(), silenceMs)
+    } catch (error) {
+      return isAnswer(error) ? 'answer' : 'error'
+    }
+  }
+
+  function drop(): void {
+    void client?.end().catch(() => undefined)
+    client = undefined
+  }
+
+  return {
+    answers: async () => {
+      for (let tries = 1; ; tries++) {
+        const heard = await ask()
+        if (heard === 'answer') return true
+        drop()
+        if (heard === 'silence' || tries === 2) return false
+      }
+    },
+    close: async () => drop(),
+  }
+}
+
+function orSilence(ping: Promise<void>, silenceMs: number): Promise<'answer' | 'silence'> {
+  const { promise, resolve, reject } = Promise.withResolvers<'answer' | 'silence'>()
+  const deadline = startDeadline(silenceMs, () => resolve('silence'))
+  ping.then(() => resolve('answer'), reject).finally(deadline.clear)
+  return promise
+}
+
+/** Whoever refuses for want of a free connection is there; whoever starts up or shuts down is not yet, or no longer. */
+const isAnswer = (error: unknown): boolean =>
+  error instanceof pg.DatabaseError && !(error.code ?? '').startsWith('57P')

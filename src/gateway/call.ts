@@ -1,0 +1,84 @@
+import type { Prices, Usage } from '../protocol/usage.ts'
+import { costMicros, NO_USAGE } from '../protocol/usage.ts'
+import type { Books } from './books.ts'
+import type { Meter } from './meter.ts'
+import type { CallLabels, CallObservation } from '../protocol/gateway-observer.ts'
+
+const CHARACTERS_PER_TOKEN = 4
+
+export interface OpenCall {
+  id: string
+  prompt: string | null
+  prices: Prices | null
+  /** The most input it may be charged for, in tokens: what counts where the provider says nothing. */
+  inputBound: number
+  /** By this process's monotonic clock. */
+  startedAt: number
+  books: Books
+  onSettled(observation: Omit<CallObservation, keyof CallLabels>): void
+  onUnsettled(error: unknown): void
+}
+
+/** How a call ended. */
+export interface CallEnd {
+  status: number | null
+  errorCode: string | null
+  /** What has passed of its answer; `null` where there was none. */
+  meter: Meter | null
+  firstByteAt: number | null
+  /** What the call was made with in the end. */
+  credential: { kind: 'central' | 'byok' | 'none'; hint: string | null }
+  /** Whether tokens were used, as far as anybody can know: the provider took the request. */
+  charged: boolean
+}
+
+const TRIES = 8
+const FIRST_WAIT_MS = 250
+
+/**
+ * Settles a call. Tries for a minute while Postgres is away; what is lost then the reconciler settles at its worst case.
+ * Never throws.
+ */
+export async function settleCall(call: OpenCall, end: CallEnd): Promise<void> {
+  const usage = end.charged ? usageOf(call, end) : null
+  const settlement = {
+    id: call.id,
+    credential: end.credential,
+    status: end.status,
+    errorCode: end.errorCode,
+    usage,
+    costMicros: usage === null ? 0 : call.prices === null ? null : costMicros(usage, call.prices),
+    firstByteMs: end.firstByteAt === null ? null : Math.round(end.firstByteAt - call.startedAt),
+    prompt: call.prompt,
+    tools: end.meter?.tools() ?? [],
+  }
+  const { costMicros: cost } = settlement
+  const durationMs = performance.now() - call.startedAt
+  call.onSettled({ outcome: outcomeOf(end), durationMs, usage, costMicros: cost })
+  for (let tries = 1; ; tries++) {
+    try {
+      await call.books.settle(settlement)
+      return
+    } catch (error) {
+      if (tries === TRIES) {
+        call.onUnsettled(error)
+        return
+      }
+      await new Promise((resolve) => setTimeout(resolve, FIRST_WAIT_MS * 2 ** (tries - 1)).unref())
+    }
+  }
+}
+
+const outcomeOf = ({ status, errorCode }: CallEnd): CallObservation['outcome'] => {
+  if (errorCode !== null || status === null) return 'broken'
+  return status < 400 ? 'ok' : 'refused'
+}
+
+/** What was reported in the end; of an answer that broke off before, at least what has passed of it. */
+function usageOf({ inputBound }: OpenCall, { meter }: CallEnd): Usage {
+  const reported = meter?.usage()
+  if (reported !== undefined && meter?.isComplete() === true) return reported
+  const passed = Math.ceil((meter?.characters() ?? 0) / CHARACTERS_PER_TOKEN)
+  const { outputTokens, ...known } = reported ?? { ...NO_USAGE, inputTokens: inputBound }
+  return { ...known, outputTokens: Math.max(outputTokens, passed), estimated: true }
+}

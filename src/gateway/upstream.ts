@@ -1,0 +1,164 @@
+import { attributionHeaders, BYOK_HEADER } from '../models/index.ts'
+import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
+import type { Caller, ProviderType } from '../protocol/routes.ts'
+import { maskSecret, Secret } from '../protocol/secret.ts'
+import type { GatewayProvider, StoredCredential } from './authorise.ts'
+import { UnavailableError, type Breakers } from './breaker.ts'
+import type { Endpoint } from './endpoints.ts'
+import { headersToProvider } from './headers.ts'
+import type { KeyHealth } from './key-health.ts'
+import type { CallLabels } from '../protocol/gateway-observer.ts'
+
+/** A credential of one call. `id` is that of the central key. */
+export interface Credential {
+  kind: 'central' | 'byok' | 'none'
+  id: string | null
+  hint: string | null
+  secret: Secret | null
+}
+
+const NONE: Credential = { kind: 'none', id: null, hint: null, secret: null }
+
+/**
+ * The credentials to try, in order: the user's own key alone, where there is one and the provider takes such keys; else
+ * the central ones. None for a provider that takes no key; empty where one is needed and there is none.
+ */
+export function chooseCredentials(
+  request: Request,
+  caller: Caller,
+  provider: GatewayProvider,
+  health: KeyHealth,
+): Credential[] {
+  const own = ownCredential(request, caller, provider)
+  if (own !== null) return [own]
+  const central = health.choose(provider.centralKeys).map(toCentral)
+  return central.length === 0 && provider.type === 'openai-compatible' ? [NONE] : central
+}
+
+const toCentral = ({ id, hint, reveal }: StoredCredential): Credential => ({
+  kind: 'central',
+  id,
+  hint,
+  secret: reveal(),
+})
+
+/** A worker brings the user's key along, marked; for callers over HTTP it is looked up. */
+function ownCredential(request: Request, caller: Caller, provider: GatewayProvider): Credential | null {
+  if (!provider.allowByok) return null
+  if (caller.kind === 'key') {
+    const { ownKey } = provider
+    return ownKey === null ? null : { kind: 'byok', id: null, hint: ownKey.hint, secret: ownKey.reveal() }
+  }
+  const brought = request.headers.has(BYOK_HEADER) ? readAuth(request.headers, provider.type) : null
+  if (brought === null) return null
+  return { kind: 'byok', id: null, hint: maskSecret(brought), secret: new Secret(brought) }
+}
+
+/** Anthropic's SDK may send a key in either form. */
+function readAuth(headers: Headers, type: ProviderType): string | null {
+  const bearer = /^Bearer (.+)$/i.exec(headers.get('authorization') ?? '')?.[1] ?? null
+  return type === 'anthropic' ? (headers.get('x-api-key') ?? bearer) : bearer
+}
+
+export interface UpstreamCall {
+  request: Request
+  caller: Caller
+  provider: GatewayProvider
+  endpoint: Endpoint
+  labels: CallLabels
+  body: Uint8Array<ArrayBuffer> | null
+  signal: AbortSignal
+  /** Called before a request goes out: from here on it may cost something. */
+  onSend(): void
+}
+
+export interface UpstreamEffects {
+  fetch: typeof globalThis.fetch
+  health: KeyHealth
+  breakers: Breakers
+  /** Called when a call goes on with the next key. */
+  onFailover(provider: string): void
+}
+
+/**
+ * Sends the call, with the next key where one is refused: nothing has been sent to the caller by then.
+ *
+ * @param credentials at least one. @throws what the connection failed with, and `provider_overloaded` where the model is left alone.
+ */
+export async function callUpstream(
+  call: UpstreamCall,
+  credentials: readonly Credential[],
+  effects: UpstreamEffects,
+): Promise<{ response: Response; credential: Credential }> {
+  const { provider, labels } = call
+  for (const [index, credential] of credentials.entries()) {
+    const response = await effects.breakers.run(labels, () => sendOnce(call, credential, effects.fetch))
+    const refused = credential.id !== null && effects.health.note(credential.id, response)
+    if (!refused || index === credentials.length - 1) return { response, credential }
+    effects.onFailover(provider.name)
+    await response.body?.cancel()
+  }
+  throw new TypeError('a call was made without a credential to try')
+}
+
+async function sendOnce(
+  { request, caller, provider, endpoint, body, signal, onSend }: UpstreamCall,
+  { secret }: Credential,
+  fetch: typeof globalThis.fetch,
+): Promise<Response> {
+  const headers = upstreamHeaders(request, caller, provider, secret)
+  onSend()
+  const response = await fetch(upstreamUrl(provider, endpoint.path) + new URL(request.url).search, {
+    method: request.method,
+    headers,
+    body,
+    signal,
+  }).catch((error: unknown) => {
+    throw signal.aborted || isTurnmillError(error) ? error : new UnavailableError(null, { cause: error })
+  })
+  if (response.status < 200 || response.status > 599) throw await refuseStatus(response, provider)
+  if (response.status === 503 || response.status === 504) throw new UnavailableError(response)
+  return response
+}
+
+/** What is no status cannot be passed on. */
+async function refuseStatus(response: Response, { name }: GatewayProvider): Promise<TurnmillError> {
+  await response.body?.cancel()
+  return new TurnmillError('provider_rejected', `provider ${name} answered with status ${response.status}`)
+}
+
+/** OpenAI's base URL holds the version, Anthropic's does not. */
+const upstreamUrl = ({ type, baseUrl }: GatewayProvider, path: string): string =>
+  baseUrl + (type === 'anthropic' ? path : path.slice('/v1'.length))
+
+function upstreamHeaders(
+  request: Request,
+  caller: Caller,
+  provider: GatewayProvider,
+  secret: Secret | null,
+): Headers {
+  const headers = headersToProvider(request.headers)
+  for (const [name, value] of Object.entries(provider.extraHeaders)) headers.set(name, value)
+  if (secret !== null) setCredential(headers, provider.type, secret)
+  if (provider.attribution)
+    for (const [name, value] of attributionHeaders(attributionOf(caller))) headers.set(name, value)
+  return headers
+}
+
+/** The error of the platform would tell the credential. */
+function setCredential(headers: Headers, type: ProviderType, secret: Secret): void {
+  try {
+    if (type === 'anthropic') headers.set('x-api-key', secret.reveal())
+    else headers.set('authorization', `Bearer ${secret.reveal()}`)
+  } catch {
+    throw new TurnmillError(
+      'provider_auth_failed',
+      'the credential holds characters that no HTTP header takes',
+    )
+  }
+}
+
+const attributionOf = (caller: Caller) =>
+  caller.kind === 'delegated'
+    ? caller.attribution
+    : { apiKeyId: caller.apiKeyId, chatId: null, turnId: null, purpose: null }

@@ -1,0 +1,134 @@
+import dns from 'node:dns'
+import type { LookupAddress } from 'node:dns'
+import ipaddr from 'ipaddr.js'
+import { Agent, fetch as undiciFetch } from 'undici'
+import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
+
+/**
+ * Where a provider may be: behind https, at a public address. Whoever may set a base URL could otherwise reach what only
+ * this machine can, and be sent a credential by it. Names are judged by the addresses that the socket connects to, since
+ * a name may change its answer between a check and the connection; redirects are not followed by anybody.
+ *
+ * D1 no request is sent to an address that is private, loopback, link-local or otherwise not public, unless allowed.
+ */
+export interface DestinationRules {
+  allowPrivate: boolean
+  /** How names are looked up; as the system does by default. */
+  lookup?: LookUpAll
+}
+
+type LookUpAll = (
+  hostname: string,
+  options: dns.LookupAllOptions,
+  callback: (error: Error | null, addresses: LookupAddress[]) => void,
+) => void
+
+type Fetch = typeof globalThis.fetch
+
+/** How long a connection may take to be made, in ms. */
+const CONNECT_MS = 5000
+
+/** A fetch that reaches providers and nothing else. @throws {TurnmillError} `provider_address_refused`, before anything is sent. */
+export function createProviderFetch(rules: DestinationRules): Fetch {
+  const dispatcher = new Agent({
+    // Deadlines are the caller's; these would end a long answer.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    connect: { timeout: CONNECT_MS, ...(rules.allowPrivate ? {} : { lookup: lookUpPublic(rules) as never }) },
+  })
+  const send = undiciFetch as unknown as (input: string, init: object) => Promise<Response>
+  return async (input, init) => {
+    const { url, options } = await toPlainRequest(input, init)
+    demandDestination(url, rules)
+    try {
+      return await send(url, { ...options, dispatcher, redirect: 'manual' })
+    } catch (error) {
+      throw causesOf(error).find(isTurnmillError) ?? error
+    }
+  }
+}
+
+/** One fetch does not take the `Request` of another. */
+async function toPlainRequest(
+  input: string | URL | Request,
+  init: RequestInit | undefined,
+): Promise<{ url: string; options: object }> {
+  if (!(input instanceof Request)) return { url: String(input), options: init ?? {} }
+  const { method, headers, signal } = input
+  const body = input.body === null ? null : new Uint8Array(await input.arrayBuffer())
+  return { url: input.url, options: { method, headers: [...headers], signal, body, ...init } }
+}
+
+function causesOf(error: unknown): unknown[] {
+  const causes: unknown[] = []
+  for (let one = error; one instanceof Error && causes.length < 10; one = one.cause) causes.push(one)
+  return causes
+}
+
+/**
+ * What can be said of an address without asking anybody. URL parsing has brought all notations of a number to one.
+ *
+ * @throws {TurnmillError} `provider_address_refused`.
+ */
+export function demandDestination(url: string, { allowPrivate }: DestinationRules): void {
+  if (allowPrivate) return
+  const { protocol, hostname } = new URL(url)
+  if (protocol !== 'https:')
+    throw refused(`${hostname} is reached by ${protocol.slice(0, -1)}, expected https`)
+  const literal = hostname.replace(/^\[(.*)\]$/, '$1')
+  if (ipaddr.isValid(literal) && !isPublic(literal)) throw refused(`${literal} is not a public address`)
+}
+
+/**
+ * The same, and what its name leads to at this moment. A name that cannot be looked up may be there later.
+ *
+ * @throws {TurnmillError} `provider_address_refused`.
+ */
+export async function checkDestination(url: string, rules: DestinationRules): Promise<void> {
+  demandDestination(url, rules)
+  if (rules.allowPrivate) return
+  const { hostname } = new URL(url)
+  const { lookup = dns.lookup } = rules
+  const addresses = await new Promise<LookupAddress[]>((resolve) =>
+    lookup(hostname, { all: true }, (error, found) => resolve(error === null ? found : [])),
+  )
+  demandPublic(hostname, addresses)
+}
+
+/** @throws {TurnmillError} `provider_address_refused` where one of them is not public. */
+function demandPublic(hostname: string, addresses: readonly LookupAddress[]): void {
+  const found = addresses.find(({ address }) => !isPublic(address))
+  if (found !== undefined)
+    throw refused(`${hostname} leads to ${found.address}, which is not a public address`)
+}
+
+/** Mapped IPv4 addresses count as what they map. */
+const isPublic = (address: string): boolean => ipaddr.process(address).range() === 'unicast'
+
+const refused = (what: string): TurnmillError =>
+  new TurnmillError(
+    'provider_address_refused',
+    `${what}; set TURNMILL_ALLOW_PRIVATE_PROVIDERS where providers of your own are meant to be reached`,
+  )
+
+type LookupCallback = (error: Error | null, address?: string | LookupAddress[], family?: number) => void
+
+/** In place of the lookup of a socket: what it gives is what is connected to. */
+const lookUpPublic =
+  ({ lookup = dns.lookup }: DestinationRules) =>
+  (hostname: string, options: dns.LookupOptions, callback: LookupCallback): void =>
+    lookup(hostname, { ...options, all: true }, (error, addresses) => {
+      if (error !== null) {
+        callback(error)
+        return
+      }
+      try {
+        demandPublic(hostname, addresses)
+      } catch (refusal) {
+        callback(refusal as Error)
+        return
+      }
+      const [first] = addresses
+      if (options.all === true) callback(null, addresses)
+      else callback(null, first?.address, first?.family)
+    })

@@ -1,0 +1,68 @@
+import type { WireFormat } from '../protocol/routes.ts'
+import type { Usage } from '../protocol/usage.ts'
+import { asCount, asRecord, isRecord } from './outside.ts'
+import { usageOf } from './usage.ts'
+
+/** What a provider says that a call has used: the `usage` of its answer or of one of its events. */
+export type ReadUsage = (usage: unknown) => Usage | undefined
+
+/** A report without a single count that can be one says nothing. */
+const hasCount = (...counts: unknown[]): boolean =>
+  counts.some((count) => typeof count === 'number' && Number.isSafeInteger(count) && count >= 0)
+
+function readChatUsage(usage: unknown): Usage | undefined {
+  if (!isRecord(usage) || !hasCount(usage.prompt_tokens, usage.completion_tokens)) return undefined
+  const prompt = asRecord(usage.prompt_tokens_details)
+  const completion = asRecord(usage.completion_tokens_details)
+  return usageOf({
+    inputTokens: asCount(usage.prompt_tokens),
+    outputTokens: asCount(usage.completion_tokens),
+    cacheReadTokens: asCount(prompt.cached_tokens),
+    cacheWriteTokens: asCount(prompt.cache_write_tokens),
+    reasoningTokens: asCount(completion.reasoning_tokens),
+  })
+}
+
+function readResponsesUsage(usage: unknown): Usage | undefined {
+  if (!isRecord(usage) || !hasCount(usage.input_tokens, usage.output_tokens)) return undefined
+  const input = asRecord(usage.input_tokens_details)
+  const output = asRecord(usage.output_tokens_details)
+  return usageOf({
+    inputTokens: asCount(usage.input_tokens),
+    outputTokens: asCount(usage.output_tokens),
+    cacheReadTokens: asCount(input.cached_tokens),
+    cacheWriteTokens: asCount(input.cache_write_tokens),
+    reasoningTokens: asCount(output.reasoning_tokens),
+  })
+}
+
+/** Anthropic's own counts do not overlap. */
+function readMessagesUsage(usage: unknown): Usage | undefined {
+  const reported = asRecord(usage)
+  if (typeof reported.output_tokens !== 'number' && typeof reported.input_tokens !== 'number')
+    return undefined
+  return {
+    inputTokens: asCount(reported.input_tokens),
+    outputTokens: asCount(reported.output_tokens),
+    cacheReadTokens: asCount(reported.cache_read_input_tokens),
+    cacheWriteTokens: asCount(reported.cache_creation_input_tokens),
+    reasoningTokens: asCount(asRecord(reported.output_tokens_details).thinking_tokens),
+    estimated: false,
+  }
+}
+
+export const readUsage: Readonly<Record<WireFormat, ReadUsage>> = {
+  'openai-chat': readChatUsage,
+  'openai-responses': readResponsesUsage,
+  'anthropic-messages': readMessagesUsage,
+}
+
+/** Counts are cumulative, and a proxy may leave some out of an event: the highest of each counts, once. */
+export const highestOf = (one: Usage, other: Usage): Usage => ({
+  inputTokens: Math.max(one.inputTokens, other.inputTokens),
+  outputTokens: Math.max(one.outputTokens, other.outputTokens),
+  cacheReadTokens: Math.max(one.cacheReadTokens, other.cacheReadTokens),
+  cacheWriteTokens: Math.max(one.cacheWriteTokens, other.cacheWriteTokens),
+  reasoningTokens: Math.max(one.reasoningTokens, other.reasoningTokens),
+  estimated: false,
+})

@@ -1,0 +1,167 @@
+/** What a hostile client or provider must not do to the gateway's books. */
+import { createServer, type Server, type Socket } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { createProvider } from '../../src/models/index.ts'
+import { query, statement } from '../../src/db/index.ts'
+import { Secret } from '../../src/protocol/secret.ts'
+import { createTestDatabase } from '../support/database.ts'
+import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
+
+const PATH = '/v1/gateway/raw/v1/chat/completions'
+
+/** A provider that answers bytes, whatever they are. */
+let raw: Server
+let reply: (socket: Socket) => void
+let database: Awaited<ReturnType<typeof createTestDatabase>>
+let turnmill: Turnmill
+let user: TestUser
+
+beforeAll(async () => {
+  raw = createServer((socket) => {
+    socket.on('error', () => undefined)
+    socket.once('data', () => reply(socket))
+  })
+  await new Promise<void>((resolve) => raw.listen(0, '127.0.0.1', resolve))
+  database = await createTestDatabase()
+})
+afterAll(async () => {
+  raw.close()
+  await database.drop()
+})
+beforeEach(async () => {
+  turnmill = await startTurnmill({
+    databaseUrl: database.url,
+    workers: 0,
+    environment: { TURNMILL_BREAKER_FAILURES: '2', TURNMILL_BREAKER_OPEN_MS: '200' },
+  })
+  const { db, encryption } = turnmill.services
+  await db.prisma.provider.deleteMany({ where: { name: 'raw' } })
+  await createProvider(db, encryption, {
+    name: 'raw', type: 'openai', baseUrl: `http://127.0.0.1:${(raw.address() as AddressInfo).port}/v1`, enabled: true, allowByok: false,
+    attribution: false, keys: [new Secret('sk-central-hostile-0001')],
+  }) // prettier-ignore
+  user = await turnmill.addUser()
+})
+afterEach(async () => {
+  await turnmill.services.db.prisma.provider.deleteMany()
+  await turnmill.stop()
+})
+
+const post = (body: unknown, signal?: AbortSignal): Promise<Response> =>
+  fetch(turnmill.address + PATH, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${user.token}`, 'content-type': 'application/json' },
+    body: typeof body === 'string' ? body : JSON.stringify(body),
+    ...(signal === undefined ? {} : { signal }),
+  })
+
+const SAY = { model: 'm', max_tokens: 10, stream: true, messages: [{ role: 'user', content: 'hi' }] }
+
+const readCalls = statement(
+  'test/hostile-calls',
+  `select settled_at is not null as settled, error_code, cost_micros from interceptions where api_key_id = $1 order by started_at`,
+)
+
+interface Call {
+  settled: boolean
+  error_code: string | null
+  cost_micros: string | null
+}
+
+const calls = (): Promise<Call[]> => query<Call>(turnmill.services.db, readCalls(user.apiKeyId))
+
+/** The calls, once all are settled. */
+async function settledCalls(): Promise<Call[]> {
+  for (;;) {
+    const found = await calls()
+    if (found.every(({ settled }) => settled)) return found
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+
+const STREAM = 'HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n'
+
+test.each([
+  [
+    'in what is passed on',
+    (nested: string) => `{"model":"m","stream":true,"max_tokens":20000,"messages":[],"metadata":${nested}}`,
+  ],
+  ['in what is read', (nested: string) => `{"model":"m","messages":${nested}}`],
+])('a body that is nested too deep %s is refused, and reserves nothing', async (_, body) => {
+  const response = await post(body('['.repeat(5000) + ']'.repeat(5000)))
+  expect(response.status).toBe(400)
+  expect(await calls()).toEqual([])
+})
+
+test.each([700, 999])('a status that is none (%i) is no answer, and the call is settled', async (status) => {
+  reply = (socket) => socket.end(`HTTP/1.1 ${status} X\r\ncontent-length: 2\r\n\r\nok`)
+  expect((await post(SAY)).status).toBe(502)
+  expect(await settledCalls()).toMatchObject([{ error_code: 'provider_rejected', cost_micros: '0' }])
+})
+
+test('calls that are under way when the process ends are settled by it', async () => {
+  reply = (socket) => socket.write(`${STREAM}data: {"choices":[{"delta":{"content":"x"}}]}\n\n`)
+  const streams = await Promise.all(Array.from({ length: 6 }, () => post(SAY)))
+  const { url } = database
+  const [{ apiKeyId }] = [user]
+  const cut = streams.map((stream) => stream.text().catch(() => ''))
+  await turnmill.services.db.prisma.provider.deleteMany()
+  await turnmill.stop()
+  await Promise.all(cut)
+  turnmill = await startTurnmill({ databaseUrl: url, workers: 0 })
+  const after = await query<Call>(turnmill.services.db, readCalls(apiKeyId))
+  expect(after.map(({ settled }) => settled)).toEqual(Array(6).fill(true))
+}, 30_000)
+
+test('nobody waits for the one call that tries a model which was down', async () => {
+  reply = (socket) => socket.end('HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n')
+  expect([(await post(SAY)).status, (await post(SAY)).status]).toEqual([503, 503])
+  const probing = new AbortController()
+  const { promise: asked, resolve } = Promise.withResolvers<undefined>()
+  reply = () => resolve(undefined)
+  await new Promise((done) => setTimeout(done, 250))
+  const probe = post(SAY, probing.signal).catch(() => null)
+  await asked
+  expect((await post(SAY)).status).toBe(503)
+  // Broken off, it has not shown that the model is back.
+  probing.abort()
+  await probe
+  await settledCalls()
+  expect((await post(SAY)).status).toBe(503)
+  expect((await settledCalls()).map(({ error_code: code }) => code)).toEqual([null, null, 'client_closed'].concat(Array(2).fill('provider_overloaded'))) // prettier-ignore
+})
+
+test('a client that stops reading is let go of when its key is revoked', async () => {
+  const line = `data: {"choices":[{"delta":{"content":"${'x'.repeat(1000)}"}}]}\n\n`
+  reply = (socket) => {
+    socket.write(STREAM)
+    const more = (): void => {
+      while (!socket.destroyed && socket.write(line));
+    }
+    socket.on('drain', more)
+    more()
+  }
+  const response = await post(SAY)
+  const reader = response.body!.getReader()
+  await reader.read()
+  await turnmill.admin.client.request('DELETE', `/v1/api-keys/${user.apiKeyId}`)
+  expect(await settledCalls()).toMatchObject([{ settled: true }])
+  await reader.cancel().catch(() => undefined)
+})
+
+test('HEAD is not answered by what answers GET', async () => {
+  const response = await fetch(`${turnmill.address}/v1/gateway/raw/v1/models`, { method: 'HEAD' })
+  expect(response.status).toBe(404)
+})
+
+test('a credential that no header takes is told to nobody', async () => {
+  const { db, encryption } = turnmill.services
+  await createProvider(db, encryption, {
+    name: 'odd', type: 'openai', baseUrl: 'http://127.0.0.1:9/v1', enabled: true, allowByok: false, attribution: false,
+    keys: [new Secret('sk-central-odd-0001\ntail-of-it-0002')],
+  }) // prettier-ignore
+  const answer = await user.client.request('POST', PATH.replace('/raw/', '/odd/'), { ...SAY, stream: false })
+  expect(answer).toMatchObject({ status: 409, body: { error: { code: 'provider_auth_failed' } } })
+  expect(JSON.stringify(answer.body)).not.toMatch(/odd-0001|tail-of-it/)
+  expect(await settledCalls()).toMatchObject([{ error_code: 'provider_auth_failed', cost_micros: '0' }])
+})

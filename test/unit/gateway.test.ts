@@ -1,0 +1,179 @@
+import { readAsked } from '../../src/gateway/asked.ts'
+import { hideUsage } from '../../src/gateway/hide-usage.ts'
+import { createMeter } from '../../src/gateway/meter.ts'
+import { guardBody, guardHeaders } from '../../src/models/index.ts'
+import { Secret } from '../../src/protocol/secret.ts'
+
+const bytes = (text: string): Uint8Array<ArrayBuffer> => new Uint8Array(Buffer.from(text))
+
+/** Reads SSE text in pieces of a size. */
+function measure(text: string, size = 7, contentType = 'text/event-stream') {
+  const meter = createMeter('openai-chat', contentType)
+  const all = bytes(text)
+  for (let at = 0; at < all.length; at += size) meter.read(all.subarray(at, at + size))
+  meter.end()
+  return meter
+}
+
+const event = (value: unknown, space: number): string =>
+  `data: ${JSON.stringify(value, null, space).replaceAll('\n', ' ')}\n\n`
+
+describe('the meter', () => {
+  test.each([0, 1])('counts what has passed, however its JSON is spaced (%i)', (space) => {
+    const passed = event({ choices: [{ delta: { content: 'x'.repeat(400) } }] }, space)
+    expect(measure(passed).characters()).toBe(400)
+  })
+
+  test.each([
+    [{}],
+    [{ prompt_tokens: '5', completion_tokens: '7' }],
+    [{ prompt_tokens: 1e308 }],
+    [{ prompt_tokens: -1 }],
+    [null],
+    [[]],
+  ])('takes no report for one that counts nothing: %j', (usage) => {
+    const meter = measure(event({ choices: [], usage }, 0))
+    expect({ usage: meter.usage(), complete: meter.isComplete() }).toEqual({
+      usage: undefined,
+      complete: false,
+    })
+  })
+
+  test('takes the highest of cumulative counts, once', () => {
+    const chunk = (output: number) =>
+      event({ choices: [], usage: { prompt_tokens: 10, completion_tokens: output } }, 0)
+    expect(measure(chunk(1) + chunk(5) + chunk(9)).usage()).toMatchObject({
+      inputTokens: 10,
+      outputTokens: 9,
+    })
+  })
+
+  test('keeps names of tools storable', () => {
+    const call = { id: 'call-1', function: { name: `${'x'.repeat(199)}😀` } }
+    const [tool] = measure(event({ choices: [{ delta: { tool_calls: [call] } }] }, 0)).tools()
+    expect(tool?.name.isWellFormed()).toBe(true)
+  })
+})
+
+describe('what a body asks for', () => {
+  const asked = (body: Record<string, unknown>) =>
+    readAsked('openai-chat', { model: 'm', messages: [], ...body })
+
+  test.each([
+    [{ n: '100' }],
+    [{ n: 1.5 }],
+    [{ max_tokens: 10, max_completion_tokens: '100000' }],
+    [{ max_tokens: -1 }],
+    [{ max_tokens: 1e300 }],
+  ])('is refused where nobody could say how much: %j', (body) => {
+    expect(() => asked(body)).toThrow('expected a whole number from 1')
+  })
+
+  test.each([
+    [
+      {
+        messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'https://x/y.png' } }] }],
+      },
+    ],
+    [
+      {
+        messages: [],
+        input: [{ role: 'user', content: [{ type: 'input_image', image_url: 'https://x/y.png' }] }],
+      },
+    ],
+    [{ input: [{ type: 'item_reference', id: 'msg_1' }] }],
+    [{ messages: [{ role: 'assistant', audio: { id: 'audio_1' } }] }],
+    [{ tools: [{ type: 'web_search' }] }],
+    [{ tools: [{ type: 'mcp', server_url: 'https://x' }] }],
+    [{ web_search_options: {} }],
+    [{ previous_response_id: 'resp_1' }],
+  ])('may be more than it holds: %j', (body) => {
+    expect(asked(body).refersElsewhere).toBe(true)
+  })
+
+  test.each([
+    [
+      {
+        messages: [
+          {
+            role: 'user',
+            content: [{ type: 'image_url', image_url: { url: 'data:image/png;base64,AA==' } }],
+          },
+        ],
+      },
+    ],
+    [
+      {
+        tools: [
+          { type: 'function', function: { name: 'f' } },
+          { name: 'g', input_schema: {} },
+        ],
+      },
+    ],
+  ])('is otherwise what it holds: %j', (body) => {
+    expect(asked(body).refersElsewhere).toBe(false)
+  })
+})
+
+async function pass(
+  stream: TransformStream<Uint8Array, Uint8Array>,
+  text: string,
+  size: number,
+): Promise<string> {
+  const all = bytes(text)
+  const source = new ReadableStream<Uint8Array>({
+    start: (controller) => {
+      for (let at = 0; at < all.length; at += size) controller.enqueue(all.subarray(at, at + size))
+      controller.close()
+    },
+  })
+  return new Response(source.pipeThrough(stream)).text()
+}
+
+describe('usage that nobody has asked for', () => {
+  test.each(['\n\n', '\r\n\r\n', '\r\r'])(
+    'is taken out of a stream whose events end with %j',
+    async (end) => {
+      const usage = `data: {"choices":[],"usage":{"prompt_tokens":1}}${end}`
+      const [before, after] = [`data: {"choices":[{}]}${end}`, `data: [DONE]${end}`]
+      for (const size of [1, 3, 1000])
+        expect(await pass(hideUsage(), before + usage + after, size)).toBe(before + after)
+    },
+  )
+})
+
+describe('an answer that repeats a credential', () => {
+  const guard = async (credential: string, text: string, size: number): Promise<string> => {
+    const all = bytes(text)
+    const source = new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        for (let at = 0; at < all.length; at += size) controller.enqueue(all.subarray(at, at + size))
+        controller.close()
+      },
+    })
+    return new Response(
+      guardBody(source, new Secret(credential)) as ReadableStream<Uint8Array<ArrayBuffer>>,
+    ).text()
+  }
+
+  test.each([1, 5, 1000])('loses it, in chunks of %i', async (size) => {
+    expect(await guard('sk-secret-0001', 'a sk-secret-0001 b sk-secret-0001', size)).toBe(
+      'a <redacted> b <redacted>',
+    )
+  })
+
+  test('may hold nothing else', async () => {
+    expect(await guard('sk-secret-0001', 'sk-secret-0001'.repeat(50_000), 1_000_000)).toBe(
+      '<redacted>'.repeat(50_000),
+    )
+  })
+
+  test('stays as it is where the credential is a word', async () => {
+    expect(await guard('none', 'there are none', 3)).toBe('there are none')
+  })
+
+  test('loses it in headers', () => {
+    const headers = new Headers({ 'x-request-id': 'of sk-secret-0001', 'retry-after': '1' })
+    expect([...guardHeaders(headers, new Secret('sk-secret-0001'))]).toEqual([['retry-after', '1']])
+  })
+})
