@@ -14,6 +14,7 @@ import { pruneIdempotencyKeys } from './keys/index.ts'
 import {
   createEncryption,
   createProviderFetch,
+  type ProviderFetch,
   demandEncryptionKeys,
   type Encryption,
 } from './models/index.ts'
@@ -45,7 +46,7 @@ export interface Services {
   encryption: Encryption
   gateway: Gateway
   /** Reaches providers, as far as the rules of destinations let it. */
-  providerFetch: typeof globalThis.fetch
+  providerFetch: ProviderFetch
   metrics: Metrics
   pepper: Secret
   close(): Promise<void>

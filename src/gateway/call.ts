@@ -15,7 +15,8 @@ export interface OpenCall {
   /** By this process's monotonic clock. */
   startedAt: number
   books: Books
-  onSettled(observation: Omit<CallObservation, keyof CallLabels>): void
+  /** Called once, before the call is settled. */
+  onEnded(observation: Omit<CallObservation, keyof CallLabels>): void
   onUnsettled(error: unknown): void
 }
 
@@ -54,7 +55,7 @@ export async function settleCall(call: OpenCall, end: CallEnd): Promise<void> {
   }
   const { costMicros: cost } = settlement
   const durationMs = performance.now() - call.startedAt
-  call.onSettled({ outcome: outcomeOf(end), durationMs, usage, costMicros: cost })
+  call.onEnded({ outcome: outcomeOf(end), durationMs, usage, costMicros: cost })
   for (let tries = 1; ; tries++) {
     try {
       await call.books.settle(settlement)

@@ -37,13 +37,24 @@ export interface GatewayOptions extends Omit<UpstreamEffects, 'onFailover'> {
   onUnsettled(error: unknown): void
 }
 
+/**
+ * Calls under way. An abort reaches a request's signal only as long as something refers to the request itself: the
+ * platform has one signal follow another by a weak reference.
+ */
+type UnderWay = Set<Request>
+
+interface Effects extends GatewayOptions {
+  underWay: UnderWay
+}
+
 export function createGateway(options: GatewayOptions): Gateway {
+  const effects = { ...options, underWay: new Set<Request>() }
   return async (request, caller) => {
     const { pathname } = new URL(request.url)
     try {
       const target = findTarget(request)
       if (target === null) throw new TurnmillError('not_found', `there is no ${request.method} ${pathname}`)
-      return await answer(request, caller, target, options)
+      return await answer(request, caller, target, effects)
     } catch (error) {
       if (!isTurnmillError(error)) throw error
       options.metrics.onRefusal(error.code)
@@ -61,7 +72,7 @@ async function answer(
   request: Request,
   caller: Caller,
   { provider: name, endpoint }: Target,
-  options: GatewayOptions,
+  options: Effects,
 ): Promise<Response> {
   const { db, encryption, books, health } = options
   const startedAt = performance.now()
@@ -92,6 +103,7 @@ async function answer(
   }
   const opened = await books.open(toInterception(facts, options))
   if ('refusal' in opened) throw refusedByBooks(opened.refusal, name, model)
+  options.underWay.add(request)
   const call = toOpenCall(opened.id, facts, options)
   return forward(call, { ...facts, credentials }, options)
 }
@@ -154,8 +166,12 @@ function toInterception(facts: CallFacts, { callLimitMs }: GatewayOptions): NewI
 /** How long a call that is over may take to be settled, in ms. */
 const SETTLE_MS = 60_000
 
-function toOpenCall(id: string, facts: CallFacts, { books, metrics, onUnsettled }: GatewayOptions): OpenCall {
-  const { body, sent, authorised, labels, startedAt } = facts
+function toOpenCall(
+  id: string,
+  facts: CallFacts,
+  { books, metrics, underWay, onUnsettled }: Effects,
+): OpenCall {
+  const { request, body, sent, authorised, labels, startedAt } = facts
   const { asked } = body
   return {
     id,
@@ -164,7 +180,10 @@ function toOpenCall(id: string, facts: CallFacts, { books, metrics, onUnsettled 
     inputBound: asked === null ? 0 : inputBound(asked, sent.bytes?.byteLength ?? 0, authorised.model),
     startedAt,
     books,
-    onSettled: (observation) => metrics.onCall({ ...labels, ...observation }),
+    onEnded: (observation) => {
+      underWay.delete(request)
+      metrics.onCall({ ...labels, ...observation })
+    },
     onUnsettled,
   }
 }

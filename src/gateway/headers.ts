@@ -1,33 +1,27 @@
 /** What passes to a provider, besides what the gateway sets itself. Anything not named here stays behind. */
-const TO_PROVIDER = new Set([
-  'accept',
-  'content-type',
-  'user-agent',
-  'anthropic-version',
-  'anthropic-beta',
-  'openai-beta',
-  'idempotency-key',
-])
+const TO_PROVIDER =
+  /^(accept|content-type|user-agent|anthropic-(version|beta)|openai-beta|idempotency-key|x-stainless-.+)$/
 
 /** What passes back. */
-const FROM_PROVIDER = [
-  /^content-type$/,
-  /^cache-control$/,
-  /^retry-after(-ms)?$/,
-  /^x-request-id$/,
-  /^request-id$/,
-  /^openai-(model|processing-ms|version)$/,
-  /^x-ratelimit-[a-z-]+$/,
-  /^anthropic-ratelimit-[a-z-]+$/,
-]
+const FROM_PROVIDER =
+  /^(content-type|cache-control|retry-after(-ms)?|(x-)?request-id|openai-(model|processing-ms|version)|(x|anthropic)-ratelimit-.+)$/
 
 /** A copy with the allowed headers only. */
-export function headersToProvider(headers: Headers): Headers {
-  const kept = [...headers].filter(([name]) => TO_PROVIDER.has(name) || name.startsWith('x-stainless-'))
-  return new Headers(kept)
-}
+export const headersToProvider = (headers: Headers): Headers => pick(headers, TO_PROVIDER)
 
 /** A copy with the allowed headers only. */
-export function headersFromProvider(headers: Headers): Headers {
-  return new Headers([...headers].filter(([name]) => FROM_PROVIDER.some((pattern) => pattern.test(name))))
+export const headersFromProvider = (headers: Headers): Headers => pick(headers, FROM_PROVIDER)
+
+function pick(headers: Headers, allowed: RegExp): Headers {
+  const ownToConnection = new Set((headers.get('connection') ?? '').split(',').map(toCanonical))
+  const kept = new Headers()
+  for (const [given, value] of headers) {
+    const name = toCanonical(given)
+    // The name as it is meant to be written comes first: `-` sorts before `_`.
+    if (allowed.test(name) && !ownToConnection.has(name) && !kept.has(name)) kept.set(name, value)
+  }
+  return kept
 }
+
+/** Some servers make no difference between `_` and `-`: a name that differs by it alone is the same name. */
+const toCanonical = (name: string): string => name.trim().toLowerCase().replaceAll('_', '-')

@@ -1,4 +1,4 @@
-import { attributionHeaders, BYOK_HEADER } from '../models/index.ts'
+import { attributionHeaders, BYOK_HEADER, type ProviderFetch } from '../models/index.ts'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import type { Caller, ProviderType } from '../protocol/routes.ts'
 import { maskSecret, Secret } from '../protocol/secret.ts'
@@ -73,7 +73,7 @@ export interface UpstreamCall {
 }
 
 export interface UpstreamEffects {
-  fetch: typeof globalThis.fetch
+  fetch: ProviderFetch
   health: KeyHealth
   breakers: Breakers
   /** Called when a call goes on with the next key. */
@@ -104,7 +104,7 @@ export async function callUpstream(
 async function sendOnce(
   { request, caller, provider, endpoint, body, signal, onSend }: UpstreamCall,
   { secret }: Credential,
-  fetch: typeof globalThis.fetch,
+  fetch: ProviderFetch,
 ): Promise<Response> {
   const headers = upstreamHeaders(request, caller, provider, secret)
   onSend()

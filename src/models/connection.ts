@@ -2,6 +2,7 @@ import { TurnmillError } from '../protocol/errors.ts'
 import type { Attribution, DirectRoute, Gateway, GatewayRoute, Route } from '../protocol/routes.ts'
 import { Secret } from '../protocol/secret.ts'
 import type { ProviderConnection } from '../providers/contract.ts'
+import type { ProviderFetch } from './destination.ts'
 import { guardBody, guardHeaders } from './guard-response.ts'
 
 /** What the SDK is given where the real credential is not its business. The gateway strips it. */
@@ -20,7 +21,7 @@ const GATEWAY_ORIGIN = 'http://gateway.turnmill.invalid'
 export const connectRoute = (
   route: Route,
   gateway: Gateway | null,
-  fetch: typeof globalThis.fetch,
+  fetch: ProviderFetch,
 ): ProviderConnection =>
   route.kind === 'gateway' ? connectGateway(route, gateway) : connectDirect(route, fetch)
 
@@ -51,20 +52,24 @@ function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderC
 
 function connectDirect(
   { provider, credential, attribution }: DirectRoute,
-  fetch: typeof globalThis.fetch,
+  fetch: ProviderFetch,
 ): ProviderConnection {
   return {
     baseUrl: provider.baseUrl,
     credential: credential ?? PLACEHOLDER,
     fetch: async (input, init) => {
-      const request = new Request(input, init)
-      if (credential === null) for (const name of ['authorization', 'x-api-key']) request.headers.delete(name)
+      const headers = new Headers(init?.headers)
+      if (credential === null) for (const name of ['authorization', 'x-api-key']) headers.delete(name)
       if (provider.attribution)
-        for (const [name, value] of attributionHeaders(attribution)) request.headers.set(name, value)
-      return guarded(await fetch(request), credential)
+        for (const [name, value] of attributionHeaders(attribution)) headers.set(name, value)
+      return guarded(await fetch(urlOf(input), { ...init, headers }), credential)
     },
   }
 }
+
+/** The SDKs name the URL, and say everything else beside it. */
+const urlOf = (input: string | URL | Request): string =>
+  input instanceof Request ? input.url : String(input)
 
 /** What an upstream of one's own is told about a call. */
 export function attributionHeaders({

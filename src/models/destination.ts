@@ -23,40 +23,33 @@ type LookUpAll = (
   callback: (error: Error | null, addresses: LookupAddress[]) => void,
 ) => void
 
-type Fetch = typeof globalThis.fetch
+/**
+ * A fetch of a URL, not of a `Request`: one `Request` follows the signal of another only as long as the other is referred
+ * to, so that an abort after a garbage collection would reach nobody.
+ */
+export type ProviderFetch = (url: string, init?: RequestInit) => Promise<Response>
 
 /** How long a connection may take to be made, in ms. */
 const CONNECT_MS = 5000
 
 /** A fetch that reaches providers and nothing else. @throws {TurnmillError} `provider_address_refused`, before anything is sent. */
-export function createProviderFetch(rules: DestinationRules): Fetch {
+export function createProviderFetch(rules: DestinationRules): ProviderFetch {
   const dispatcher = new Agent({
     // Deadlines are the caller's; these would end a long answer.
     headersTimeout: 0,
     bodyTimeout: 0,
     connect: { timeout: CONNECT_MS, ...(rules.allowPrivate ? {} : { lookup: lookUpPublic(rules) as never }) },
   })
-  const send = undiciFetch as unknown as (input: string, init: object) => Promise<Response>
-  return async (input, init) => {
-    const { url, options } = await toPlainRequest(input, init)
+  // Its types are those of the package, not of the platform; what they say is the same.
+  const send = undiciFetch as unknown as (url: string, init: object) => Promise<Response>
+  return async (url, init) => {
     demandDestination(url, rules)
     try {
-      return await send(url, { ...options, dispatcher, redirect: 'manual' })
+      return await send(url, { ...init, dispatcher, redirect: 'manual' })
     } catch (error) {
       throw causesOf(error).find(isTurnmillError) ?? error
     }
   }
-}
-
-/** One fetch does not take the `Request` of another. */
-async function toPlainRequest(
-  input: string | URL | Request,
-  init: RequestInit | undefined,
-): Promise<{ url: string; options: object }> {
-  if (!(input instanceof Request)) return { url: String(input), options: init ?? {} }
-  const { method, headers, signal } = input
-  const body = input.body === null ? null : new Uint8Array(await input.arrayBuffer())
-  return { url: input.url, options: { method, headers: [...headers], signal, body, ...init } }
 }
 
 function causesOf(error: unknown): unknown[] {

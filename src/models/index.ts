@@ -11,6 +11,7 @@ export { attributionHeaders, BYOK_HEADER, connectRoute, ERROR_HEADER } from './c
 export {
   checkDestination,
   createProviderFetch,
+  type ProviderFetch,
   demandDestination,
   type DestinationRules,
 } from './destination.ts'

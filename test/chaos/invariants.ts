@@ -285,17 +285,27 @@ function wrongTexts(facts: Facts): string[] {
 /** What was written just before the line was cut, by either side, may not have been read. */
 const IN_FLIGHT_MS = 250
 
+/** As the storm's provider has it in the opening event of Anthropic's format. */
+const OPENING_OUTPUT_TOKENS = 1
+
 /** How long a worker on a busy machine takes from breaking a call off to having given its turn back. */
 const GIVING_BACK_MS = 1000
 
-/** Whether an answer ended just when the worker that was to read it gave the turn back. */
-const wasGivenBack = ({ endedAt }: JournalEntry, changes: readonly TurnChange[]): boolean =>
+/**
+ * Whether an answer ended just when the worker that was to read it gave the turn back. A whole answer that was not
+ * committed may have been let go of long before: the turn is given back once Postgres is there again.
+ */
+const wasGivenBack = (
+  { startedAt, endedAt, complete }: JournalEntry,
+  changes: readonly TurnChange[],
+): boolean =>
   changes.some(
     ({ from, to, at }) =>
       from === 'running' &&
       to === 'pending' &&
       endedAt !== null &&
-      endedAt > at - GIVING_BACK_MS &&
+      at > startedAt &&
+      (complete || endedAt > at - GIVING_BACK_MS) &&
       endedAt < at + IN_FLIGHT_MS,
   )
 
@@ -347,11 +357,16 @@ function sums(
   const start = [add({ inputTokens: 0, outputTokens: 0 }, committed)]
   return others.reduce((found, other) => {
     const added = found.map((sum) => add(sum, other))
-    return isSure(other) ? added : [...found, ...added]
+    return isSure(other) ? added : [...found, ...found.map((sum) => add(sum, begun(other))), ...added]
   }, start)
 }
 
-const add = (sum: ReportedTokens, { reported }: JournalEntry): ReportedTokens => ({
+/** What Anthropic's format reports before the first word of an answer. */
+const begun = ({ reported }: JournalEntry): Pick<JournalEntry, 'reported'> => ({
+  reported: reported === null ? null : { ...reported, outputTokens: OPENING_OUTPUT_TOKENS },
+})
+
+const add = (sum: ReportedTokens, { reported }: Pick<JournalEntry, 'reported'>): ReportedTokens => ({
   inputTokens: sum.inputTokens + (reported?.inputTokens ?? 0),
   outputTokens: sum.outputTokens + (reported?.outputTokens ?? 0),
 })

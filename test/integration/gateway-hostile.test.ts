@@ -1,4 +1,6 @@
 /** What a hostile client or provider must not do to the gateway's books. */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { createServer, type Server, type Socket } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { createProvider } from '../../src/models/index.ts'
@@ -131,6 +133,29 @@ test('nobody waits for the one call that tries a model which was down', async ()
   expect((await settledCalls()).map(({ error_code: code }) => code)).toEqual([null, null, 'client_closed'].concat(Array(2).fill('provider_overloaded'))) // prettier-ignore
 })
 
+/** What nothing refers to is gone. */
+function collectGarbage(): void {
+  setFlagsFromString('--expose-gc')
+  ;(runInNewContext('gc') as () => void)()
+}
+
+test('a call that says nothing ends when its caller lets go, however long ago it was made', async () => {
+  reply = (socket) => void socket.write(STREAM)
+  const gone = new AbortController()
+  const { gateway } = turnmill.services
+  const ask = () =>
+    gateway(
+      new Request(`http://gateway.invalid${PATH}`, { method: 'POST', body: JSON.stringify(SAY), signal: gone.signal }),
+      { kind: 'key', apiKeyId: user.apiKeyId, client: null },
+    ) // prettier-ignore
+  const reader = (await ask()).body!.getReader()
+  const reading = reader.read()
+  collectGarbage()
+  gone.abort()
+  await expect(reading).rejects.toThrow()
+  expect(await settledCalls()).toMatchObject([{ error_code: 'client_closed' }])
+})
+
 test('a client that stops reading is let go of when its key is revoked', async () => {
   const line = `data: {"choices":[{"delta":{"content":"${'x'.repeat(1000)}"}}]}\n\n`
   reply = (socket) => {
@@ -144,6 +169,7 @@ test('a client that stops reading is let go of when its key is revoked', async (
   const response = await post(SAY)
   const reader = response.body!.getReader()
   await reader.read()
+  collectGarbage()
   await turnmill.admin.client.request('DELETE', `/v1/api-keys/${user.apiKeyId}`)
   expect(await settledCalls()).toMatchObject([{ settled: true }])
   await reader.cancel().catch(() => undefined)

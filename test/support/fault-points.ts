@@ -1,3 +1,4 @@
+import type { ProviderFetch } from '../../src/models/index.ts'
 import type { PoolClient, QueryResult } from 'pg'
 import type { Services } from '../../src/services.ts'
 
@@ -115,10 +116,10 @@ function wrapClient(client: PoolClient, reach: Reach): PoolClient {
 }
 
 /** Reaches providers, and strikes on the way. */
-export function wrapFetch(fetch: typeof globalThis.fetch, reach: Reach): typeof globalThis.fetch {
-  return async (input, init) => {
+export function wrapFetch(fetch: ProviderFetch, reach: Reach): ProviderFetch {
+  return async (url, init) => {
     await reach('before call')
-    const response = await fetch(input, init)
+    const response = await fetch(url, init)
     await reach('after headers')
     const { body } = response
     if (body === null) return response

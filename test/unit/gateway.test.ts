@@ -1,4 +1,5 @@
 import { readAsked } from '../../src/gateway/asked.ts'
+import { headersFromProvider, headersToProvider } from '../../src/gateway/headers.ts'
 import { hideUsage } from '../../src/gateway/hide-usage.ts'
 import { createMeter } from '../../src/gateway/meter.ts'
 import { guardBody, guardHeaders } from '../../src/models/index.ts'
@@ -175,5 +176,42 @@ describe('an answer that repeats a credential', () => {
   test('loses it in headers', () => {
     const headers = new Headers({ 'x-request-id': 'of sk-secret-0001', 'retry-after': '1' })
     expect([...guardHeaders(headers, new Secret('sk-secret-0001'))]).toEqual([['retry-after', '1']])
+  })
+})
+
+describe('headers', () => {
+  test('pass to a provider where they are allowed, under the name as it is meant to be written', () => {
+    const given = new Headers({
+      connection: 'keep-alive, X_Stainless_Lang',
+      authorization: 'Bearer x',
+      'x-forwarded-for': '10.0.0.1',
+      'x-turnmill-key-id': 'forged',
+      x_turnmill_key_id: 'forged',
+      Anthropic_Version: '2023-06-01',
+      'openai-beta': 'a',
+      openai_beta: 'b',
+      'x-stainless-lang': 'js',
+      'x-stainless-os': 'Linux',
+    })
+    expect(Object.fromEntries(headersToProvider(given))).toEqual({
+      'anthropic-version': '2023-06-01',
+      'openai-beta': 'a',
+      'x-stainless-os': 'Linux',
+    })
+  })
+
+  test('pass back where they are allowed', () => {
+    const given = new Headers({
+      connection: 'x-ratelimit-reset',
+      'set-cookie': 'a=b',
+      'x-turnmill-error': 'forged',
+      'x-ratelimit-reset': '1',
+      'retry-after': '7',
+      'x-request-id': 'r1',
+    })
+    expect(Object.fromEntries(headersFromProvider(given))).toEqual({
+      'retry-after': '7',
+      'x-request-id': 'r1',
+    })
   })
 })
