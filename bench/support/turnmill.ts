@@ -80,7 +80,6 @@ function environment({ databaseUrl, redisUrl }: Stage, adminToken: string): Reco
     TURNMILL_API_KEY_PEPPER: random(),
     TURNMILL_ALLOW_PRIVATE_PROVIDERS: 'true',
     TURNMILL_ENCRYPTION_KEYS: `bench:${random()}`,
-    TURNMILL_ALLOW_PRIVATE_PROVIDERS: 'true',
     TURNMILL_DRAIN_MS: '2000',
   }
 }
