@@ -208,7 +208,8 @@ async function answer(
   request: UpstreamRequest,
   response: ServerResponse,
 ): Promise<void> {
-  if (request.wireFormat === null) {
+  // Other paths than those of a model call say what they are told to, word for word, or nothing.
+  if (request.wireFormat === null && (behaviour.type === 'answer' || behaviour.type === 'silence')) {
     response.writeHead(404).end()
     return
   }
@@ -217,7 +218,7 @@ async function answer(
       await streamAnswer(behaviour, request, response)
       break
     case 'status':
-      sendStatus(behaviour, request.wireFormat, response)
+      sendStatus(behaviour, request.wireFormat ?? 'openai-chat', response)
       break
     case 'silence':
       if (behaviour.after === 'headers') startStream(response)
