@@ -36,8 +36,11 @@ describe.each(BACKENDS)('a failed turn on the %s backend', (backend) => {
 
   async function untilJob(jobId: string, state: string) {
     for (;;) {
-      const job = await queue.getJob(jobId)
-      if (job !== undefined && (await job.getState()) === state) return job
+      const before = await queue.getJob(jobId)
+      const reached = before !== undefined && (await before.getState()) === state
+      // It may have reached the state after it was read.
+      const job = reached ? await queue.getJob(jobId) : undefined
+      if (job !== undefined) return job
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
   }
