@@ -10,7 +10,7 @@ const MAY_IMPORT = {
   keys: [...LOWEST, 'db'],
   queue: LOWEST,
   providers: LOWEST,
-  tools: LOWEST,
+  tools: [...LOWEST, 'db'], // The servers of tools that admins configure.
   streams: [...LOWEST, 'db'], // The part log on Postgres.
   chats: LOW,
   models: LOW,

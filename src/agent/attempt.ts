@@ -103,6 +103,7 @@ const toModelRequest = (
   model: modelConfig.model,
   system: claim.systemPrompt,
   messages,
+  tools: [],
   maxOutputTokens: modelConfig.maxOutputTokens,
   temperature: modelConfig.options.temperature ?? null,
   reasoningEffort: claim.reasoningEffort ?? modelConfig.options.reasoningEffort ?? null,

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { isErrorCode, type ErrorCode } from '../protocol/errors.ts'
-import { REASONING_EFFORTS } from '../protocol/messages.ts'
+import { IMAGE_TYPES, REASONING_EFFORTS } from '../protocol/messages.ts'
 import { PROVIDER_TYPES } from '../protocol/routes.ts'
 import { TURN_STATES } from '../protocol/views.ts'
 import { BUDGET_PERIODS, BUDGET_SUBJECTS } from '../gateway/index.ts'
@@ -27,8 +27,15 @@ const usage = z
   })
   .meta({ id: 'Usage' })
 
+const imagePart = z.object({
+  type: z.literal('image'),
+  fileId: id,
+  mediaType: z.enum(IMAGE_TYPES),
+})
+
 const messagePart = z
   .discriminatedUnion('type', [
+    imagePart,
     z.object({ type: z.literal('text'), text: z.string() }),
     z.object({
       type: z.literal('reasoning'),
@@ -40,6 +47,8 @@ const messagePart = z
       toolCallId: z.string(),
       toolName: z.string(),
       input: z.unknown(),
+      inputError: z.string().optional(),
+      providerData: z.record(z.string(), z.unknown()).optional(),
     }),
     z.object({
       type: z.literal('tool-result'),
@@ -47,6 +56,7 @@ const messagePart = z
       toolName: z.string(),
       output: z.unknown(),
       isError: z.boolean(),
+      images: z.array(imagePart).optional(),
     }),
   ])
   .meta({ id: 'MessagePart' })

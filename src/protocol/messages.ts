@@ -18,12 +18,28 @@ export interface ReasoningPart {
   providerData?: Record<string, unknown>
 }
 
+export const IMAGE_TYPES = ['image/png', 'image/jpeg', 'image/gif', 'image/webp'] as const
+export type ImageType = (typeof IMAGE_TYPES)[number]
+
+/** An image, which stands in the table of files: somebody uploaded it, or a tool made it. */
+export interface ImagePart {
+  type: 'image'
+  fileId: string
+  mediaType: ImageType
+  /** The file's bytes in base64: only where a model is shown it, never stored. */
+  data?: string
+}
+
 /** A tool that the model asked for. `input` is the parsed JSON of its arguments; only assistant messages hold calls. */
 export interface ToolCallPart {
   type: 'tool-call'
   toolCallId: string
   toolName: string
   input: unknown
+  /** Set where the arguments were no JSON: what was wrong. `input` is then their text. */
+  inputError?: string
+  /** What the provider wants back with this call, opaque to us. */
+  providerData?: Record<string, unknown>
 }
 
 /** What came of a call. `output` is any JSON; with `isError` it says what went wrong. */
@@ -33,10 +49,12 @@ export interface ToolResultPart {
   toolName: string
   output: unknown
   isError: boolean
+  /** What the call shows beside its output. */
+  images?: ImagePart[]
 }
 
 /** What a committed message is made of, as it stands in the `parts` column. */
-export type MessagePart = TextPart | ReasoningPart | ToolCallPart | ToolResultPart
+export type MessagePart = TextPart | ReasoningPart | ImagePart | ToolCallPart | ToolResultPart
 
 /** One message as a model is shown it. */
 export interface ModelMessage {
@@ -53,12 +71,28 @@ const NUL = /\u0000/g
 /** Text as Postgres can hold it: NUL bytes and lone surrogates become U+FFFD. */
 export const toStorableText = (text: string): string => text.replace(NUL, '\uFFFD').toWellFormed()
 
-/** How long a message is as a model reads it, in characters: texts as they are, the rest as JSON. */
-export const charactersOf = (parts: readonly MessagePart[]): number =>
-  parts.reduce((length, part) => length + ('text' in part ? part.text : jsonOf(part)).length, 0)
+/** About what an image is to a model, in characters of text: some 1,500 tokens. */
+const IMAGE_CHARACTERS = 6000
 
-const jsonOf = (part: ToolCallPart | ToolResultPart): string =>
-  JSON.stringify((part.type === 'tool-call' ? part.input : part.output) ?? null)
+/** How long a message is as a model reads it, in characters: texts as they are, calls and results as JSON. */
+export const charactersOf = (parts: readonly MessagePart[]): number =>
+  parts.reduce((length, part) => length + charactersOfPart(part), 0)
+
+function charactersOfPart(part: MessagePart): number {
+  switch (part.type) {
+    case 'text':
+    case 'reasoning':
+      return part.text.length
+    case 'image':
+      return IMAGE_CHARACTERS
+    case 'tool-call':
+      return jsonLength(part.input)
+    case 'tool-result':
+      return jsonLength(part.output) + IMAGE_CHARACTERS * (part.images?.length ?? 0)
+  }
+}
+
+const jsonLength = (value: unknown): number => JSON.stringify(value ?? null).length
 
 /** Deeper values than this are refused: they are of no use to a model, and a hazard to every parser on the way. */
 export const MAX_JSON_DEPTH = 100

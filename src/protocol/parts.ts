@@ -2,7 +2,7 @@ import type { TurnmillError } from './errors.ts'
 import type { Usage } from './usage.ts'
 
 /** Why a model stopped, in one vocabulary for all wire formats. */
-export type FinishReason = 'stop' | 'length' | 'content_filter' | 'refusal'
+export type FinishReason = 'stop' | 'length' | 'content_filter' | 'refusal' | 'tool_calls'
 
 /**
  * A piece of a streamed answer that watchers see. Noun-verb; `id` names the block within its step, so that blocks may
@@ -18,6 +18,18 @@ export type AnswerPart =
       type: 'reasoning-end'
       id: string
       /** What the provider wants back with this block in later steps (signature, encrypted content), opaque to us. */
+      providerData?: Record<string, unknown>
+    }
+  | { type: 'tool-input-start'; id: string; toolCallId: string; toolName: string }
+  /** Text of the arguments' JSON as it comes, which need not be JSON yet. */
+  | { type: 'tool-input-delta'; id: string; text: string }
+  | {
+      type: 'tool-input-end'
+      id: string
+      /** The arguments, parsed; their text where that failed, and then `inputError` says why. */
+      input: unknown
+      inputError?: string
+      /** What the provider wants back with this call in later steps, opaque to us. */
       providerData?: Record<string, unknown>
     }
 

@@ -122,6 +122,7 @@ function toBlocks(part: MessagePart, model: string): ContentBlockParam[] {
   if (part.type === 'tool-call')
     return [{ type: 'tool_use', id: part.toolCallId, name: part.toolName, input: part.input }]
   if (part.type === 'tool-result') return [toResultBlock(part)]
+  if (part.type === 'image') return []
   const data = ownProviderData(part, { wireFormat, model })
   if (data === null) return []
   const redacted = asText(data.redacted)

@@ -1,6 +1,7 @@
 import type { ModelMessage, ReasoningEffort } from '../protocol/messages.ts'
 import type { StreamPart } from '../protocol/parts.ts'
 import type { WireFormat } from '../protocol/routes.ts'
+import type { ToolDefinition } from '../protocol/tools.ts'
 import type { Secret } from '../protocol/secret.ts'
 
 /** How a model call reaches its upstream; made from a route, for one call. */
@@ -17,6 +18,8 @@ export interface ModelRequest {
   model: string
   system: string | null
   messages: readonly ModelMessage[]
+  /** What the model may ask for; empty where its answer is to be the last. */
+  tools: readonly ToolDefinition[]
   maxOutputTokens: number | null
   temperature: number | null
   reasoningEffort: ReasoningEffort | null

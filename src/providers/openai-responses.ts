@@ -90,6 +90,7 @@ function toItems(part: MessagePart, role: ModelMessage['role'], model: string): 
     return [{ type: 'function_call', call_id: part.toolCallId, name: part.toolName, arguments: JSON.stringify(part.input) }] // prettier-ignore
   if (part.type === 'tool-result')
     return [{ type: 'function_call_output', call_id: part.toolCallId, output: outputText(part) }]
+  if (part.type === 'image') return []
   return part.text === '' || role === 'tool' ? [] : [{ role, content: part.text }]
 }
 

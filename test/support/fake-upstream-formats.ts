@@ -81,7 +81,13 @@ function chatToolCall(model: string, name: string | null): string {
   return chatDelta(model, { tool_calls: [call] })
 }
 
-const CHAT_FINISH = { stop: 'stop', length: 'length', content_filter: 'content_filter', refusal: 'stop' }
+const CHAT_FINISH = {
+  stop: 'stop',
+  length: 'length',
+  content_filter: 'content_filter',
+  refusal: 'stop',
+  tool_calls: 'tool_calls',
+}
 
 const chat: FormatRenderer = {
   path: '/v1/chat/completions',
@@ -250,6 +256,7 @@ const ANTHROPIC_FINISH = {
   length: 'max_tokens',
   content_filter: 'refusal',
   refusal: 'refusal',
+  tool_calls: 'tool_use',
 }
 
 function anthropicToolCall(index: number, name: string | null): string {

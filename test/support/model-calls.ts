@@ -19,6 +19,7 @@ export const modelRequest = (fields: Partial<ModelRequest> = {}): ModelRequest =
   model: 'test-model',
   system: null,
   messages: [userText('hello')],
+  tools: [],
   maxOutputTokens: null,
   temperature: null,
   reasoningEffort: null,
