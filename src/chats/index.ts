@@ -1,5 +1,6 @@
 import type { Database } from '../db/index.ts'
 import { isTurnmillError, type TurnmillError } from '../protocol/errors.ts'
+import type { MessagePart } from '../protocol/messages.ts'
 import type { RetryState } from '../protocol/views.ts'
 import type { AdmittedTurn, PoolSlots } from './admission.ts'
 import * as commit from './commit.ts'
@@ -11,7 +12,7 @@ import * as queue from './queue.ts'
 import * as read from './read.ts'
 import * as recover from './recover.ts'
 import { reopenFailedTurn } from './reopen.ts'
-import { retryChat } from './retry.ts'
+import { compactChat, retryChat } from './retry.ts'
 import type { TurnTransition } from './states.ts'
 import * as subagents from './subagents.ts'
 import * as toolResults from './tool-results.ts'
@@ -55,6 +56,8 @@ export interface ChatsWithin {
   /** Does what was held, in the order it came up: to be called once, after the commit. */
   tell(): Promise<void>
 }
+
+const initiatorOf = ({ userId, apiKeyId }: work.Claim): produce.Initiator => ({ userId, apiKeyId })
 
 /** The slots of the two pools, as the settings have them. */
 const slotsOf = ({ limits }: Pick<ChatsOptions, 'limits'>): PoolSlots => ({
@@ -154,6 +157,9 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       publishing(input.chatId, produce.editMessage(db, producing, initiator, input)),
     retry: (initiator: produce.Initiator, chatId: string) =>
       publishing(chatId, retryChat(db, { ...initiator, slots }, chatId)),
+    /** Sums the history up in a turn of its own. */
+    compactHistory: (initiator: produce.Initiator, chatId: string) =>
+      publishing(chatId, compactChat(db, { ...initiator, limits: producing }, chatId)),
     clear: (initiator: produce.Initiator, chatId: string) =>
       publishing(chatId, manage.clearChat(db, slots, initiator, chatId)),
     async interrupt(initiator: produce.Initiator, chatId: string) {
@@ -216,12 +222,40 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       await counting('commitResults', commit.commitResults(hold(claim), step, results))
       onChanged(claim.chatId)
     },
-    async settleCalls(claim: work.Claim) {
-      await counting('commitResults', commit.settleCalls(hold(claim)))
+    openCalls: (claim: work.Claim) => commit.readOpenCalls(db, claim.turnId),
+    startCalls: (claim: work.Claim, callIds: readonly string[]) =>
+      counting('startCalls', commit.startCalls(hold(claim), callIds)),
+    keepResults: (claim: work.Claim, results: readonly commit.CallResult[]) =>
+      counting('keepResults', commit.keepResults(hold(claim), results)),
+    async compact(claim: work.Claim, compaction: commit.Compaction) {
+      await counting('compact', commit.compact(hold(claim), compaction))
       onChanged(claim.chatId)
     },
+    addSpent: (claim: work.Claim, spent: commit.Spent) =>
+      counting('keepResults', commit.addSpent(hold(claim), spent)),
+    finishWithoutAnswer: (claim: work.Claim) =>
+      publishWork(claim, 'finish', commit.finishWithoutAnswer(hold(claim))),
+    familySpent: (claim: work.Claim) => work.readFamilySpent(db, claim.rootChatId),
     spawn: (claim: work.Claim, input: subagents.SpawnInput) =>
       publishing(claim.chatId, counting('spawn', subagents.spawnSubagent(hold(claim), limits, input))),
+    subagents: (claim: work.Claim) => subagents.listSubagents(db, claim.chatId),
+    /** Sends on under the parent turn's key. @throws {TurnmillError} `not_found` where it is no child of the turn's chat. */
+    async messageSubagent(claim: work.Claim, childId: string, parts: MessagePart[]) {
+      await subagents.demandChild(db, claim.chatId, childId)
+      const sent: produce.SendInput = {
+        chatId: childId,
+        parts,
+        modelConfigId: null,
+        reasoningEffort: null,
+        whenBusy: 'queue',
+      }
+      return publishing(childId, produce.sendMessage(db, producing, initiatorOf(claim), sent))
+    },
+    /** @throws {TurnmillError} `not_found` where it is no child of the turn's chat. */
+    async interruptSubagent(claim: work.Claim, childId: string) {
+      await subagents.demandChild(db, claim.chatId, childId)
+      await publishing(childId, interruptChat(db, slots, { chatId: childId, userId: claim.userId }))
+    },
     requireAction: (claim: work.Claim, calls: readonly commit.AwaitedCall[], deadlineMs: number) =>
       publishWork(claim, 'requireAction', commit.requireAction(hold(claim), calls, deadlineMs)),
     /** Whether the turn waits; it runs on where no child is at work. */
@@ -289,7 +323,15 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
 }
 
 export type { AdmittedTurn, Pool, PoolSlots } from './admission.ts'
-export type { AwaitedCall, Backoff, CallResult, Spent, StepResult } from './commit.ts'
+export type {
+  AwaitedCall,
+  Backoff,
+  CallResult,
+  Compaction,
+  OpenCall,
+  Spent,
+  StepResult,
+} from './commit.ts'
 export type { ChatChange } from './manage.ts'
 export {
   CHAT_COMMANDS,
@@ -320,6 +362,14 @@ export {
   TURN_TRANSITIONS,
   type TurnTransition,
 } from './states.ts'
-export type { SpawnInput } from './subagents.ts'
+export type { SpawnInput, Subagent } from './subagents.ts'
 export type { ToolAnswer } from './tool-results.ts'
-export type { Claim, ClaimRequest, KeyState, RenewedLease, Unclaimed } from './work.ts'
+export type {
+  Claim,
+  ClaimRequest,
+  ContextMessage,
+  FamilySpent,
+  KeyState,
+  RenewedLease,
+  Unclaimed,
+} from './work.ts'

@@ -2,6 +2,7 @@ import { batch, withTransaction, type Database, type Statement, type Transaction
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import type { MessagePart, ReasoningEffort } from '../protocol/messages.ts'
+import type { FunctionTool } from '../protocol/tools.ts'
 import type { ChatView, MessageView, QueuedMessageView, TurnView } from '../protocol/views.ts'
 import { toAdmittedTurns, type PoolSlots } from './admission.ts'
 import * as effectSql from './effect-statements.ts'
@@ -24,7 +25,8 @@ export interface ProducerLimits {
 /** Who acts: the owner the chat is looked up for, and the API key that goes onto the turn. */
 export interface Initiator {
   userId: string
-  apiKeyId: string
+  /** `null` only for what a turn without a key sends on. */
+  apiKeyId: string | null
 }
 
 export interface MessageInput {
@@ -37,6 +39,8 @@ export interface CreateInput extends MessageInput {
   title: string | null
   labels: string[]
   systemPrompt: string | null
+  /** Tools that the client answers itself. */
+  clientTools: readonly Omit<FunctionTool, 'kind'>[]
 }
 
 export interface SendInput extends MessageInput {
@@ -77,7 +81,7 @@ export async function createChat(
   const { userId, apiKeyId } = initiator
   const insert = sql.insertChat(
     newId(), newId(), userId, limits.pendingTurns, apiKeyId, JSON.stringify(input.parts), input.modelConfigId,
-    input.reasoningEffort, input.title, input.labels, input.systemPrompt,
+    input.reasoningEffort, input.title, input.labels, input.systemPrompt, JSON.stringify(input.clientTools),
   ) // prettier-ignore
   const admit = effectSql.admit(userId, 'root', limits.slots.root)
   const [created = [], admitted = []] = await batch(db, [insert, admit])
@@ -213,7 +217,7 @@ function startedRow(rows: RowsOf, limits: ProducerLimits): StartedRow {
   return row
 }
 
-function tooManyPending(limits: ProducerLimits): TurnmillError {
+export function tooManyPending(limits: ProducerLimits): TurnmillError {
   const message = `${limits.pendingTurns} turns of this user are pending, expected fewer; wait until some have run`
   return new TurnmillError('too_many_pending_turns', message, { retryAfterMs: 5000 })
 }

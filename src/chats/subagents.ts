@@ -1,8 +1,9 @@
 import { query, statement, withTransaction, type Database } from '../db/index.ts'
-import { TurnmillError } from '../protocol/errors.ts'
-import { newId } from '../protocol/ids.ts'
+import { TurnmillError, type StoredError } from '../protocol/errors.ts'
+import { isUuid, newId } from '../protocol/ids.ts'
 import type { MessagePart } from '../protocol/messages.ts'
-import type { ChatView } from '../protocol/views.ts'
+import type { SubagentType } from '../protocol/tools.ts'
+import type { ChatStatus, ChatView } from '../protocol/views.ts'
 import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
 import { lockChatOf } from './commit-statements.ts'
 import type { HeldTurn } from './commit.ts'
@@ -21,7 +22,7 @@ export interface FamilyLimits {
 export interface SpawnInput {
   /** The call that asked for it, in the ledger of the parent's turn: it spawns once. */
   callId: string
-  type: 'general' | 'explore' | 'computer_use'
+  type: SubagentType
   title: string | null
   parts: MessagePart[]
   systemPrompt: string | null
@@ -128,6 +129,53 @@ function demandRoom({ depth, open_children }: SurroundingsRow, limits: FamilyLim
       'subagent_limit',
       `${limits.subagentChildren} subagents are at work, expected fewer`,
     )
+}
+
+/** A child of a chat, as the turn that spawned it may read of it. */
+export interface Subagent {
+  /** Its chat. */
+  id: string
+  type: SubagentType
+  title: string | null
+  status: ChatStatus
+  /** Whether a turn of it has not ended. */
+  atWork: boolean
+  /** The text of its last answer, up to a bound; `null` where there is none yet. */
+  answer: string | null
+  error: StoredError | null
+}
+
+/** The longest answer of a subagent that its parent reads, in characters. */
+const LONGEST_ANSWER = 50_000
+
+/** $1 parent. */
+const children = statement(
+  'subagents/children',
+  `select c.id, c.subagent_type as type, c.title, c.status, c.active_turn_id is not null as at_work, c.last_error as error,
+    (select left(string_agg(part->>'text', '' order by place), ${LONGEST_ANSWER})
+      from (select parts from messages m where m.chat_id = c.id and m.role = 'assistant' and m.deleted_at is null
+        and m.parts @> '[{"type": "text"}]' order by m.id desc limit 1) last,
+        jsonb_array_elements(last.parts) with ordinality part (part, place)
+      where part->>'type' = 'text') as answer
+  from chats c where c.parent_id = $1 order by c.id`,
+)
+
+interface ChildRow extends Omit<Subagent, 'atWork'> {
+  at_work: boolean
+}
+
+/** The children of a chat, oldest first. */
+export const listSubagents = async (db: Database, chatId: string): Promise<Subagent[]> =>
+  (await query<ChildRow>(db, children(chatId))).map(({ at_work: atWork, ...child }) => ({ ...child, atWork }))
+
+/** $1 chat, $2 parent. */
+const isChild = statement('subagents/is-child', 'select 1 from chats where id = $1 and parent_id = $2')
+
+/** @throws {TurnmillError} `not_found`. */
+export async function demandChild(db: Database, parentId: string, childId: string): Promise<void> {
+  const found = isUuid(childId) ? await query(db, isChild(childId, parentId)) : []
+  if (found.length === 0)
+    throw new TurnmillError('not_found', `there is no agent ${JSON.stringify(childId)} of this chat`)
 }
 
 // The children are read anew under the parent's lock, so that the last of several to end is never overlooked.

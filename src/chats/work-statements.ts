@@ -39,6 +39,8 @@ export const claimTurn = statement(
     update chats c set status = claimed.state from claimed where c.id = claimed.chat_id returning c.snapshot_version)
   select claimed.id as turn_id, claimed.state, claimed.chat_id, claimed.number, claimed.epoch, claimed.takeovers, claimed.pool,
     claimed.user_id, claimed.api_key_id, claimed.model_config_id, claimed.reasoning_effort, claimed.user_message_id,
+    claimed.trigger, claimed.running_ms, chat.root_id, chat.depth, chat.subagent_type, chat.client_tools, chat.title,
+    coalesce(chat.debug_until > clock_timestamp(), false) as debug,
     ${keyState('claimed')} as key_state,
     (select user_id from api_keys where id = claimed.api_key_id) as key_owner_id,
     owner.status as owner_status, chat.model_config_id as chat_model_config_id, chat.system_prompt, chat.parent_id,
@@ -56,11 +58,24 @@ export const readTurnState = statement(
     coalesce(lease_until > clock_timestamp(), false) as held from turns where id = $1`,
 )
 
-/** $1 chat. What the model is shown, oldest first. */
+/** $1 chat. What the model is shown, oldest first; a summary stands before what it left in place. */
 export const readContext = statement(
   'chats/read-context',
-  `select role, parts from messages
-  where chat_id = $1 and deleted_at is null and not compressed and visibility <> 'user' order by id`,
+  `select id::text, role, parts, turn_id, boundary, usage from messages
+  where chat_id = $1 and deleted_at is null and not compressed and visibility <> 'user'
+  order by (boundary is not null) desc, id`,
+)
+
+/** What a family has done since the turn of its root began: steps committed, and their cost. $1 root chat. */
+export const readFamilySpent = statement(
+  'chats/family-spent',
+  `with turn as (
+    select t.id, t.cost_micros from chats root join turns began on began.id = root.last_turn_id
+      join chats c on c.root_id = root.id join turns t on t.chat_id = c.id and t.created_at >= began.created_at
+    where root.id = $1)
+  select coalesce(sum(cost_micros), 0)::float8 as cost_micros,
+    (select count(*)::int from messages m join turn on m.turn_id = turn.id where m.role = 'assistant') as steps
+  from turn`,
 )
 
 /**

@@ -227,6 +227,28 @@ export const ERRORS = {
   },
 
   // turns
+  step_limit: {
+    status: 409,
+    recovery: 'stop',
+    meaning:
+      'The turn, or it and its subagents together, have taken as many steps as allowed. Send another message to go on.',
+  },
+  cost_limit: {
+    status: 402,
+    recovery: 'stop',
+    meaning: 'The turn and its subagents have cost as much as one turn may. Send another message to go on.',
+  },
+  turn_timeout: {
+    status: 504,
+    recovery: 'stop',
+    meaning: 'The turn has run for as long as one turn may. Send another message to go on.',
+  },
+  compaction_failed: {
+    status: 502,
+    recovery: 'stop',
+    meaning:
+      'The history is to be summed up, and no summary could be had of it. Try again, with another model for the purpose `compaction`, or clear the chat.',
+  },
   turn_failed: {
     status: 500,
     recovery: 'stop',

@@ -93,16 +93,6 @@ export interface TurnView {
   finishedAt: string | null
 }
 
-/** An attempt at a step that failed and is tried again. */
-export interface RetryState {
-  step: number
-  /** Attempts of that step that failed so far. */
-  attempts: number
-  error: StoredError
-  /** When the next attempt begins, ISO 8601. */
-  retryAt: string
-}
-
 export interface QueuedMessageView {
   id: string
   chatId: string
@@ -115,6 +105,17 @@ export interface QueuedMessageView {
 
 /** What made a turn. */
 export type TurnTrigger = 'create' | 'send' | 'edit' | 'promote' | 'subagent' | 'compact' | 'retry'
+
+/** Where a call stands in the ledger: asked for, waiting, about to run or running, ended. */
+export type ToolCallState =
+  | 'requested'
+  | 'awaiting_client'
+  | 'awaiting_approval'
+  | 'approved'
+  | 'started'
+  | 'done'
+  | 'denied'
+  | 'unknown'
 
 /** The calls that a turn waits for its client to answer. */
 export interface RequiredAction {

@@ -1,0 +1,57 @@
+import type { Claim } from '../chats/index.ts'
+import type { FunctionTool, ToolDefinition } from '../protocol/tools.ts'
+import type { Tool } from '../tools/index.ts'
+
+/** A tool of a turn, and who answers its calls. */
+export type TurnTool =
+  /** Ours or an MCP server's: whatever it throws is a result. */
+  | { kind: 'server'; tool: Tool }
+  /** It changes chats under this claim: where the turn is lost, so is the call. */
+  | { kind: 'turn'; tool: Tool }
+  /** Its calls end when subagents do; meanwhile the turn waits without a slot. */
+  | { kind: 'wait'; tool: Tool }
+  /** Declared by the client. */
+  | { kind: 'client'; definition: FunctionTool }
+
+export interface ToolBox {
+  definitions: readonly ToolDefinition[]
+  find(name: string): TurnTool | undefined
+}
+
+/** What is in a turn's box: its own tools, and those of the worker. */
+export interface ToolBoxContents {
+  server: readonly Tool[]
+  turn: readonly TurnTool[]
+}
+
+/**
+ * Puts together what the model of a turn may ask for. Where two have one name, what the client declares comes first,
+ * then the turn's own.
+ *
+ * An `explore` subagent is given only what changes nothing outside; a `computer_use` one that, and its computer.
+ */
+export function fillToolBox(claim: Claim, { server, turn }: ToolBoxContents): ToolBox {
+  const byName = new Map<string, TurnTool>()
+  const offered: TurnTool[] = [
+    ...claim.clientTools.map((definition) => ({ kind: 'client' as const, definition })),
+    ...turn,
+    ...server.filter((tool) => mayUse(claim, tool)).map((tool) => ({ kind: 'server' as const, tool })),
+  ]
+  for (const tool of offered) {
+    const { name } = definitionOf(tool)
+    if (!byName.has(name)) byName.set(name, tool)
+  }
+  return {
+    definitions: [...byName.values()].map(definitionOf),
+    find: (name) => byName.get(name),
+  }
+}
+
+const definitionOf = (tool: TurnTool): ToolDefinition =>
+  tool.kind === 'client' ? tool.definition : tool.tool.definition
+
+function mayUse({ subagentType }: Claim, tool: Tool): boolean {
+  if (subagentType === 'explore') return tool.readOnly
+  if (subagentType === 'computer_use') return tool.readOnly || tool.forComputerUse === true
+  return tool.forComputerUse !== true
+}
