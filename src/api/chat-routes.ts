@@ -48,13 +48,14 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       response: { 201: answers.startedAnswer.extend({ chat: answers.chatAnswer }) },
     },
     handler: async (request, reply) => {
-      const { title, labels, systemPrompt, ...message } = request.body
+      const { title, labels, systemPrompt, clientTools, ...message } = request.body
       await demandModelConfig(effectsOf(request).db, message.modelConfigId ?? null)
       const input = {
         ...toMessageInput(message),
         title: title ?? null,
         labels: labels ?? [],
         systemPrompt: systemPrompt ?? null,
+        clientTools: clientTools ?? [],
       }
       return reply.code(201).send(await effectsOf(request).chats.create(initiatorOf(request), input))
     },
@@ -260,6 +261,20 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       reply
         .code(202)
         .send({ turn: await effectsOf(request).chats.retry(initiatorOf(request), request.params.id) }),
+  })
+
+  app.post('/v1/chats/:id/compact', {
+    config: makeTurn,
+    schema: {
+      tags,
+      summary: 'Sum the history up, in a turn of its own and under your key',
+      params: schemas.chatParams,
+      response: { 202: z.object({ turn: answers.turnAnswer }) },
+    },
+    handler: async (request, reply) => {
+      const turn = await effectsOf(request).chats.compactHistory(initiatorOf(request), request.params.id)
+      return reply.code(202).send({ turn })
+    },
   })
 
   app.post('/v1/chats/:id/clear', {

@@ -3,6 +3,7 @@ import { BUDGET_PERIODS, BUDGET_SUBJECTS } from '../gateway/index.ts'
 import { DEFAULT_SCOPES, SCOPES } from '../keys/index.ts'
 import { REASONING_EFFORTS, toStorableJson, toStorableText, type TextPart } from '../protocol/messages.ts'
 import { PROVIDER_TYPES } from '../protocol/routes.ts'
+import { TOOL_NAME } from '../protocol/tools.ts'
 import { Secret } from '../protocol/secret.ts'
 
 /** What routes take. What they answer stands in answers.ts. */
@@ -43,11 +44,44 @@ export const idempotencyHeaders = z.looseObject({
     }),
 })
 
+/** A schema is kept as it is, and shown to models: it has to be JSON that can be kept, and not too much of it. */
+const MAX_SCHEMA_CHARACTERS = 32_768
+
+const toolSchema = z
+  .record(z.string(), z.unknown())
+  .refine((schema) => schema['type'] === 'object', 'expected a JSON Schema of type object')
+  .transform((schema, context) => {
+    const problem = (message: string) => {
+      context.addIssue({ code: 'custom', message })
+      return z.NEVER
+    }
+    if (JSON.stringify(schema).length > MAX_SCHEMA_CHARACTERS)
+      return problem(`expected at most ${MAX_SCHEMA_CHARACTERS} characters of JSON`)
+    try {
+      return toStorableJson(schema) as Record<string, unknown>
+    } catch (error) {
+      return problem((error as Error).message)
+    }
+  })
+
+const clientTool = z.strictObject({
+  name: z.string().regex(TOOL_NAME, 'expected 1 to 64 letters, digits, _ or -'),
+  description: z.string().max(10_000).transform(toStorableText).default(''),
+  inputSchema: toolSchema.prefault({ type: 'object' }),
+})
+
+const clientTools = z
+  .array(clientTool)
+  .max(64)
+  .refine((tools) => new Set(tools.map(({ name }) => name)).size === tools.length, 'expected names that differ')
+  .meta({ description: 'Tools that the client answers itself, by `POST …/tool-results`.' })
+
 export const createChatBody = z.strictObject({
   ...message,
   title: line(200).nullish(),
   labels: z.array(line(64)).max(20).optional(),
   systemPrompt: z.string().max(200_000).transform(toStorableText).nullish(),
+  clientTools: clientTools.optional(),
 })
 
 export const sendMessageBody = z.strictObject({
