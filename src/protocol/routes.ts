@@ -62,6 +62,8 @@ export interface GatewayRoute extends RouteBase {
 /** Straight to the provider with its credential; `null` for a provider that takes none. */
 export interface DirectRoute extends RouteBase {
   kind: 'direct'
+  /** What the provider is sent with every call beside what the call says; the gateway knows them by itself. */
+  extraHeaders: Readonly<Record<string, string>>
   credential: Secret | null
   credentialKind: 'byok' | 'central'
 }
