@@ -6,6 +6,7 @@ import {
   type TurnProcessorDeps,
 } from './agent/index.ts'
 import type { Config } from './config.ts'
+import { loadImages } from './files/index.ts'
 import { buildRoute, connectRoute, readRouteFacts, type ReadFacts, type RoutingMode } from './models/index.ts'
 import { TurnmillError } from './protocol/errors.ts'
 import type { Gateway } from './protocol/routes.ts'
@@ -88,7 +89,7 @@ function createEffects(
   const readFacts: ReadFacts = (request) => readRouteFacts(db, encryption, request)
   return {
     settleCalls: chats.settleCalls,
-    loadContext: (claim) => chats.context(claim.chatId),
+    loadContext: async (claim) => loadImages(db, claim.userId, await chats.context(claim.chatId)),
     buildRoute: (claim, place) =>
       buildRoute(
         mode,
