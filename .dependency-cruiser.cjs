@@ -1,6 +1,6 @@
 /** Which folders of src/ a folder may import besides itself; `telemetry` is open to all but `protocol`. */
 const LOWEST = ['protocol']
-const LOW = [...LOWEST, 'db', 'keys', 'queue', 'providers', 'tools', 'streams']
+const LOW = [...LOWEST, 'db', 'keys', 'files', 'queue', 'providers', 'tools', 'streams']
 const MIDDLE = [...LOW, 'chats', 'models', 'gateway']
 const HIGH = [...MIDDLE, 'agent', 'reconcile']
 const MAY_IMPORT = {
@@ -8,6 +8,7 @@ const MAY_IMPORT = {
   telemetry: LOWEST,
   db: LOWEST,
   keys: [...LOWEST, 'db'],
+  files: [...LOWEST, 'db'],
   queue: LOWEST,
   providers: LOWEST,
   tools: [...LOWEST, 'db'], // The servers of tools that admins configure.

@@ -9,6 +9,7 @@ import { registerStreamRoute } from './api/stream-route.ts'
 import { registerBudgetRoutes } from './api/budget-routes.ts'
 import type { ApiContext, ApiServer } from './api/context.ts'
 import { drainConnections } from './api/drain.ts'
+import { registerFileRoutes } from './api/file-routes.ts'
 import { registerGatewayRoutes } from './api/gateway-routes.ts'
 import { registerIdempotency } from './api/idempotency.ts'
 import { createLiveCalls } from './api/live-calls.ts'
@@ -127,6 +128,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
   registerAccountRoutes(app, context)
   registerModelRoutes(app, context)
   registerChatRoutes(app, context)
+  registerFileRoutes(app, context)
   registerStreamRoute(app, context)
   registerGatewayRoutes(app, context, calls)
   registerBudgetRoutes(app)

@@ -296,6 +296,27 @@ export const SETTINGS = {
     64 * 1024 * 1024,
   ),
 
+  filesPerUserBytes: integer(
+    {
+      name: 'TURNMILL_FILES_PER_USER_BYTES',
+      default: '1073741824',
+      unit: 'bytes',
+      sentence: 'What the files of one user may take together; no further ones are kept beyond it.',
+    },
+    0,
+    2 ** 50,
+  ),
+  debugRetentionHours: integer(
+    {
+      name: 'TURNMILL_DEBUG_RETENTION_HOURS',
+      default: '24',
+      unit: 'hours',
+      sentence: 'How long recorded model calls are kept.',
+    },
+    1,
+    720,
+  ),
+
   leaseMs: milliseconds({
     name: 'TURNMILL_LEASE_MS',
     default: '10000',

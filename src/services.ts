@@ -10,6 +10,7 @@ import {
   hasBudgets,
   settleOverdueCalls,
 } from './gateway/index.ts'
+import { pruneFiles } from './files/index.ts'
 import { pruneIdempotencyKeys } from './keys/index.ts'
 import {
   createEncryption,
@@ -144,6 +145,7 @@ export async function openServices(
     prune: async (limit) => {
       await pruneIdempotencyKeys(db, limit)
       await chats.pruneQueue(limit)
+      await pruneFiles(db, limit)
     },
     periodMs: config.reconcilerPeriodMs,
     lostAfterMs: config.lostAfterMs,

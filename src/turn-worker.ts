@@ -1,18 +1,9 @@
-import {
-  createLeaseKeeper,
-  createTurnProcessor,
-  type JobOutcome,
-  type RetryPolicy,
-  type TurnProcessorDeps,
-} from './agent/index.ts'
-import type { Config } from './config.ts'
-import { buildRoute, connectRoute, readRouteFacts, type ReadFacts, type RoutingMode } from './models/index.ts'
+import { createLeaseKeeper, createTurnProcessor, type JobOutcome } from './agent/index.ts'
 import { TurnmillError } from './protocol/errors.ts'
-import type { Gateway } from './protocol/routes.ts'
-import { providerAdapters } from './providers/index.ts'
 import { readJob, startTurnWorker, type TurnJobHandler } from './queue/index.ts'
 import type { Services } from './services.ts'
-import { createPartWriter } from './streams/index.ts'
+import type { Tool } from './tools/index.ts'
+import { createTurnEffects } from './turn-effects.ts'
 
 /** A worker for turns. `stop` lets them end for the drain time, gives the rest back, and resolves when nothing runs. */
 export interface TurnWorker {
@@ -21,7 +12,12 @@ export interface TurnWorker {
   stop(): Promise<void>
 }
 
-export function createTurnWorker(services: Services): TurnWorker {
+export interface TurnWorkerOptions {
+  /** Tools of the host's own, made by `defineTool`; they come beside those that are configured. */
+  tools?: readonly Tool[]
+}
+
+export function createTurnWorker(services: Services, { tools = [] }: TurnWorkerOptions = {}): TurnWorker {
   const { chats, config, logger, metrics } = services
   const gateway = config.gatewayRouting ? services.gateway : null
   const leases = createLeaseKeeper({
@@ -31,7 +27,8 @@ export function createTurnWorker(services: Services): TurnWorker {
     onError: (error) => logger.warn({ error }, 'leases were not renewed'),
   })
   const stopping = new AbortController()
-  const effects = { ...createEffects(services, gateway), stopping: stopping.signal }
+  const workerTools = { source: { toolsFor: async () => tools }, computerFor: null }
+  const effects = { ...createTurnEffects(services, gateway, workerTools), stopping: stopping.signal }
   const process = createTurnProcessor({
     chats,
     effects,
@@ -78,76 +75,6 @@ export function createTurnWorker(services: Services): TurnWorker {
 
 const nameOutcome = (outcome: JobOutcome): string =>
   outcome === null ? 'completed' : typeof outcome === 'string' ? outcome : 'failed'
-
-function createEffects(
-  services: Services,
-  gateway: Gateway | null,
-): Omit<TurnProcessorDeps['effects'], 'stopping'> {
-  const { chats, config, db, encryption, logger, parts } = services
-  const mode: RoutingMode = { gatewayRouting: config.gatewayRouting, gatewayPresent: gateway !== null }
-  const readFacts: ReadFacts = (request) => readRouteFacts(db, encryption, request)
-  return {
-    settleCalls: chats.settleCalls,
-    loadContext: (claim) => chats.context(claim.chatId),
-    buildRoute: (claim, place) =>
-      buildRoute(
-        mode,
-        readFacts,
-        {
-          purpose: 'chat',
-          chatId: claim.chatId,
-          turnId: claim.turnId,
-          place,
-          chatUserId: claim.userId,
-          explicitModelConfigId: claim.modelConfigId,
-          chatModelConfigId: claim.chatModelConfigId,
-        },
-        claim,
-      ),
-    callModel: (route, request, signal) =>
-      providerAdapters[route.wireFormat]({
-        connection: connectRoute(route, gateway, services.providerFetch),
-        request,
-        signal,
-      }),
-    openParts: (claim, step, attempt) =>
-      createPartWriter(
-        {
-          chatId: claim.chatId,
-          snapshotVersion: claim.snapshotVersion,
-          turn: claim.number,
-          step,
-          epoch: claim.epoch,
-          attempt,
-        },
-        {
-          log: parts,
-          flushMs: config.partFlushMs,
-          flushBytes: config.partFlushBytes,
-          onError: (error) => logger.debug({ error }, 'parts were not logged'),
-        },
-      ),
-    deadlines: {
-      firstPartMs: config.firstPartTimeoutMs,
-      reasoningFirstPartMs: config.reasoningFirstPartTimeoutMs,
-      silenceMs: config.silenceTimeoutMs,
-      attemptMs: config.attemptTimeoutMs,
-    },
-    retries: createRetryPolicy(config),
-  }
-}
-
-/** The longest wait that a provider may ask a turn for, in ms. */
-const GIVE_UP_ABOVE_MS = 600_000
-
-const createRetryPolicy = (config: Config): RetryPolicy => ({
-  firstMs: config.retryFirstMs,
-  maximumMs: config.retryMaximumMs,
-  attempts: config.retryAttempts,
-  backoffAboveMs: config.backoffAboveMs,
-  giveUpAboveMs: GIVE_UP_ABOVE_MS,
-  random: Math.random,
-})
 
 const stopped = (): TurnmillError =>
   new TurnmillError('worker_stopped', 'the worker was told to stop before the turn ended')

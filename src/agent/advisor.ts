@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { Claim, ContextMessage, Spent } from '../chats/index.ts'
 import type { BuiltRoute } from '../models/index.ts'
-import { isToolCall } from '../protocol/messages.ts'
+import { isToolCall, type ModelMessage } from '../protocol/messages.ts'
 import type { CallPlace, Purpose } from '../protocol/routes.ts'
 import { defineTool } from '../tools/index.ts'
 import { AskFailedError, askModel } from './ask-model.ts'
@@ -11,6 +11,7 @@ import type { TurnTool } from './tool-box.ts'
 /** What asking the advisor does to the world. */
 export interface AdvisorEffects extends ModelCallEffects {
   loadContext(claim: Claim): Promise<ContextMessage[]>
+  showImages(claim: Claim, messages: readonly ContextMessage[]): Promise<readonly ModelMessage[]>
   /** @throws {TurnmillError} failing closed. */
   buildRouteFor(claim: Claim, purpose: Purpose, place: CallPlace): Promise<BuiltRoute>
   addSpent(claim: Claim, spent: Spent): Promise<void>
@@ -65,10 +66,11 @@ async function ask(
   signal: AbortSignal,
 ): Promise<string> {
   const { model, maxOutputTokens } = built.facts.modelConfig
+  const shown = await effects.showImages(claim, messages)
   const asked = {
     model,
     system: PROMPT,
-    messages: [...messages, { role: 'user' as const, parts: [{ type: 'text' as const, text: question }] }],
+    messages: [...shown, { role: 'user' as const, parts: [{ type: 'text' as const, text: question }] }],
     tools: [],
     maxOutputTokens,
     temperature: null,
@@ -79,7 +81,8 @@ async function ask(
     await effects.addSpent(claim, { usage, costMicros })
     return text
   } catch (error) {
-    if (error instanceof AskFailedError && error.spent.usage !== null) await effects.addSpent(claim, error.spent)
+    if (error instanceof AskFailedError && error.spent.usage !== null)
+      await effects.addSpent(claim, error.spent)
     throw error
   }
 }

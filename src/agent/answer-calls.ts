@@ -121,7 +121,8 @@ const unknownOutcome = (open: OpenCall): Plan => ({
   open,
   result: {
     ...resultOf(open.call, {
-      output: 'The outcome of this call is unknown: it was cut off while it ran, and may have had its effect or not.',
+      output:
+        'The outcome of this call is unknown: it was cut off while it ran, and may have had its effect or not.',
       isError: true,
       images: [],
     }),
@@ -173,8 +174,24 @@ async function runCall(place: Place, plan: PlanOf<'run'>, effects: CallEffects):
   const outcome = ours
     ? await runOwnTool(tool, call.input, context)
     : await effects.runTool(tool, call.input, context)
-  const images = outcome.images.length === 0 ? [] : await effects.storeImages(claim, outcome.images)
-  return { ...resultOf(call, { ...outcome, images }), state: 'done' }
+  const kept = await keepImages(claim, outcome, effects)
+  return { ...resultOf(call, kept), state: 'done' }
+}
+
+/** Images that cannot be kept are told of; the rest of the result is worth having. */
+async function keepImages(
+  claim: Claim,
+  { output, isError, images }: ToolOutcome,
+  { storeImages }: CallEffects,
+): Promise<OpenCall['result']> {
+  if (images.length === 0) return { output, isError, images: [] }
+  try {
+    return { output, isError, images: await storeImages(claim, images) }
+  } catch (error) {
+    const problem = toTurnError(error)
+    if (ENDS_TURN.has(problem.code)) throw error
+    return { output: [output, `Its images could not be kept: ${problem.message}`], isError, images: [] }
+  }
 }
 
 /** What ends the turn, whoever says it; anything else is for the model to read. */

@@ -1,7 +1,7 @@
 import type { Claim, ContextMessage, Spent, StepResult } from '../chats/index.ts'
 import { clampEffort, type BuiltRoute } from '../models/index.ts'
 import type { TurnmillError } from '../protocol/errors.ts'
-import { charactersOf, isToolCall, type MessagePart } from '../protocol/messages.ts'
+import { charactersOf, isToolCall, type MessagePart, type ModelMessage } from '../protocol/messages.ts'
 import type { CallPlace } from '../protocol/routes.ts'
 import type { ToolDefinition } from '../protocol/tools.ts'
 import { costMicros, NO_USAGE, type Usage } from '../protocol/usage.ts'
@@ -22,6 +22,8 @@ import { collect, NOTHING_SPENT, reasons, toSpent, type Collected } from './mode
 export interface AttemptEffects extends CompactionEffects {
   /** The route of a step's call. @throws {TurnmillError} failing closed. */
   buildRoute(claim: Claim, place: CallPlace): Promise<BuiltRoute>
+  /** The messages with the bytes of their images. */
+  showImages(claim: Claim, messages: readonly ContextMessage[]): Promise<readonly ModelMessage[]>
   /** What a model is told beside the chat's own system prompt, by what the chat is for. */
   systemPromptOf(claim: Claim): string | null
   /** Where watchers read the parts of one attempt. */
@@ -71,9 +73,7 @@ export async function runAttempt(
   const outcome = await callModel(attempt, [messages, built], effects, signal)
   if (!isContextError(outcome) || !canCompact(claim, messages)) return outcome
   const compaction = await compact()
-  return compaction.type === 'compacted'
-    ? callModel(attempt, await load(), effects, signal)
-    : compaction
+  return compaction.type === 'compacted' ? callModel(attempt, await load(), effects, signal) : compaction
 }
 
 const isContextError = (outcome: AttemptOutcome): boolean =>
@@ -95,9 +95,7 @@ async function mustCompact(
   const place = { step, epoch: claim.epoch, attempt: number }
   // Where no summary can be had, the provider says whether the history is too long.
   const summarizer = await effects.buildRouteFor(claim, 'compaction', place).catch(() => null)
-  return (
-    summarizer !== null && isTooLong(tokens, facts.modelConfig, summarizer.facts.modelConfig)
-  )
+  return summarizer !== null && isTooLong(tokens, facts.modelConfig, summarizer.facts.modelConfig)
 }
 
 async function callModel(
@@ -107,7 +105,8 @@ async function callModel(
   signal: AbortSignal,
 ): Promise<AttemptOutcome> {
   const { claim, step, number } = attempt
-  const request = toModelRequest(attempt, messages, facts, effects.systemPromptOf(claim))
+  const shown = await effects.showImages(claim, messages)
+  const request = toModelRequest(attempt, shown, facts, effects.systemPromptOf(claim))
   const parts = effects.openParts(claim, step, number)
   const stream = withDeadlines(
     (callSignal) => effects.callModel(route, request, callSignal),
@@ -167,7 +166,7 @@ const toResult = ({ attempt, facts, collected }: Ended, usage: Usage, finishReas
 
 const toModelRequest = (
   { claim, tools }: Attempt,
-  messages: readonly ContextMessage[],
+  messages: readonly ModelMessage[],
   { modelConfig }: BuiltRoute['facts'],
   prompt: string | null,
 ): ModelRequest => ({

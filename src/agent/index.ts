@@ -1,3 +1,4 @@
+export { createAdvisorTool, type AdvisorEffects } from './advisor.ts'
 export { AskFailedError, askModel, type ModelReply } from './ask-model.ts'
 export type { AttemptEffects } from './attempt.ts'
 export type { Deadlines } from './deadlines.ts'
@@ -5,3 +6,5 @@ export { createLeaseKeeper, type LeaseKeeper, type LeaseKeeperOptions } from './
 export { createTurnProcessor, type JobOutcome, type TurnProcessorDeps } from './process-turn.ts'
 export { RETRYABLE, retryDelayMs, sleepUnlessAborted, type RetryPolicy } from './retries.ts'
 export { runTurn, type TurnEffects, type TurnOutcome } from './turn.ts'
+export { createSubagentTools, SUBAGENT_PROMPTS, type SubagentEffects } from './subagent-tools.ts'
+export { fillToolBox } from './tool-box.ts'

@@ -263,10 +263,7 @@ const createNoteRetry =
     const { step, attempts, retryAt, error } = retry
     logger.info({ turnId: claim.turnId, step, attempts, retryAt, code: error.code }, 'an attempt failed')
     const note = (): Promise<'noted'> => chats.noteRetry(claim, retry, spent).then(() => 'noted')
-    return untilCommitted(
-      () => unlessInterrupting(claim, chats, note, () => 'interrupting' as const),
-      signal,
-    )
+    return untilCommitted(() => unlessInterrupting(claim, chats, note, () => 'interrupting' as const), signal)
   }
 
 type FailedOutcome = Extract<TurnOutcome, { type: 'failed' }>

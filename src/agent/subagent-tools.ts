@@ -105,7 +105,8 @@ const messageAgent = (claim: Claim, effects: SubagentEffects) =>
 const interruptAgent = (claim: Claim, effects: SubagentEffects) =>
   defineTool({
     name: 'interrupt_agent',
-    description: 'Stops an agent that you have spawned, and all that it has spawned. What it has said so far is kept.',
+    description:
+      'Stops an agent that you have spawned, and all that it has spawned. What it has said so far is kept.',
     inputSchema: z.strictObject({ agentId: z.string() }),
     idempotent: true,
     execute: async ({ agentId }) => {

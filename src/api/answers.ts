@@ -141,6 +141,10 @@ export const queuedMessageAnswer = z
   })
   .meta({ id: 'QueuedMessage' })
 
+export const fileAnswer = z
+  .object({ id, mediaType: z.enum(IMAGE_TYPES), size: z.number(), createdAt: time })
+  .meta({ id: 'File' })
+
 export const pageOf = <T extends z.ZodType>(item: T) =>
   z.object({
     items: z.array(item),

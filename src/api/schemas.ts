@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import { BUDGET_PERIODS, BUDGET_SUBJECTS } from '../gateway/index.ts'
 import { DEFAULT_SCOPES, SCOPES } from '../keys/index.ts'
-import { REASONING_EFFORTS, toStorableJson, toStorableText, type TextPart } from '../protocol/messages.ts'
+import type { ContentPart } from '../files/index.ts'
+import { REASONING_EFFORTS, toStorableJson, toStorableText } from '../protocol/messages.ts'
 import { PROVIDER_TYPES } from '../protocol/routes.ts'
 import { TOOL_NAME } from '../protocol/tools.ts'
 import { Secret } from '../protocol/secret.ts'
@@ -15,15 +16,41 @@ const text = z.string().regex(/\S/, 'expected text that is not blank').transform
 
 const line = (maximum: number) => z.string().min(1).max(maximum).transform(toStorableText)
 
+/** Images of one message. */
+const MAX_IMAGES = 20
+
+const contentPart = z.union([
+  z.strictObject({ type: z.literal('text'), text }),
+  z.strictObject({
+    type: z.literal('image'),
+    image: z.string().meta({ description: '`data:image/png;base64,…`; counts into the size of the body.' }),
+  }),
+  z.strictObject({
+    type: z.literal('image'),
+    fileId: id.meta({ description: 'A file of yours, as `POST /v1/files` named it.' }),
+  }),
+])
+
 const content = z
   .union([
-    text.transform((value): TextPart[] => [{ type: 'text', text: value }]),
+    text.transform((value): ContentPart[] => [{ type: 'text', text: value }]),
     z
-      .array(z.strictObject({ type: z.literal('text'), text }))
+      .array(contentPart)
       .min(1)
-      .max(100),
+      .max(100)
+      .refine(
+        (parts) => parts.filter((part) => part.type === 'image').length <= MAX_IMAGES,
+        `expected ${MAX_IMAGES} images at most`,
+      ),
   ])
-  .meta({ description: 'A string, or an array of text parts.' })
+  .meta({
+    description: `A string, or an array of parts: texts, and up to ${MAX_IMAGES} images (PNG, JPEG, GIF or WebP).`,
+  })
+
+/** The bytes of a request or an answer. */
+export const bytes = z
+  .custom<Buffer>((value) => Buffer.isBuffer(value), 'expected the bytes of a file')
+  .meta({ type: 'string', format: 'binary' })
 
 const message = {
   content,
@@ -73,7 +100,10 @@ const clientTool = z.strictObject({
 const clientTools = z
   .array(clientTool)
   .max(64)
-  .refine((tools) => new Set(tools.map(({ name }) => name)).size === tools.length, 'expected names that differ')
+  .refine(
+    (tools) => new Set(tools.map(({ name }) => name)).size === tools.length,
+    'expected names that differ',
+  )
   .meta({ description: 'Tools that the client answers itself, by `POST …/tool-results`.' })
 
 export const createChatBody = z.strictObject({
@@ -228,6 +258,7 @@ export const modelOptions = z.strictObject({
   temperature: z.number().min(0).max(2).optional(),
   reasoningEffort: z.enum(REASONING_EFFORTS).optional(),
   useResponsesApi: z.boolean().optional(),
+  tools: z.boolean().optional(),
 })
 
 export const createModelConfigBody = z.strictObject({

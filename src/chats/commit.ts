@@ -1,4 +1,11 @@
-import { batch, isUniqueViolation, query, withTransaction, type Database, type Statement } from '../db/index.ts'
+import {
+  batch,
+  isUniqueViolation,
+  query,
+  withTransaction,
+  type Database,
+  type Statement,
+} from '../db/index.ts'
 import { toStoredError, TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import {

@@ -323,15 +323,7 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
 }
 
 export type { AdmittedTurn, Pool, PoolSlots } from './admission.ts'
-export type {
-  AwaitedCall,
-  Backoff,
-  CallResult,
-  Compaction,
-  OpenCall,
-  Spent,
-  StepResult,
-} from './commit.ts'
+export type { AwaitedCall, Backoff, CallResult, Compaction, OpenCall, Spent, StepResult } from './commit.ts'
 export type { ChatChange } from './manage.ts'
 export {
   CHAT_COMMANDS,

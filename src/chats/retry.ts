@@ -17,7 +17,7 @@ const repeatFailedTurn = statement(
     select t.* from turns t join chats c on c.last_turn_id = t.id where c.id = $1 and t.state = 'failed'),
   turn as (
     insert into turns (id, chat_id, number, user_id, pool, trigger, api_key_id, user_message_id, model_config_id, reasoning_effort)
-    select $2, chat_id, number + 1, user_id, pool, 'retry', $3, user_message_id, model_config_id, reasoning_effort
+    select $2, chat_id, number + 1, user_id, pool, case trigger when 'compact' then trigger else 'retry' end, $3, user_message_id, model_config_id, reasoning_effort
     from failed returning *)
   update chats set status = 'pending', active_turn_id = turn.id, last_turn_id = turn.id, last_error = null
   from turn where chats.id = turn.chat_id returning to_jsonb(turn) as turn`,

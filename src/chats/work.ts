@@ -179,9 +179,11 @@ interface ContextRow extends ModelMessage {
 
 /** What the model is shown: the committed history, oldest first. */
 export const readContext = async (db: Database, chatId: string): Promise<ContextMessage[]> =>
-  (await query<ContextRow>(db, sql.readContext(chatId))).map(
-    ({ turn_id: turnId, boundary, ...message }) => ({ ...message, turnId, isSummary: boundary !== null }),
-  )
+  (await query<ContextRow>(db, sql.readContext(chatId))).map(({ turn_id: turnId, boundary, ...message }) => ({
+    ...message,
+    turnId,
+    isSummary: boundary !== null,
+  }))
 
 /** What a family has done since the turn of its root began. */
 export interface FamilySpent {

@@ -1,3 +1,4 @@
+export { findModelConfig } from './find-model.ts'
 export {
   buildRoute,
   type BuiltRoute,

@@ -9,6 +9,8 @@ export interface ModelOptions {
   maxReasoningEffort?: ReasoningEffort
   /** Responses instead of Chat Completions, or the other way round; otherwise the provider's type decides. */
   useResponsesApi?: boolean
+  /** Whether the model takes tools at all, which it does where nothing is said. */
+  tools?: boolean
 }
 
 /** Whether the first effort is greater than the second one. */

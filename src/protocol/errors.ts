@@ -40,9 +40,20 @@ export const ERRORS = {
   payload_too_large: {
     status: 413,
     recovery: 'stop',
-    meaning: 'The body is larger than the route takes (1 MB for messages).',
+    meaning: 'The body is larger than the route takes (1 MB for messages, 10 MB for files).',
   },
-  unsupported_media_type: { status: 415, recovery: 'stop', meaning: 'The body is not `application/json`.' },
+  unsupported_media_type: {
+    status: 415,
+    recovery: 'stop',
+    meaning:
+      'The body is of a kind that the route does not take: a file must be an image (PNG, JPEG, GIF or WebP), all else `application/json`.',
+  },
+  files_full: {
+    status: 409,
+    recovery: 'stop',
+    meaning:
+      'With this file the user would keep more than `TURNMILL_FILES_PER_USER_BYTES`. Delete files, or chats that name them.',
+  },
   internal: {
     status: 500,
     recovery: 'stop',

@@ -46,11 +46,12 @@ const fill = (url: string, values: Record<string, string>): string =>
 /** Everything a refused request might have written. */
 async function countRows(): Promise<Record<string, number>> {
   const { prisma } = turnmill.services.db
-  const [chats, messages, turns, queued, keys, providers, models, users] = await Promise.all([
+  const [chats, messages, turns, queued, keys, providers, models, users, files] = await Promise.all([
     prisma.chat.count(), prisma.message.count(), prisma.turn.count(), prisma.queuedMessage.count(),
     prisma.apiKey.count({ where: { revokedAt: null } }), prisma.provider.count(), prisma.modelConfig.count(), prisma.user.count(),
+    prisma.file.count(),
   ]) // prettier-ignore
-  return { chats, messages, turns, queued, keys, providers, models, users }
+  return { chats, messages, turns, queued, keys, providers, models, users, files }
 }
 
 describe('a caller without a usable key (A1)', () => {

@@ -6,6 +6,7 @@ import { newId } from '../../src/protocol/ids.ts'
 import type { ChatView, TurnView } from '../../src/protocol/views.ts'
 import type { Answer, Started, TestClient } from '../support/client.ts'
 import { hold } from '../support/fake-upstream.ts'
+import { PNG } from '../support/images.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
 interface Problem {
@@ -551,6 +552,7 @@ describe('every POST and PATCH of the API', () => {
     '/v1/providers/{id}': { allowByok: true },
     '/v1/model-configs/{id}': { displayName: 'n' },
     '/v1/chats/{id}': { title: 'n' },
+    '/v1/files': PNG,
     '/v1/chats/{id}/tool-results': { results: [{ toolCallId: 'x', output: 1 }] },
   }
 

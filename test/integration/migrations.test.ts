@@ -83,10 +83,13 @@ const EXPECTED: Catalogue = {
   ],
   'partial index': [
     'auxiliary_runs.auxiliary_runs_open',
+    'files.files_uploads',
     'interceptions.interceptions_unsettled',
+    'messages.messages_images',
     'messages.messages_one_result_per_step',
     'model_configs.model_configs_one_default',
     'queued_messages.queued_messages_ended',
+    'queued_messages.queued_messages_images',
     'queued_messages.queued_messages_queue',
     'turns.turns_admission',
     'turns.turns_deadlines',

@@ -267,6 +267,9 @@ export async function startReplay({ turnmill, queue, worker }: ReplayDeps): Prom
       case 'retry':
         await chats.retry(initiator(command.key), chatId)
         return
+      case 'compact':
+        await chats.compactHistory(initiator(command.key), chatId)
+        return
       case 'clear':
         await chats.clear(initiator(command.key), chatId)
         return

@@ -57,7 +57,13 @@ export const text = (value: string): MessagePart[] => [{ type: 'text', text: val
 
 export const message = (value: string) => ({ parts: text(value), modelConfigId: null, reasoningEffort: null })
 
-export const newChat = (value: string) => ({ ...message(value), title: null, labels: [], systemPrompt: null })
+export const newChat = (value: string) => ({
+  ...message(value),
+  title: null,
+  labels: [],
+  systemPrompt: null,
+  clientTools: [],
+})
 
 export const step = (number: number, parts: MessagePart[]): StepResult => ({
   step: number,

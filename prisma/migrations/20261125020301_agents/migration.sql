@@ -49,6 +49,7 @@ CREATE TABLE "files" (
     "size" INTEGER NOT NULL,
     "content" BYTEA NOT NULL,
     "created_at" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "seen_at" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
 
     CONSTRAINT "files_pkey" PRIMARY KEY ("id")
 );
@@ -180,3 +181,10 @@ ALTER TABLE "mcp_servers" ADD CONSTRAINT "mcp_servers_timeout_check" CHECK ("tim
 
 -- What the reconciler looks for.
 CREATE INDEX "auxiliary_runs_open" ON "auxiliary_runs"("enqueued_at") WHERE "state" IN ('pending', 'running');
+
+-- Uploads that may be forgotten, and what names files: both are asked for a file at a time.
+CREATE INDEX "files_uploads" ON "files"("seen_at") WHERE "chat_id" IS NULL;
+CREATE INDEX "messages_images" ON "messages" USING GIN ("parts" jsonb_path_ops)
+    WHERE "parts" @? '$[*] ? (@.type == "image" || exists(@.images))';
+CREATE INDEX "queued_messages_images" ON "queued_messages" USING GIN ("parts" jsonb_path_ops)
+    WHERE "parts" @? '$[*] ? (@.type == "image" || exists(@.images))';
