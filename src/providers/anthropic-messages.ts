@@ -1,13 +1,34 @@
 import Anthropic from '@anthropic-ai/sdk'
 import type {
   ContentBlockParam,
+  ImageBlockParam,
   MessageCreateParamsStreaming,
+  TextBlockParam,
   ToolResultBlockParam,
+  ToolUnion,
 } from '@anthropic-ai/sdk/resources/messages'
-import type { MessagePart, ModelMessage, ToolResultPart } from '../protocol/messages.ts'
+import type {
+  ImagePart,
+  MessagePart,
+  ModelMessage,
+  ToolCallPart,
+  ToolResultPart,
+} from '../protocol/messages.ts'
 import { textOf, toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
+import type { ToolDefinition } from '../protocol/tools.ts'
+import { COMPUTER_TOOL } from '../protocol/tools.ts'
 import type { Usage } from '../protocol/usage.ts'
+import type { ComputerUse, NativeComputer, NativeUses } from './anthropic-computer.ts'
+import {
+  computerBeta,
+  isComputerUse,
+  nativeUsesOf,
+  readComputerUses,
+  toNativeComputer,
+  toUseBlocks,
+  toUseResults,
+} from './anthropic-computer.ts'
 import { thinks, toThinkingParams } from './anthropic-thinking.ts'
 import type { BlockKind } from './blocks.ts'
 import { AnswerBlocks } from './blocks.ts'
@@ -15,11 +36,15 @@ import { apiKeyHeader, clientOptions } from './connect.ts'
 import type { ModelCall, ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { unofferedToolCall } from './errors.ts'
+import { IMAGE_GONE, isShown } from './images.ts'
 import { asCount, asRecord, asText } from './outside.ts'
 import { ownProviderData, toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
-import { isToolCall, outputText, repairToolCalls } from './tool-history.ts'
+import { cutOffInput, ToolCalls } from './tool-calls.ts'
+import { isToolCall, isToolResult, outputText, repairToolCalls } from './tool-history.ts'
+import type { NativeInput } from './tool-input.ts'
+import { schemaOf } from './tool-schema.ts'
 import { highestOf, readUsage } from './reported-usage.ts'
 import { estimateUsage } from './usage.ts'
 
@@ -43,15 +68,19 @@ export const streamAnthropicMessages: StreamModel = (call) =>
 const API_VERSION = '2026-10-21'
 const API_VERSION_WITH_TEMPERATURE = '2023-06-01'
 
-/** The SDK's parameters no longer know it. */
-type MessagesParams = MessageCreateParamsStreaming & { temperature?: number }
+/** The SDK's parameters no longer know a temperature, and know the single computer tool in their beta form only. */
+type MessagesParams = Omit<MessageCreateParamsStreaming, 'tools'> & {
+  temperature?: number
+  tools?: (ToolUnion | NativeComputer)[]
+}
 
 async function openMessages({ connection, request }: ModelCall, signal: AbortSignal) {
   const params = toParams(request)
   const version = params.temperature === undefined ? API_VERSION : API_VERSION_WITH_TEMPERATURE
+  const headers = { 'anthropic-version': version, ...computerBeta(request) }
   const client = new Anthropic({
     // Anthropic takes the key in either header, most of what speaks its format only in its own.
-    ...clientOptions(connection, { ...apiKeyHeader(connection), 'anthropic-version': version }, signal),
+    ...clientOptions(connection, { ...apiKeyHeader(connection), ...headers }, signal),
     baseURL: connection.baseUrl.replace(/\/v1$/, ''),
     webhookKey: null,
     openTelemetry: false,
@@ -65,16 +94,32 @@ function toParams(request: ModelRequest): MessagesParams {
   const { model, temperature } = request
   const system = systemOf(request)
   const messages = repairToolCalls(request.messages)
+  const origin = { model, native: nativeUsesOf(request, messages) }
   return {
     model,
-    messages: mergeRoles(messages.flatMap((message) => toMessages(message, model))),
+    messages: mergeRoles(messages.flatMap((message) => toMessages(message, origin))),
     stream: true,
     ...(system !== '' && { system }),
     ...(temperature !== null && !thinks(thinking) && { temperature }),
-    ...declareFormerTools(messages),
+    ...toToolParams(request, messages),
     ...thinking,
   }
 }
+
+/** Where tools are offered, the conversation may hold calls of others as well: those need not be declared. */
+function toToolParams(
+  { tools, model }: ModelRequest,
+  messages: readonly ModelMessage[],
+): Pick<MessagesParams, 'tools' | 'tool_choice'> {
+  return tools.length === 0
+    ? declareFormerTools(messages)
+    : { tools: tools.map((tool) => toTool(tool, model)) }
+}
+
+const toTool = (tool: ToolDefinition, model: string): ToolUnion | NativeComputer =>
+  tool.kind === 'computer'
+    ? toNativeComputer(tool, model)
+    : { name: tool.name, description: tool.description, input_schema: schemaOf(tool) }
 
 /** A conversation with tool calls in it is refused where no tools are declared; these are not to be called any more. */
 function declareFormerTools(
@@ -98,9 +143,16 @@ interface Message {
   content: ContentBlockParam[]
 }
 
-function toMessages({ role, parts }: ModelMessage, model: string): Message[] {
+/** What decides on the form in which a part goes back. */
+interface Target {
+  model: string
+  native: NativeUses
+}
+
+function toMessages({ role, parts }: ModelMessage, target: Target): Message[] {
   if (role === 'system') return []
-  const content = parts.flatMap((part) => toBlocks(part, model))
+  const shown = parts.filter((part) => part.type !== 'image' || role === 'user')
+  const content = [...shown.flatMap((part) => toBlocks(part, target)), ...imagesOfErrors(parts)]
   const saysSomething = content.some(({ type }) => !type.endsWith('thinking'))
   return saysSomething ? [{ role: role === 'tool' ? 'user' : role, content }] : []
 }
@@ -117,12 +169,11 @@ function mergeRoles(messages: readonly Message[]): Message[] {
 }
 
 /** Empty text is refused, and thinking without its signature. */
-function toBlocks(part: MessagePart, model: string): ContentBlockParam[] {
-  if (part.type === 'text') return part.text === '' ? [] : [{ type: 'text', text: part.text }]
-  if (part.type === 'tool-call')
-    return [{ type: 'tool_use', id: part.toolCallId, name: part.toolName, input: part.input }]
-  if (part.type === 'tool-result') return [toResultBlock(part)]
-  if (part.type === 'image') return []
+function toBlocks(part: MessagePart, { model, native }: Target): ContentBlockParam[] {
+  if (part.type === 'text') return toTextBlocks(part.text)
+  if (part.type === 'tool-call') return toCallBlocks(part, native)
+  if (part.type === 'tool-result') return toResultBlocks(part, native)
+  if (part.type === 'image') return [toImageBlock(part)]
   const data = ownProviderData(part, { wireFormat, model })
   if (data === null) return []
   const redacted = asText(data.redacted)
@@ -130,12 +181,44 @@ function toBlocks(part: MessagePart, model: string): ContentBlockParam[] {
   return [{ type: 'thinking', thinking: part.text, signature: asText(data.signature) }]
 }
 
-const toResultBlock = (result: ToolResultPart): ToolResultBlockParam => ({
-  type: 'tool_result',
-  tool_use_id: result.toolCallId,
-  content: outputText(result),
-  is_error: result.isError,
-})
+const toTextBlocks = (text: string): TextBlockParam[] => (text === '' ? [] : [{ type: 'text', text }])
+
+function toImageBlock(image: ImagePart): TextBlockParam | ImageBlockParam {
+  if (!isShown(image)) return { type: 'text', text: IMAGE_GONE }
+  return { type: 'image', source: { type: 'base64', media_type: image.mediaType, data: image.data } }
+}
+
+function toCallBlocks(
+  { toolCallId: id, toolName: name, input }: ToolCallPart,
+  native: NativeUses,
+): ContentBlockParam[] {
+  const uses = native.get(id)
+  return uses === undefined ? [{ type: 'tool_use', id, name, input }] : toUseBlocks(uses)
+}
+
+function toResultBlocks(result: ToolResultPart, native: NativeUses): ContentBlockParam[] {
+  const block: ToolResultBlockParam = {
+    type: 'tool_result',
+    tool_use_id: result.toolCallId,
+    content: toResultContent(result),
+    is_error: result.isError,
+  }
+  const uses = native.get(result.toolCallId)
+  return uses === undefined ? [block] : toUseResults(uses, block)
+}
+
+function toResultContent(result: ToolResultPart): NonNullable<ToolResultBlockParam['content']> {
+  const text = outputText(result)
+  const { images = [], isError } = result
+  return isError || images.length === 0 ? text : [...toTextBlocks(text), ...images.map(toImageBlock)]
+}
+
+/** The result of a failed call takes text only, so that what it shows stands behind all results. */
+const imagesOfErrors = (parts: readonly MessagePart[]): ContentBlockParam[] =>
+  parts
+    .filter(isToolResult)
+    .filter(({ isError }) => isError)
+    .flatMap(({ images = [] }) => images.map(toImageBlock))
 
 const FINISH_REASONS: Readonly<Record<string, FinishReason>> = {
   end_turn: 'stop',
@@ -143,13 +226,26 @@ const FINISH_REASONS: Readonly<Record<string, FinishReason>> = {
   max_tokens: 'length',
   model_context_window_exceeded: 'length',
   refusal: 'refusal',
+  tool_use: 'tool_calls',
 }
 
-/** A content block while it streams. */
+/** A content block of text or thinking while it streams. */
 interface ContentBlock {
   kind: BlockKind
   signature: string
   redacted: string
+}
+
+const BLOCK_KINDS: Readonly<Record<string, BlockKind>> = {
+  text: 'text',
+  thinking: 'reasoning',
+  redacted_thinking: 'reasoning',
+}
+
+/** Uses of the computer in a row, which are one call, by the keys of their blocks. */
+interface ComputerCall {
+  key: string
+  uses: Map<string, ComputerUse>
 }
 
 class MessagesReader implements EventReader {
@@ -157,6 +253,8 @@ class MessagesReader implements EventReader {
   readonly #context: FailureContext
   readonly #blocks = new AnswerBlocks()
   readonly #contents = new Map<string, ContentBlock>()
+  readonly #calls: ToolCalls
+  #computer: ComputerCall | null = null
   #stopReason = ''
   #usage: Usage | undefined
   #providerModel = ''
@@ -165,6 +263,7 @@ class MessagesReader implements EventReader {
   constructor(request: ModelRequest, context: FailureContext) {
     this.#request = request
     this.#context = context
+    this.#calls = new ToolCalls(this.#blocks, context, (_name, input) => ({ input }))
   }
 
   *read(raw: unknown): Generator<StreamPart, void> {
@@ -214,12 +313,34 @@ class MessagesReader implements EventReader {
   }
 
   *#startBlock(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {
+    const { tools } = this.#request
     const type = asText(block.type)
-    if (/tool|_result$/.test(type)) throw unofferedToolCall(asText(block.name) || type, this.#context)
-    const kind = type === 'text' ? 'text' : 'reasoning'
+    const isCall = type === 'tool_use' && tools.length > 0
+    if (!isCall && /tool|_result$/.test(type))
+      throw unofferedToolCall(asText(block.name) || type, tools, this.#context)
+    if (isCall && isComputerUse(block) && tools.some((tool) => tool.kind === 'computer'))
+      return yield* this.#startComputerUse(key, block)
+    yield* this.#endComputerCall()
+    if (isCall) return yield* this.#startCall(key, block)
+    const kind = BLOCK_KINDS[type]
+    if (kind === undefined) return
     const [signature, redacted] = [asText(block.signature), asText(block.data)]
     this.#contents.set(key, { kind, signature, redacted })
     yield* this.#blocks.delta(key, kind, asText(block[kind === 'text' ? 'text' : 'thinking']))
+  }
+
+  #startCall(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {
+    const piece = { id: asText(block.id), name: asText(block.name), text: inputTextOf(block) }
+    return this.#calls.add(key, piece)
+  }
+
+  *#startComputerUse(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {
+    const id = asText(block.id)
+    if (this.#computer === null) {
+      this.#computer = { key, uses: new Map() }
+      yield* this.#calls.add(key, { id, name: COMPUTER_TOOL, text: '' })
+    }
+    this.#computer.uses.set(key, { id, name: asText(block.name), text: inputTextOf(block) })
   }
 
   *#readDelta(key: string, delta: Record<string, unknown>): Generator<StreamPart, void> {
@@ -229,12 +350,31 @@ class MessagesReader implements EventReader {
         return yield* this.#blocks.delta(key, 'text', asText(delta.text))
       case 'thinking_delta':
         return yield* this.#blocks.delta(key, 'reasoning', asText(delta.thinking))
+      case 'input_json_delta':
+        return yield* this.#readInput(key, asText(delta.partial_json))
       case 'signature_delta':
         if (content !== undefined) content.signature += asText(delta.signature)
     }
   }
 
+  *#readInput(key: string, text: string): Generator<StreamPart, void> {
+    const use = this.#computer?.uses.get(key)
+    if (use !== undefined) use.text += text
+    else if (this.#calls.textOf(key) !== undefined) yield* this.#calls.add(key, { id: '', name: '', text })
+  }
+
+  *#endComputerCall(reason: FinishReason = 'stop'): Generator<StreamPart, void> {
+    if (this.#computer === null) return
+    const { key } = this.#computer
+    const uses = [...this.#computer.uses.values()]
+    this.#computer = null
+    const cutOff = cutOffInput(uses.at(-1)?.text ?? '', reason)
+    const { providerData, ...input }: NativeInput = cutOff ?? readComputerUses(uses, this.#request)
+    yield* this.#calls.end(key, input, providerData)
+  }
+
   *#endBlock(key: string): Generator<StreamPart, void> {
+    yield* this.#calls.settle(key)
     const content = this.#contents.get(key)
     if (content === undefined) return
     this.#contents.delete(key)
@@ -253,12 +393,17 @@ class MessagesReader implements EventReader {
   }
 
   *#finish(): Generator<StreamPart, void> {
-    if (this.#stopReason === 'tool_use') throw unofferedToolCall('', this.#context)
+    const { tools } = this.#request
+    if (this.#stopReason === 'tool_use' && tools.length === 0)
+      throw unofferedToolCall('', tools, this.#context)
     for (const key of [...this.#contents.keys()]) yield* this.#endBlock(key)
+    const reason = FINISH_REASONS[this.#stopReason] ?? 'stop'
+    yield* this.#endComputerCall(reason)
+    yield* this.#calls.endAll(reason)
     yield {
       type: 'finish',
-      reason: FINISH_REASONS[this.#stopReason] ?? 'stop',
-      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters),
+      reason: this.#calls.reasonOf(reason),
+      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters + this.#calls.characters),
       ...(this.#providerModel !== '' && { providerModel: this.#providerModel }),
       ...(this.#responseId !== '' && { responseId: this.#responseId }),
     }
@@ -266,3 +411,8 @@ class MessagesReader implements EventReader {
 }
 
 const keyOf = (event: Record<string, unknown>): string => String(asCount(event.index))
+
+/** The input is empty where it streams; servers that do not stream it give it whole. */
+function inputTextOf({ input }: Record<string, unknown>): string {
+  return Object.keys(asRecord(input)).length === 0 ? '' : JSON.stringify(input)
+}

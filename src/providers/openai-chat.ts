@@ -1,24 +1,42 @@
 import type {
+  ChatCompletionContentPart,
   ChatCompletionCreateParamsStreaming,
+  ChatCompletionFunctionTool,
   ChatCompletionMessageFunctionToolCall,
   ChatCompletionMessageParam,
 } from 'openai/resources/chat/completions'
-import type { ModelMessage, ToolCallPart, ToolResultPart } from '../protocol/messages.ts'
+import type {
+  ImagePart,
+  MessagePart,
+  ModelMessage,
+  ToolCallPart,
+  ToolResultPart,
+} from '../protocol/messages.ts'
 import { textOf, toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
+import type { ToolDefinition } from '../protocol/tools.ts'
 import type { Usage } from '../protocol/usage.ts'
 import type { BlockKind } from './blocks.ts'
 import { AnswerBlocks } from './blocks.ts'
+import { CallSlots } from './call-slots.ts'
+import { argumentsReaderOf } from './computer-actions.ts'
+import { toFunctionTool } from './computer-function.ts'
 import type { ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { brokenStream, unofferedToolCall } from './errors.ts'
+import { hasImages, IMAGE_GONE, isShown, toDataUrl } from './images.ts'
 import { createOpenAiClient } from './openai-client.ts'
 import { asList, asRecord, asText, isRecord } from './outside.ts'
+import { ownProviderData, toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
+import { ToolCalls } from './tool-calls.ts'
 import { isToolCall, isToolResult, outputText, repairToolCalls } from './tool-history.ts'
+import { schemaOf } from './tool-schema.ts'
 import { readUsage } from './reported-usage.ts'
 import { estimateUsage } from './usage.ts'
+
+const wireFormat = 'openai-chat'
 
 /**
  * Streams a call of an OpenAI Chat Completions endpoint, OpenAI's own or a compatible server's.
@@ -29,19 +47,20 @@ import { estimateUsage } from './usage.ts'
 export const streamOpenAiChat: StreamModel = (call) =>
   readStream({
     call,
-    wireFormat: 'openai-chat',
+    wireFormat,
     createReader: (context) => new ChatReader(call.request, context),
     open: (signal) =>
       createOpenAiClient(call.connection, signal).chat.completions.create(toParams(call.request), { signal }),
   })
 
 function toParams(request: ModelRequest): ChatCompletionCreateParamsStreaming {
-  const { model, maxOutputTokens, temperature, reasoningEffort } = request
+  const { model, tools, maxOutputTokens, temperature, reasoningEffort } = request
   return {
     model,
     messages: toMessages(request),
     stream: true,
     stream_options: { include_usage: true },
+    ...(tools.length > 0 && { tools: tools.map(toTool) }),
     ...(maxOutputTokens !== null && { [outputLimitName(model)]: maxOutputTokens }),
     ...(temperature !== null && { temperature }),
     ...(reasoningEffort !== null && { reasoning_effort: reasoningEffort }),
@@ -52,25 +71,55 @@ function toParams(request: ModelRequest): ChatCompletionCreateParamsStreaming {
 const outputLimitName = (model: string): 'max_completion_tokens' | 'max_tokens' =>
   /(^|\/)(gpt-|chatgpt-|codex-|o\d)/.test(model) ? 'max_completion_tokens' : 'max_tokens'
 
-function toMessages({ system, messages }: ModelRequest): ChatCompletionMessageParam[] {
+/** This endpoint has no computer tool of its own. */
+function toTool(tool: ToolDefinition): ChatCompletionFunctionTool {
+  const { name, description, ...rest } = tool.kind === 'computer' ? toFunctionTool(tool) : tool
+  return { type: 'function', function: { name, description, parameters: schemaOf(rest) } }
+}
+
+function toMessages({ system, messages, model }: ModelRequest): ChatCompletionMessageParam[] {
   const opening: ChatCompletionMessageParam[] = system === null ? [] : [{ role: 'system', content: system }]
-  return [...opening, ...repairToolCalls(messages).flatMap(toMessage)]
+  return [...opening, ...repairToolCalls(messages).flatMap((message) => toMessage(message, model))]
 }
 
 /** Empty messages are left out; a tool's results are a message each. */
-function toMessage({ role, parts }: ModelMessage): ChatCompletionMessageParam[] {
-  if (role === 'tool') return parts.filter(isToolResult).map(toToolMessage)
+function toMessage({ role, parts }: ModelMessage, model: string): ChatCompletionMessageParam[] {
+  if (role === 'tool') return toToolMessages(parts.filter(isToolResult))
+  if (role === 'user' && parts.some(({ type }) => type === 'image'))
+    return [{ role, content: parts.flatMap(toContent) }]
   const content = textOf(parts)
-  const calls = parts.filter(isToolCall).map(toToolCall)
+  const calls = parts.filter(isToolCall).map((call) => toToolCall(call, model))
   if (calls.length > 0) return [{ role: 'assistant', content: content || null, tool_calls: calls }]
   return content === '' ? [] : [{ role, content }]
 }
 
-const toToolCall = (call: ToolCallPart): ChatCompletionMessageFunctionToolCall => ({
-  id: call.toolCallId,
-  type: 'function',
-  function: { name: call.toolName, arguments: JSON.stringify(call.input) },
-})
+function toContent(part: MessagePart): ChatCompletionContentPart[] {
+  if (part.type === 'image') return [toImage(part)]
+  return part.type === 'text' && part.text !== '' ? [{ type: 'text', text: part.text }] : []
+}
+
+const toImage = (image: ImagePart): ChatCompletionContentPart =>
+  isShown(image)
+    ? { type: 'image_url', image_url: { url: toDataUrl(image) } }
+    : { type: 'text', text: IMAGE_GONE }
+
+/** Some compatible servers want something back with a call: Gemini its signature. */
+function toToolCall(call: ToolCallPart, model: string): ChatCompletionMessageFunctionToolCall {
+  const data = ownProviderData(call, { wireFormat, model })
+  return {
+    id: call.toolCallId,
+    type: 'function',
+    function: { name: call.toolName, arguments: JSON.stringify(call.input) },
+    ...(data !== null && { extra_content: data.extraContent }),
+  }
+}
+
+/** Results hold text only: what the tools show follows all of them, as if the user showed it. */
+function toToolMessages(results: readonly ToolResultPart[]): ChatCompletionMessageParam[] {
+  const messages = results.map(toToolMessage)
+  const shown = results.filter(hasImages).flatMap(toShownContent)
+  return shown.length === 0 ? messages : [...messages, { role: 'user', content: shown }]
+}
 
 const toToolMessage = (result: ToolResultPart): ChatCompletionMessageParam => ({
   role: 'tool',
@@ -78,10 +127,20 @@ const toToolMessage = (result: ToolResultPart): ChatCompletionMessageParam => ({
   content: outputText(result),
 })
 
+const toShownContent = ({
+  toolName,
+  toolCallId,
+  images = [],
+}: ToolResultPart): ChatCompletionContentPart[] => [
+  { type: 'text', text: `What the call ${toolCallId} of ${toolName} shows:` },
+  ...images.map(toImage),
+]
+
 const FINISH_REASONS: Readonly<Record<string, FinishReason>> = {
   stop: 'stop',
   length: 'length',
   content_filter: 'content_filter',
+  tool_calls: 'tool_calls',
 }
 
 /** Finish reasons by which compatible servers say that they failed. */
@@ -91,6 +150,8 @@ class ChatReader implements EventReader {
   readonly #request: ModelRequest
   readonly #context: FailureContext
   readonly #blocks = new AnswerBlocks()
+  readonly #calls: ToolCalls
+  readonly #slots: CallSlots
   #finishReason: FinishReason | undefined
   #refused = false
   #usage: Usage | undefined
@@ -100,6 +161,8 @@ class ChatReader implements EventReader {
   constructor(request: ModelRequest, context: FailureContext) {
     this.#request = request
     this.#context = context
+    this.#calls = new ToolCalls(this.#blocks, context, argumentsReaderOf(request.tools))
+    this.#slots = new CallSlots(this.#calls)
   }
 
   *read(event: unknown): Generator<StreamPart, void> {
@@ -117,10 +180,12 @@ class ChatReader implements EventReader {
   *end(): Generator<StreamPart, void> {
     if (this.#finishReason === undefined) return
     yield* this.#blocks.endAll()
+    yield* this.#calls.endAll(this.#finishReason)
+    const reason = this.#calls.reasonOf(this.#finishReason)
     yield {
       type: 'finish',
-      reason: this.#refused ? 'refusal' : this.#finishReason,
-      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters),
+      reason: this.#refused ? 'refusal' : reason,
+      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters + this.#calls.characters),
       ...(this.#providerModel !== '' && { providerModel: this.#providerModel }),
       ...(this.#responseId !== '' && { responseId: this.#responseId }),
     }
@@ -131,18 +196,38 @@ class ChatReader implements EventReader {
   }
 
   *#readDelta(delta: Record<string, unknown>): Generator<StreamPart, void> {
-    this.#refuseToolCall(delta)
+    this.#refuseCalls(delta)
     // Not OpenAI's, but common: DeepSeek and vLLM say `reasoning_content`, OpenRouter and Ollama `reasoning`.
     yield* this.#append('reasoning', asText(delta.reasoning_content) || asText(delta.reasoning))
     yield* this.#append('text', asText(delta.content))
     const refusal = asText(delta.refusal)
     this.#refused ||= refusal !== ''
     yield* this.#append('text', refusal)
+    for (const call of asList(delta.tool_calls).filter(isRecord)) yield* this.#readCall(call)
   }
 
-  #refuseToolCall(delta: Record<string, unknown>): void {
-    const [call] = [...asList(delta.tool_calls), delta.function_call].filter(isRecord)
-    if (call !== undefined) throw unofferedToolCall(nameOf(call), this.#context)
+  /** A call of the deprecated kind stands in the message itself, and could not be answered. */
+  #refuseCalls(delta: Record<string, unknown>): void {
+    const { tools } = this.#request
+    const [call] = asList(delta.tool_calls).filter(isRecord)
+    if (call !== undefined && tools.length === 0)
+      throw unofferedToolCall(asText(asRecord(call.function).name), tools, this.#context)
+    if (isRecord(delta.function_call))
+      throw unofferedToolCall(asText(delta.function_call.name), tools, this.#context)
+  }
+
+  *#readCall(call: Record<string, unknown>): Generator<StreamPart, void> {
+    const { name, arguments: text } = asRecord(call.function)
+    const piece = { id: asText(call.id), name: asText(name), text: textOfArguments(text) }
+    if (piece.id === '' && piece.name === '' && piece.text === '') return
+    yield* this.#blocks.endAll()
+    yield* this.#calls.add(this.#slots.keyOf(call.index, piece), { ...piece, ...this.#extraOf(call) })
+  }
+
+  #extraOf({ extra_content: extraContent }: Record<string, unknown>) {
+    if (!isRecord(extraContent)) return {}
+    const origin = { wireFormat, model: this.#request.model } as const
+    return { providerData: toProviderData(origin, { extraContent }) }
   }
 
   *#append(kind: BlockKind, text: string): Generator<StreamPart, void> {
@@ -155,10 +240,12 @@ class ChatReader implements EventReader {
   #readFinishReason(reason: string): void {
     if (reason === '') return
     if (FAILURES.includes(reason)) throw brokenStream(`ended with finish_reason '${reason}'`, this.#context)
-    if (/^(tool_calls|function_call)$/.test(reason)) throw unofferedToolCall('', this.#context)
+    const { tools } = this.#request
+    if (reason === 'function_call' || (reason === 'tool_calls' && tools.length === 0))
+      throw unofferedToolCall('', tools, this.#context)
     this.#finishReason ??= FINISH_REASONS[reason] ?? 'stop'
   }
 }
 
-/** New calls hold their name in `function`, those of the deprecated kind themselves. */
-const nameOf = (call: Record<string, unknown>): string => asText(asRecord(call.function ?? call).name)
+/** Text by the format; some servers give the object. */
+const textOfArguments = (value: unknown): string => (isRecord(value) ? JSON.stringify(value) : asText(value))
