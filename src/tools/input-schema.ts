@@ -106,7 +106,8 @@ function checkedCopy(schema: JsonSchema): JsonSchema | string {
   try {
     // The draft is known; naming another one would make it another language.
     const { $schema: _, ...copy } = toStorableJson(JSON.parse(JSON.stringify(schema))) as JsonSchema
-    if (metaSchema.validateSchema(copy) !== true) return `is none: ${metaSchema.errorsText(metaSchema.errors)}`
+    if (metaSchema.validateSchema(copy) !== true)
+      return `is none: ${metaSchema.errorsText(metaSchema.errors)}`
     const lost = findLostReference(copy, copy)
     if (lost !== null) return `refers to ${JSON.stringify(lost.slice(0, 200))}, which is not in it`
     return { properties: {}, ...copy }

@@ -40,10 +40,13 @@ export function messageOf(thrown: unknown): string {
 export function settleOutcome(answered: unknown, limits: OutcomeLimits): ToolOutcome {
   const { output, isError, images } = readOutcome(answered)
   const json = toJson(output)
-  if ('problem' in json)
-    return failure(`the tool ran, but its output cannot be told: ${json.problem}`)
+  if ('problem' in json) return failure(`the tool ran, but its output cannot be told: ${json.problem}`)
   const kept = keepImages(images)
-  return { output: withNotes(cutJson(json.value, limits.outputBytes), kept.notes), isError, images: kept.images }
+  return {
+    output: withNotes(cutJson(json.value, limits.outputBytes), kept.notes),
+    isError,
+    images: kept.images,
+  }
 }
 
 /** Tools that were not made by `defineTool` may answer with anything. */
