@@ -80,7 +80,10 @@ function choice<T extends string>(row: Described<T>, values: readonly T[]): Sett
 }
 
 /** Some of these, separated by commas; `all` or `none` of them. */
-function choices<T extends string>(row: Described<readonly T[]>, values: readonly T[]): Setting<readonly T[]> {
+function choices<T extends string>(
+  row: Described<readonly T[]>,
+  values: readonly T[],
+): Setting<readonly T[]> {
   return describe('text', row, (value) => {
     if (value === 'all') return values
     if (value === 'none') return []

@@ -10,11 +10,16 @@ export {
 } from './define-tool.ts'
 export type { JsonSchema } from './input-schema.ts'
 export { loadToolModule } from './load-module.ts'
-export { createMcpServerLoader, type LoadMcpServers, type McpServer } from './mcp/load-servers.ts'
+export {
+  createMcpServerLoader,
+  getUsersMcpServer,
+  type LoadMcpServers,
+  type McpServer,
+} from './mcp/load-servers.ts'
 export {
   createMcpTools,
-  listMcpTools,
-  reasonOf,
+  testMcpServer,
+  type McpServerTest,
   type McpTools,
   type McpToolsOptions,
 } from './mcp/mcp-tools.ts'

@@ -1,4 +1,5 @@
 import { query, statement, type Database } from '../../db/index.ts'
+import { TurnmillError } from '../../protocol/errors.ts'
 import type { Logger } from '../../telemetry/logger.ts'
 import { decryptHeaders, type HeaderEncryption, type HeaderPlace, type HeaderValues } from './servers.ts'
 
@@ -45,7 +46,37 @@ export interface McpServerLoaderOptions {
   freshMs?: number
 }
 
-/** A user's own header stands in for the server's of the same name. A server whose headers do not decrypt is left out. */
+/** A user's own header stands in for the server's of the same name. @throws {Error} where one does not decrypt. */
+function mergeHeaders(
+  encryption: HeaderEncryption,
+  server: Pick<ServerRow, 'id' | 'headers'>,
+  users: Pick<UserHeadersRow, 'id' | 'encrypted'> | undefined,
+): HeaderValues {
+  const decrypt = (place: HeaderPlace, encrypted: string | null): HeaderValues =>
+    decryptHeaders(encryption, place, encrypted)
+  return {
+    ...decrypt({ table: 'mcp_servers', column: 'headers', rowId: server.id }, server.headers),
+    ...(users === undefined
+      ? {}
+      : decrypt({ table: 'mcp_user_headers', column: 'encrypted', rowId: users.id }, users.encrypted)),
+  }
+}
+
+/** One server as it is called on behalf of a user, enabled or not. @throws {TurnmillError} `not_found`. */
+export async function getUsersMcpServer(
+  db: Database,
+  encryption: HeaderEncryption,
+  { id, userId }: { id: string; userId: string },
+): Promise<McpServer> {
+  const row = await db.prisma.mcpServer.findUnique({
+    where: { id },
+    include: { userHeaders: { where: { userId } } },
+  })
+  if (row === null) throw new TurnmillError('not_found', `MCP server ${id} does not exist`)
+  return { ...row, headers: mergeHeaders(encryption, row, row.userHeaders[0]) }
+}
+
+/** A server whose headers do not decrypt is left out. */
 export function createMcpServerLoader({
   db,
   encryption,
@@ -58,9 +89,6 @@ export function createMcpServerLoader({
       known = { rows: await query<ServerRow>(db, enabledServers()), until: Date.now() + freshMs }
     return known.rows
   }
-  const decrypt = (place: HeaderPlace, encrypted: string | null): HeaderValues =>
-    decryptHeaders(encryption, place, encrypted)
-
   return async (userId) => {
     const rows = await readServers()
     if (rows.length === 0) return []
@@ -70,13 +98,7 @@ export function createMcpServerLoader({
     return rows.flatMap((row) => {
       const users = own.get(row.id)
       try {
-        const headers = {
-          ...decrypt({ table: 'mcp_servers', column: 'headers', rowId: row.id }, row.headers),
-          ...(users === undefined
-            ? {}
-            : decrypt({ table: 'mcp_user_headers', column: 'encrypted', rowId: users.id }, users.encrypted)),
-        }
-        return [{ ...row, headers }]
+        return [{ ...row, headers: mergeHeaders(encryption, row, users) }]
       } catch (error) {
         logger.warn({ error, server: row.name }, 'an MCP server was left out: its headers do not decrypt')
         return []

@@ -38,6 +38,8 @@ const SESSIONS = { idleMs: 300_000, most: 500 }
 const STALE_MS = 600_000
 const MAX_LISTS = 2000
 const MAX_REASON = 500
+/** Of how many tools that are left out it is said why. */
+const MAX_PROBLEMS = 10
 
 /**
  * The tools of the servers that admins have configured. What a server does wrong costs its own tools, never a turn: a
@@ -87,7 +89,7 @@ export function createMcpTools({
 
   async function list(server: McpServer): Promise<ListedTool[]> {
     const { tools, problems } = await listMcpTools(server, fetch)
-    for (const problem of problems.slice(0, 10))
+    for (const problem of problems.slice(0, MAX_PROBLEMS))
       logger.warn(
         { server: server.name, reason: reasonOf(problem, server) },
         'a tool of an MCP server was left out',
@@ -118,8 +120,33 @@ export function createMcpTools({
   }
 }
 
+/** A server as it is at this moment: what models would be told of it, and what is wrong with it. */
+export interface McpServerTest {
+  tools: { name: string; title: string; readOnly: boolean; idempotent: boolean }[]
+  problems: string[]
+}
+
+/** Never rejects: what goes wrong is what is asked for. */
+export async function testMcpServer(server: McpServer, fetch: GuardedFetch): Promise<McpServerTest> {
+  try {
+    const { tools, problems } = await listMcpTools(server, fetch)
+    const usable = tools.filter(({ name }) => isAllowed(server, name))
+    return {
+      tools: usable.map(({ name, definition, readOnly, idempotent }) => ({
+        name: definition.name,
+        title: name,
+        readOnly,
+        idempotent,
+      })),
+      problems: problems.slice(0, MAX_PROBLEMS).map((problem) => reasonOf(problem, server)),
+    }
+  } catch (error) {
+    return { tools: [], problems: [reasonOf(error, server)] }
+  }
+}
+
 /** Asks a server for its tools, in a session of its own. @throws what goes wrong with the server. */
-export async function listMcpTools(server: McpServer, fetch: GuardedFetch): Promise<ListedTools> {
+async function listMcpTools(server: McpServer, fetch: GuardedFetch): Promise<ListedTools> {
   const signal = AbortSignal.timeout(Math.min(server.timeoutMs, LIST_MS))
   const connection = await connectMcp(server, { fetch, maxBytes: LIST_BYTES, signal })
   try {
@@ -186,7 +213,7 @@ function toTool(tool: ListedTool, { server, owner, sessions, fetch }: CallPlace)
 }
 
 /** What went wrong, for the log and for models: without the headers of the server, and not at any length. */
-export function reasonOf(error: unknown, server: Pick<McpServer, 'headers'>): string {
+function reasonOf(error: unknown, server: Pick<McpServer, 'headers'>): string {
   if (isTurnmillError(error)) return 'it may not be reached at its address'
   return createRedactor(server.headers)(messageOf(error)).slice(0, MAX_REASON)
 }
