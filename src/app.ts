@@ -14,6 +14,7 @@ import { registerGatewayRoutes } from './api/gateway-routes.ts'
 import { registerIdempotency } from './api/idempotency.ts'
 import { createLiveCalls } from './api/live-calls.ts'
 import { createLoadGuard } from './api/load.ts'
+import { registerMcpRoutes } from './api/mcp-routes.ts'
 import { registerModelRoutes } from './api/model-routes.ts'
 import { createErrorHandler, sendProblem } from './api/problems.ts'
 import * as answers from './api/answers.ts'
@@ -127,6 +128,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
   registerSystemRoutes(app, context)
   registerAccountRoutes(app, context)
   registerModelRoutes(app, context)
+  registerMcpRoutes(app, context)
   registerChatRoutes(app, context)
   registerFileRoutes(app, context)
   registerStreamRoute(app, context)

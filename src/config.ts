@@ -1,4 +1,5 @@
 import { Secret } from './protocol/secret.ts'
+import { BUILTIN_TOOLS, type BuiltinTool } from './protocol/tools.ts'
 
 /** One environment variable: the row that parsing, `docs/configuration.md` and `.env.example` are made from. */
 export interface Setting<T> {
@@ -74,6 +75,22 @@ function choice<T extends string>(row: Described<T>, values: readonly T[]): Sett
   return describe('choice', row, (value) => {
     const found = values.find((one) => one === value)
     if (found === undefined) throw new Error(`one of ${values.join(', ')}`)
+    return found
+  })
+}
+
+/** Some of these, separated by commas; `all` or `none` of them. */
+function choices<T extends string>(
+  row: Described<readonly T[]>,
+  values: readonly T[],
+): Setting<readonly T[]> {
+  return describe('text', row, (value) => {
+    if (value === 'all') return values
+    if (value === 'none') return []
+    const names = value.split(',').map((name) => name.trim())
+    const found = values.filter((one) => names.includes(one))
+    if (found.length !== new Set(names).size)
+      throw new Error(`all, none, or some of ${values.join(', ')}, separated by commas`)
     return found
   })
 }
@@ -485,6 +502,41 @@ export const SETTINGS = {
     sentence: 'A longer wait than this gives the slot back until it is over.',
   }),
 
+  toolTimeoutMs: milliseconds({
+    name: 'TURNMILL_TOOL_TIMEOUT_MS',
+    default: '60000',
+    sentence: 'Longest call of a tool that names no time of its own.',
+  }),
+  toolOutputBytes: integer(
+    {
+      name: 'TURNMILL_TOOL_OUTPUT_BYTES',
+      default: '262144',
+      unit: 'bytes',
+      sentence: 'The longest output of a tool that is kept and shown to the model; the rest is cut off.',
+    },
+    1024,
+    16 * 1024 * 1024,
+  ),
+  builtinTools: choices<BuiltinTool>(
+    {
+      name: 'TURNMILL_BUILTIN_TOOLS',
+      default: 'all',
+      sentence: `Which of the built-in tools models are given: \`all\`, \`none\`, or some of ${BUILTIN_TOOLS.map((name) => `\`${name}\``).join(', ')}, separated by commas.`,
+    },
+    BUILTIN_TOOLS,
+  ),
+  allowPrivateWebFetch: flag({
+    name: 'TURNMILL_ALLOW_PRIVATE_WEB_FETCH',
+    default: 'false',
+    sentence:
+      'Whether the tool `web_fetch` may fetch without https and from private, loopback and link-local addresses. Where it fetches from is decided by whatever a model has read.',
+  }),
+  toolsModule: text({
+    name: 'TURNMILL_TOOLS_MODULE',
+    sentence:
+      'A module whose default export is a tool, an array of tools, or a function that gives one: a path, absolute or relative to the working directory, of a .js or erasable .ts file.',
+  }),
+
   partFlushMs: milliseconds({
     name: 'TURNMILL_PART_FLUSH_MS',
     default: '25',
@@ -531,6 +583,7 @@ type Optional =
   | 'apiKeyPepper'
   | 'encryptionKeys'
   | 'allowPrivateProviders'
+  | 'toolsModule'
 
 export type Config = {
   readonly [K in keyof typeof SETTINGS]: K extends Optional

@@ -16,5 +16,14 @@ export type { Usage } from './protocol/usage.ts'
 export type { ChatView, MessageView, QueuedMessageView, RetryState, TurnView } from './protocol/views.ts'
 export { openServices, type Services } from './services.ts'
 export type { ChatEvent, PlacedEvent } from './streams/index.ts'
+export {
+  defineTool,
+  toolOutcome,
+  type Tool,
+  type ToolContext,
+  type ToolImage,
+  type ToolOutcome,
+  type ToolSpec,
+} from './tools/index.ts'
 export { createLogger, type Logger } from './telemetry/logger.ts'
 export { createTurnWorker, type TurnWorker } from './turn-worker.ts'

@@ -14,7 +14,7 @@ export const id = z.uuid().toLowerCase()
 /** Text that Postgres can hold and that says something. */
 const text = z.string().regex(/\S/, 'expected text that is not blank').transform(toStorableText)
 
-const line = (maximum: number) => z.string().min(1).max(maximum).transform(toStorableText)
+export const line = (maximum: number) => z.string().min(1).max(maximum).transform(toStorableText)
 
 /** Images of one message. */
 const MAX_IMAGES = 20
@@ -204,7 +204,7 @@ const secret = z
 const isPlainUrl = (value: string): boolean =>
   /^https?:\/\/[^\s@?#\\\u0000-\u001f]+$/i.test(value) && URL.canParse(value)
 
-const baseUrl = z
+export const baseUrl = z
   .string()
   .max(2000)
   .refine(isPlainUrl, 'expected an http or https URL without credentials, query and fragment')

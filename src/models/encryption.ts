@@ -5,6 +5,8 @@ import { Secret } from '../protocol/secret.ts'
 export type CipherPlace = { rowId: string } & (
   | { table: 'provider_keys' | 'user_provider_keys'; column: 'encrypted' }
   | { table: 'idempotency_keys'; column: 'response' }
+  | { table: 'mcp_servers'; column: 'headers' }
+  | { table: 'mcp_user_headers'; column: 'encrypted' }
 )
 
 export interface Encryption {
