@@ -8,6 +8,7 @@ import {
   createKeyHealth,
   createSettlements,
   hasBudgets,
+  pruneRecords,
   settleOverdueCalls,
 } from './gateway/index.ts'
 import { pruneIdempotencyKeys } from './keys/index.ts'
@@ -144,6 +145,7 @@ export async function openServices(
     prune: async (limit) => {
       await pruneIdempotencyKeys(db, limit)
       await chats.pruneQueue(limit)
+      await pruneRecords(db, config, limit)
     },
     periodMs: config.reconcilerPeriodMs,
     lostAfterMs: config.lostAfterMs,
