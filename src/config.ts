@@ -374,6 +374,28 @@ export const SETTINGS = {
     default: '5000',
     sentence: 'How old an enqueueing must be before the reconciler asks the queue for its job.',
   }),
+  recordRetentionDays: integer(
+    {
+      name: 'TURNMILL_RECORD_RETENTION_DAYS',
+      default: '90',
+      unit: 'days',
+      sentence:
+        'How long the gateway keeps the record of a call: what it used and cost, and which tools it asked for.',
+    },
+    1,
+    36_500,
+  ),
+  promptRetentionDays: integer(
+    {
+      name: 'TURNMILL_PROMPT_RETENTION_DAYS',
+      default: '30',
+      unit: 'days',
+      sentence:
+        'How long the gateway keeps what the user said last before a call; no longer than the record.',
+    },
+    1,
+    36_500,
+  ),
   drainMs: milliseconds({
     name: 'TURNMILL_DRAIN_MS',
     default: '20000',

@@ -8,6 +8,7 @@ import {
   createKeyHealth,
   createSettlements,
   hasBudgets,
+  pruneRecords,
   settleOverdueCalls,
 } from './gateway/index.ts'
 import { pruneFiles } from './files/index.ts'
@@ -146,6 +147,7 @@ export async function openServices(
       await pruneIdempotencyKeys(db, limit)
       await chats.pruneQueue(limit)
       await pruneFiles(db, limit)
+      await pruneRecords(db, config, limit)
     },
     periodMs: config.reconcilerPeriodMs,
     lostAfterMs: config.lostAfterMs,

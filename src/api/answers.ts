@@ -1,9 +1,9 @@
 import { z } from 'zod'
 import { isErrorCode, type ErrorCode } from '../protocol/errors.ts'
 import { IMAGE_TYPES, REASONING_EFFORTS } from '../protocol/messages.ts'
-import { PROVIDER_TYPES } from '../protocol/routes.ts'
+import { PROVIDER_TYPES, PURPOSES } from '../protocol/routes.ts'
 import { TURN_STATES } from '../protocol/views.ts'
-import { BUDGET_PERIODS, BUDGET_SUBJECTS } from '../gateway/index.ts'
+import { BUDGET_PERIODS, BUDGET_SUBJECTS, USAGE_GROUPS } from '../gateway/index.ts'
 import { id, modelOptions } from './schemas.ts'
 
 /** What routes answer, for the reference: answers are built from typed views. */
@@ -162,12 +162,16 @@ export const providerAnswer = z
     enabled: z.boolean(),
     allowByok: z.boolean(),
     attribution: z.boolean(),
+    extraHeaders: z.record(z.string(), z.string()),
     keys: z.array(z.object({ id, position: z.number(), hint: z.string() })),
     createdAt: time,
   })
   .meta({ id: 'Provider' })
 
 const priceAnswer = nullable(z.number())
+const prices = z
+  .object({ input: priceAnswer, output: priceAnswer, cacheRead: priceAnswer, cacheWrite: priceAnswer })
+  .meta({ id: 'Prices', description: 'Micro-dollars per million tokens; null where they are not known.' })
 
 export const modelConfigAnswer = z
   .object({
@@ -179,16 +183,41 @@ export const modelConfigAnswer = z
     isDefault: z.boolean(),
     contextWindow: nullable(z.number()),
     maxOutputTokens: nullable(z.number()),
+    compactionThreshold: nullable(z.number()),
     options: modelOptions,
-    prices: z.object({
-      input: priceAnswer,
-      output: priceAnswer,
-      cacheRead: priceAnswer,
-      cacheWrite: priceAnswer,
-    }),
+    prices,
     createdAt: time,
   })
   .meta({ id: 'ModelConfig' })
+
+export const modelOverrideAnswer = z
+  .object({ purpose: z.enum(PURPOSES), modelConfigId: id, createdAt: time })
+  .meta({ id: 'ModelOverride' })
+
+const effort = nullable(z.enum(REASONING_EFFORTS))
+
+export const modelAnswer = z
+  .object({
+    id,
+    model: z.string(),
+    displayName: z.string(),
+    provider: nullable(z.object({ name: z.string(), type: z.enum(PROVIDER_TYPES) })),
+    isDefault: z.boolean(),
+    contextWindow: nullable(z.number()),
+    maxOutputTokens: nullable(z.number()),
+    reasoning: z.object({ default: effort, max: effort }),
+    prices,
+    usable: z.boolean().meta({ description: 'Whether a call of yours may be made with it.' }),
+    reason: nullable(errorCode).meta({ description: 'What such a call would fail with.' }),
+    credential: nullable(z.enum(['byok', 'central'])).meta({
+      description: 'Whose credential it would be made with.',
+    }),
+  })
+  .meta({ id: 'Model' })
+
+export const userProviderKeyAnswer = z
+  .object({ provider: z.string(), hint: z.string() })
+  .meta({ id: 'UserProviderKey' })
 
 export const apiKeyAnswer = z
   .object({
@@ -240,3 +269,51 @@ export const budgetAnswer = z
     reservedMicros: z.number(),
   })
   .meta({ id: 'Budget' })
+
+const sums = {
+  inputTokens: z.number(),
+  outputTokens: z.number(),
+  cacheReadTokens: z.number(),
+  cacheWriteTokens: z.number(),
+  reasoningTokens: z.number(),
+  costMicros: z.number().meta({ description: 'Micro-dollars, of what has a price.' }),
+  estimated: z.number().meta({ description: 'How many of them hold a count of our own.' }),
+  unpriced: z
+    .number()
+    .meta({ description: 'How many of them have no price, and are missing in costMicros.' }),
+}
+
+const callSums = z
+  .object({
+    calls: z.number(),
+    failed: z.number(),
+    underWay: z.number(),
+    ...sums,
+  })
+  .meta({ id: 'CallSums', description: 'Model calls through the gateway, summed.' })
+
+export const usageAnswer = z
+  .object({
+    from: time,
+    to: time,
+    groupBy: nullable(z.enum(USAGE_GROUPS)),
+    total: callSums,
+    items: z.array(callSums.extend({ group: z.string() })).meta({
+      description:
+        'The dearest first; days in their order. `group` is an ID, a name, `provider/model`, a purpose or a day.',
+    }),
+    more: z.boolean().meta({ description: 'Whether there are more groups than are shown.' }),
+  })
+  .meta({ id: 'UsageReport' })
+
+export const chatUsageAnswer = z
+  .object({
+    turns: z
+      .object({ turns: z.number(), ...sums })
+      .meta({ description: 'What the turns of the chat say, kept as long as the chat is.' }),
+    calls: callSums,
+    purposes: z.array(callSums.extend({ purpose: z.string() })).meta({
+      description: 'What the gateway has recorded and not yet forgotten.',
+    }),
+  })
+  .meta({ id: 'ChatUsage' })

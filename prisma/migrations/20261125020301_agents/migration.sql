@@ -4,6 +4,10 @@
 ALTER TABLE "chats" ADD COLUMN     "debug_until" TIMESTAMPTZ(3),
 ADD COLUMN     "status_label" TEXT;
 
+-- DropIndex
+-- Nobody asks for the calls of a turn; those of a chat are summed, and a turn's are among them.
+DROP INDEX "interceptions_turn_id_idx";
+
 -- AlterTable
 ALTER TABLE "tool_calls" ADD COLUMN     "images" JSONB NOT NULL DEFAULT '[]';
 
@@ -107,6 +111,9 @@ CREATE INDEX "model_overrides_model_config_id_idx" ON "model_overrides"("model_c
 -- CreateIndex
 -- One for the deployment, too.
 CREATE UNIQUE INDEX "model_overrides_purpose_user_id_key" ON "model_overrides"("purpose", "user_id") NULLS NOT DISTINCT;
+
+-- CreateIndex
+CREATE INDEX "interceptions_chat_id_started_at_idx" ON "interceptions"("chat_id", "started_at");
 
 -- CreateIndex
 CREATE INDEX "auxiliary_runs_chat_id_idx" ON "auxiliary_runs"("chat_id");
