@@ -10,6 +10,7 @@ const MAY_IMPORT = {
   keys: [...LOWEST, 'db'],
   queue: LOWEST,
   providers: LOWEST,
+  computer: [...LOWEST, 'tools'],
   tools: [...LOWEST, 'db'], // The servers of tools that admins configure.
   streams: [...LOWEST, 'db'], // The part log on Postgres.
   chats: LOW,
