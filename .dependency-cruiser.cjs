@@ -11,6 +11,7 @@ const MAY_IMPORT = {
   files: [...LOWEST, 'db'],
   queue: LOWEST,
   providers: LOWEST,
+  computer: [...LOWEST, 'tools'],
   tools: [...LOWEST, 'db'], // The servers of tools that admins configure.
   streams: [...LOWEST, 'db'], // The part log on Postgres.
   chats: LOW,
