@@ -82,7 +82,7 @@ function toOutcome(ended: Ended): AttemptOutcome {
   return { type: 'interrupted', partial: toResult(ended, usage, 'interrupted'), spent: NOTHING_SPENT }
 }
 
-const toSpent = (usage: Usage | undefined, prices: Prices): Spent =>
+export const toSpent = (usage: Usage | undefined, prices: Prices): Spent =>
   usage === undefined ? NOTHING_SPENT : { usage, costMicros: costMicros(usage, prices) }
 
 const toResult = ({ attempt, facts, collected }: Ended, usage: Usage, finishReason: string): StepResult => ({
@@ -109,7 +109,7 @@ const toModelRequest = (
   reasoningEffort: claim.reasoningEffort ?? modelConfig.options.reasoningEffort ?? null,
 })
 
-interface Collected {
+export interface Collected {
   /** The answer as far as it came. */
   parts: MessagePart[]
   ending: EndPart
@@ -117,7 +117,7 @@ interface Collected {
 }
 
 /** The whole answer is the stream, collected. */
-async function collect(
+export async function collect(
   stream: AsyncIterable<StreamPart>,
   show: (part: AnswerPart) => void,
 ): Promise<Collected> {

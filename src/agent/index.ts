@@ -1,5 +1,7 @@
+export { AskFailedError, askModel, type ModelReply } from './ask-model.ts'
+export type { AttemptEffects } from './attempt.ts'
 export type { Deadlines } from './deadlines.ts'
 export { createLeaseKeeper, type LeaseKeeper, type LeaseKeeperOptions } from './leases.ts'
 export { createTurnProcessor, type JobOutcome, type TurnProcessorDeps } from './process-turn.ts'
-export type { RetryPolicy } from './retries.ts'
+export { RETRYABLE, retryDelayMs, sleepUnlessAborted, type RetryPolicy } from './retries.ts'
 export { runTurn, type TurnEffects, type TurnOutcome } from './turn.ts'

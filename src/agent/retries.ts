@@ -78,7 +78,7 @@ export async function withRetries(
 }
 
 /** What another call may well do better. `worker_stopped` and `database_unavailable` are no failures of an attempt. */
-const RETRYABLE: ReadonlySet<ErrorCode> = new Set([
+export const RETRYABLE: ReadonlySet<ErrorCode> = new Set([
   'provider_overloaded',
   'provider_unreachable',
   'provider_timeout',
