@@ -6,24 +6,17 @@ import {
   type TurnProcessorDeps,
 } from './agent/index.ts'
 import type { Config } from './config.ts'
-import { buildRoute, connectRoute, readRouteFacts, type ReadFacts, type RoutingMode } from './models/index.ts'
-import { TurnmillError } from './protocol/errors.ts'
-import type { Gateway } from './protocol/routes.ts'
-import { providerAdapters } from './providers/index.ts'
-import { readJob, startTurnWorker, type TurnJobHandler } from './queue/index.ts'
+import { createModelCalls } from './model-calls.ts'
+import { readJob, startTurnWorker, TURNS_QUEUE, type TurnJobHandler } from './queue/index.ts'
 import type { Services } from './services.ts'
 import { createPartWriter } from './streams/index.ts'
+import { drain, nameOutcome, workerStopped, type Worker } from './worker.ts'
 
-/** A worker for turns. `stop` lets them end for the drain time, gives the rest back, and resolves when nothing runs. */
-export interface TurnWorker {
-  /** Resolves once it takes jobs; rejects where its queue cannot be set up. */
-  start(): Promise<void>
-  stop(): Promise<void>
-}
+/** A worker for turns. */
+export type TurnWorker = Worker
 
 export function createTurnWorker(services: Services): TurnWorker {
   const { chats, config, logger, metrics } = services
-  const gateway = config.gatewayRouting ? services.gateway : null
   const leases = createLeaseKeeper({
     chats,
     leaseMs: config.leaseMs,
@@ -31,7 +24,7 @@ export function createTurnWorker(services: Services): TurnWorker {
     onError: (error) => logger.warn({ error }, 'leases were not renewed'),
   })
   const stopping = new AbortController()
-  const effects = { ...createEffects(services, gateway), stopping: stopping.signal }
+  const effects = { ...createEffects(services), stopping: stopping.signal }
   const process = createTurnProcessor({
     chats,
     effects,
@@ -48,7 +41,7 @@ export function createTurnWorker(services: Services): TurnWorker {
     return count('nameless')
   }
   const count = (outcome: JobOutcome): JobOutcome => {
-    metrics.jobs.inc({ outcome: nameOutcome(outcome) })
+    metrics.jobs.inc({ queue: TURNS_QUEUE, outcome: nameOutcome(outcome) })
     return outcome
   }
   let stopListening: (() => void) | undefined
@@ -67,7 +60,7 @@ export function createTurnWorker(services: Services): TurnWorker {
       await worker.ready()
     },
     stop: async () => {
-      stopping.abort(stopped())
+      stopping.abort(workerStopped())
       if (worker !== undefined) await drain(worker.close(), leases.abortAll, config.drainMs)
       worker = undefined
       stopListening?.()
@@ -76,23 +69,15 @@ export function createTurnWorker(services: Services): TurnWorker {
   }
 }
 
-const nameOutcome = (outcome: JobOutcome): string =>
-  outcome === null ? 'completed' : typeof outcome === 'string' ? outcome : 'failed'
-
-function createEffects(
-  services: Services,
-  gateway: Gateway | null,
-): Omit<TurnProcessorDeps['effects'], 'stopping'> {
-  const { chats, config, db, encryption, logger, parts } = services
-  const mode: RoutingMode = { gatewayRouting: config.gatewayRouting, gatewayPresent: gateway !== null }
-  const readFacts: ReadFacts = (request) => readRouteFacts(db, encryption, request)
+function createEffects(services: Services): Omit<TurnProcessorDeps['effects'], 'stopping'> {
+  const { chats, config, logger, parts } = services
+  const calls = createModelCalls(services)
   return {
+    ...calls,
     settleCalls: chats.settleCalls,
     loadContext: (claim) => chats.context(claim.chatId),
     buildRoute: (claim, place) =>
-      buildRoute(
-        mode,
-        readFacts,
+      calls.buildRoute(
         {
           purpose: 'chat',
           chatId: claim.chatId,
@@ -103,12 +88,6 @@ function createEffects(
         },
         claim,
       ),
-    callModel: (route, request, signal) =>
-      providerAdapters[route.wireFormat]({
-        connection: connectRoute(route, gateway, services.providerFetch),
-        request,
-        signal,
-      }),
     openParts: (claim, step, attempt) =>
       createPartWriter(
         {
@@ -126,12 +105,6 @@ function createEffects(
           onError: (error) => logger.debug({ error }, 'parts were not logged'),
         },
       ),
-    deadlines: {
-      firstPartMs: config.firstPartTimeoutMs,
-      reasoningFirstPartMs: config.reasoningFirstPartTimeoutMs,
-      silenceMs: config.silenceTimeoutMs,
-      attemptMs: config.attemptTimeoutMs,
-    },
     retries: createRetryPolicy(config),
   }
 }
@@ -147,25 +120,3 @@ const createRetryPolicy = (config: Config): RetryPolicy => ({
   giveUpAboveMs: GIVE_UP_ABOVE_MS,
   random: Math.random,
 })
-
-const stopped = (): TurnmillError =>
-  new TurnmillError('worker_stopped', 'the worker was told to stop before the turn ended')
-
-/** How long a worker waits for the queue once its turns are given back, in ms: Redis may be away. */
-const CLOSE_LIMIT_MS = 3000
-
-/** Waits for the turns under way, then gives them back. */
-async function drain(
-  closed: Promise<void>,
-  abortAll: (reason: TurnmillError) => void,
-  drainMs: number,
-): Promise<void> {
-  const timers: NodeJS.Timeout[] = []
-  const after = (ms: number): Promise<'late'> =>
-    new Promise((resolve) => timers.push(setTimeout(() => resolve('late'), ms)))
-  if ((await Promise.race([closed, after(drainMs)])) === 'late') {
-    abortAll(stopped())
-    await Promise.race([closed, after(CLOSE_LIMIT_MS)])
-  }
-  timers.forEach(clearTimeout)
-}

@@ -82,6 +82,7 @@ const EXPECTED: Catalogue = {
     'turnmill_xid',
   ],
   'partial index': [
+    'auxiliary_runs.auxiliary_runs_finished',
     'auxiliary_runs.auxiliary_runs_open',
     'interceptions.interceptions_unsettled',
     'messages.messages_one_result_per_step',

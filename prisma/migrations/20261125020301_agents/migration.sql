@@ -2,6 +2,7 @@
 
 -- AlterTable
 ALTER TABLE "chats" ADD COLUMN     "debug_until" TIMESTAMPTZ(3),
+ADD COLUMN     "fallback_title" TEXT,
 ADD COLUMN     "status_label" TEXT;
 
 -- AlterTable
@@ -30,6 +31,8 @@ CREATE TABLE "auxiliary_runs" (
     "epoch" INTEGER NOT NULL DEFAULT 0,
     "lease_until" TIMESTAMPTZ(3),
     "enqueues" INTEGER NOT NULL DEFAULT 1,
+    "takeovers" INTEGER NOT NULL DEFAULT 0,
+    "job_attempts" INTEGER NOT NULL DEFAULT 0,
     "error" JSONB,
     "usage" JSONB,
     "cost_micros" BIGINT,
@@ -180,3 +183,5 @@ ALTER TABLE "mcp_servers" ADD CONSTRAINT "mcp_servers_timeout_check" CHECK ("tim
 
 -- What the reconciler looks for.
 CREATE INDEX "auxiliary_runs_open" ON "auxiliary_runs"("enqueued_at") WHERE "state" IN ('pending', 'running');
+-- What retention looks for.
+CREATE INDEX "auxiliary_runs_finished" ON "auxiliary_runs"("finished_at") WHERE "finished_at" IS NOT NULL;
