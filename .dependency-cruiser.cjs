@@ -2,7 +2,7 @@
 const LOWEST = ['protocol']
 const LOW = [...LOWEST, 'db', 'keys', 'files', 'queue', 'providers', 'tools', 'streams']
 const MIDDLE = [...LOW, 'chats', 'models', 'gateway']
-const HIGH = [...MIDDLE, 'agent', 'reconcile']
+const HIGH = [...MIDDLE, 'agent', 'auxiliary', 'reconcile']
 const MAY_IMPORT = {
   protocol: [],
   telemetry: LOWEST,
@@ -18,7 +18,8 @@ const MAY_IMPORT = {
   models: LOW,
   gateway: [...LOW, 'models'],
   agent: MIDDLE.filter((folder) => folder !== 'db' && folder !== 'queue'), // Its effects are parameters.
-  reconcile: MIDDLE,
+  auxiliary: [...MIDDLE, 'agent'].filter((folder) => folder !== 'queue'), // Asks a model as turns do.
+  reconcile: [...MIDDLE, 'auxiliary'],
   api: HIGH,
   admin: HIGH,
   development: HIGH, // What `npm start` makes up where nothing is configured.

@@ -6,6 +6,7 @@
  *     await worker.start()
  */
 export { createApp } from './app.ts'
+export { createAuxiliaryWorker } from './auxiliary-worker.ts'
 export { ConfigError, loadConfig, type Config } from './config.ts'
 export { migrate } from './db/migrate.ts'
 export { createProducer, type Producer } from './producer.ts'
@@ -27,3 +28,4 @@ export {
 } from './tools/index.ts'
 export { createLogger, type Logger } from './telemetry/logger.ts'
 export { createTurnWorker, type TurnWorker } from './turn-worker.ts'
+export type { Worker } from './worker.ts'

@@ -11,35 +11,21 @@ import {
 import type { Claim } from './chats/index.ts'
 import type { Config } from './config.ts'
 import { loadImages, storeImages } from './files/index.ts'
-import {
-  buildRoute,
-  connectRoute,
-  findModelConfig,
-  readRouteFacts,
-  type ReadFacts,
-  type RouteRequest,
-  type RoutingMode,
-} from './models/index.ts'
-import type { CallPlace, Gateway, ProviderType, Purpose } from './protocol/routes.ts'
+import { createModelCalls } from './model-calls.ts'
+import { findModelConfig, type RouteRequest } from './models/index.ts'
+import type { CallPlace, ProviderType, Purpose } from './protocol/routes.ts'
 import { SUBAGENT_TYPES, type SubagentType } from './protocol/tools.ts'
-import { providerAdapters } from './providers/index.ts'
 import type { Services } from './services.ts'
 import { createPartWriter } from './streams/index.ts'
-import { runTool, type Tool, type ToolSource } from './tools/index.ts'
-
-/** What the models of a worker may use. */
-export interface WorkerTools {
-  source: ToolSource
-  /** The tools of the computer of a chat; `null` where this worker has no computers. */
-  computerFor: ((chatId: string) => readonly Tool[]) | null
-}
+import { runTool } from './tools/index.ts'
+import type { WorkerTools } from './worker-tools.ts'
 
 type Effects = Omit<TurnProcessorDeps['effects'], 'stopping'>
 
 /** The effects of turns, on the services of this process. */
 export function createTurnEffects(services: Services, gateway: Gateway | null, tools: WorkerTools): Effects {
   const { chats, config, db } = services
-  const shared = createModelEffects(services, gateway)
+  const shared = createModelEffects(services)
   const ours: AdvisorEffects & SubagentEffects = {
     ...shared,
     addSpent: chats.addSpent,
@@ -57,14 +43,14 @@ export function createTurnEffects(services: Services, gateway: Gateway | null, t
     openCalls: chats.openCalls,
     openTools: async (claim, signal) => {
       const { chatId, userId } = claim
-      const listed = await tools.source.toolsFor({ chatId, userId }, signal)
-      const computer = claim.subagentType === 'computer_use' ? (tools.computerFor?.(chatId) ?? []) : []
+      const owner = { chatId, userId }
       return fillToolBox(claim, {
-        server: [...computer, ...listed],
+        server: await tools.source.toolsFor(owner, signal),
+        computer: tools.computers?.tools(owner) ?? [],
         turn: [...createSubagentTools(claim, ours), ...createAdvisorTool(claim, ours)],
       })
     },
-    runTool: (tool, input, context) => runTool(tool, input, context, { outputBytes: 262_144 }),
+    runTool: (tool, input, context) => runTool(tool, input, context, { outputBytes: config.toolOutputBytes }),
     storeImages: ({ userId, chatId }, images) =>
       storeImages(db, { userId, chatId, limitBytes: config.filesPerUserBytes }, images),
     requireAction: (claim, calls) => chats.requireAction(claim, calls, config.actionDeadlineMs),
@@ -82,37 +68,20 @@ export function createTurnEffects(services: Services, gateway: Gateway | null, t
   }
 }
 
-const subagentTypesOf = (config: Config, { computerFor }: WorkerTools): readonly SubagentType[] =>
-  config.subagents ? SUBAGENT_TYPES.filter((type) => type !== 'computer_use' || computerFor !== null) : []
+const subagentTypesOf = (config: Config, { computers }: WorkerTools): readonly SubagentType[] =>
+  config.subagents ? SUBAGENT_TYPES.filter((type) => type !== 'computer_use' || computers !== null) : []
 
 /** What a call of a model takes, for whatever purpose. */
-function createModelEffects(services: Services, gateway: Gateway | null) {
-  const { chats, config, db, encryption, logger, parts } = services
-  const mode: RoutingMode = { gatewayRouting: config.gatewayRouting, gatewayPresent: gateway !== null }
-  const readFacts: ReadFacts = (request) => readRouteFacts(db, encryption, request)
-  const effects: Pick<
-    Effects,
-    | 'loadContext'
-    | 'showImages'
-    | 'systemPromptOf'
-    | 'buildRoute'
-    | 'buildRouteFor'
-    | 'callModel'
-    | 'openParts'
-    | 'deadlines'
-  > = {
+function createModelEffects(services: Services) {
+  const { chats, config, db, logger, parts } = services
+  const calls = createModelCalls(services)
+  return {
+    ...calls,
     loadContext: (claim) => chats.context(claim.chatId),
     showImages: (claim, messages) => loadImages(db, claim.userId, messages),
     systemPromptOf: ({ subagentType }) => (subagentType === null ? null : SUBAGENT_PROMPTS[subagentType]),
-    buildRoute: (claim, place) => buildRoute(mode, readFacts, ownRequest(claim, place), claim),
-    buildRouteFor: (claim, purpose, place) =>
-      buildRoute(mode, readFacts, sideRequest(claim, purpose, place), claim),
-    callModel: (route, request, signal) =>
-      providerAdapters[route.wireFormat]({
-        connection: connectRoute(route, gateway, services.providerFetch),
-        request,
-        signal,
-      }),
+    buildRoute: (claim, place) => calls.buildRoute(ownRequest(claim, place), claim),
+    buildRouteFor: (claim, purpose, place) => calls.buildRoute(sideRequest(claim, purpose, place), claim),
     openParts: (claim, step, attempt) =>
       createPartWriter(
         {
@@ -130,14 +99,7 @@ function createModelEffects(services: Services, gateway: Gateway | null) {
           onError: (error) => logger.debug({ error }, 'parts were not logged'),
         },
       ),
-    deadlines: {
-      firstPartMs: config.firstPartTimeoutMs,
-      reasoningFirstPartMs: config.reasoningFirstPartTimeoutMs,
-      silenceMs: config.silenceTimeoutMs,
-      attemptMs: config.attemptTimeoutMs,
-    },
-  }
-  return effects
+  } satisfies Partial<Effects>
 }
 
 const PURPOSE_OF: Record<SubagentType, Purpose> = {

@@ -1,4 +1,6 @@
-import { createProviderFetch } from './models/index.ts'
+import { createComputerTools, createPlaywrightDriver, type ComputerTools } from './computer/index.ts'
+import type { Config } from './config.ts'
+import { createProviderFetch, destinationsOf } from './models/index.ts'
 import type { Services } from './services.ts'
 import {
   createBuiltinTools,
@@ -10,34 +12,51 @@ import {
   type ToolSource,
 } from './tools/index.ts'
 
-/** The tools of a worker's turns. `close` ends the sessions with MCP servers. */
+/** What the models of a worker may use. */
 export interface WorkerTools {
   source: ToolSource
+  /** `null` where this worker has no computers. */
+  computers: ComputerTools | null
   close(): Promise<void>
 }
 
 /**
- * The built-in tools, those of the tools module, those that are registered here, and those of MCP servers.
+ * Opens all tools of a worker: built-in ones, those of its module and its host, MCP servers, and computers.
  *
- * @param registered the tools of whoever makes the worker.
- * @throws {Error} where the module cannot be loaded, or two tools have the same name.
+ * @param own those of the host.
+ * @throws {Error} where a module cannot be loaded, or two tools have one name.
  */
-export async function openWorkerTools(
-  services: Pick<Services, 'config' | 'db' | 'encryption' | 'logger' | 'providerFetch'>,
-  registered: readonly Tool[] = [],
-): Promise<WorkerTools> {
+export async function openWorkerTools(services: Services, own: readonly Tool[]): Promise<WorkerTools> {
   const { config, db, encryption, logger, providerFetch } = services
-  // Not where providers may be: an admin chose those, and a page may have chosen this.
   const fetch = createProviderFetch({ allowPrivate: config.allowPrivateWebFetch })
   const builtin = createBuiltinTools({ fetch, now: Date.now, names: config.builtinTools })
   const loaded = config.toolsModule === null ? [] : await loadToolModule(config.toolsModule)
   const servers = createMcpServerLoader({ db, encryption, logger })
   const mcp = createMcpTools({ servers, fetch: providerFetch, logger })
   const source = createToolSource({
-    tools: [...builtin, ...loaded, ...registered],
+    tools: [...own, ...loaded, ...builtin],
     mcp,
     timeoutMs: config.toolTimeoutMs,
     logger,
   })
-  return { source, close: () => mcp.close() }
+  const computers = openComputers(config)
+  return {
+    source,
+    computers,
+    close: async () => {
+      await Promise.all([mcp.close(), computers?.stop()])
+    },
+  }
+}
+
+function openComputers(config: Config): ComputerTools | null {
+  const { chromiumPath, chromiumSandbox, computerWidth, computerHeight, computerSessions } = config
+  if (chromiumPath === null) return null
+  const driver = createPlaywrightDriver({
+    executablePath: chromiumPath,
+    sandbox: chromiumSandbox,
+    size: { width: computerWidth, height: computerHeight },
+    rules: destinationsOf({ allowPrivate: config.allowPrivateProviders ?? false }),
+  })
+  return createComputerTools(driver, { maximum: computerSessions, idleMs: config.computerIdleMs })
 }

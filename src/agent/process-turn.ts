@@ -289,7 +289,7 @@ const RETRY_MS = 250
  * Repeats a commit while Postgres is away, beyond the lease too: nobody can have taken the turn either, and what an
  * attempt has spent is known here alone. Repeating is safe: the epoch fences it.
  */
-async function untilCommitted<T>(write: () => Promise<T>, signal: AbortSignal): Promise<T> {
+export async function untilCommitted<T>(write: () => Promise<T>, signal: AbortSignal): Promise<T> {
   for (;;) {
     try {
       return await write()

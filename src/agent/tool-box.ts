@@ -21,6 +21,8 @@ export interface ToolBox {
 /** What is in a turn's box: its own tools, and those of the worker. */
 export interface ToolBoxContents {
   server: readonly Tool[]
+  /** For an agent that uses a computer, and for it alone. */
+  computer: readonly Tool[]
   turn: readonly TurnTool[]
 }
 
@@ -30,12 +32,17 @@ export interface ToolBoxContents {
  *
  * An `explore` subagent is given only what changes nothing outside; a `computer_use` one that, and its computer.
  */
-export function fillToolBox(claim: Claim, { server, turn }: ToolBoxContents): ToolBox {
+export function fillToolBox(claim: Claim, { server, computer, turn }: ToolBoxContents): ToolBox {
+  const mayOnlyLook = claim.subagentType === 'explore' || claim.subagentType === 'computer_use'
+  const chosen = [
+    ...(claim.subagentType === 'computer_use' ? computer : []),
+    ...(mayOnlyLook ? server.filter((tool) => tool.readOnly) : server),
+  ]
   const byName = new Map<string, TurnTool>()
   const offered: TurnTool[] = [
     ...claim.clientTools.map((definition) => ({ kind: 'client' as const, definition })),
     ...turn,
-    ...server.filter((tool) => mayUse(claim, tool)).map((tool) => ({ kind: 'server' as const, tool })),
+    ...chosen.map((tool) => ({ kind: 'server' as const, tool })),
   ]
   for (const tool of offered) {
     const { name } = definitionOf(tool)
@@ -49,9 +56,3 @@ export function fillToolBox(claim: Claim, { server, turn }: ToolBoxContents): To
 
 const definitionOf = (tool: TurnTool): ToolDefinition =>
   tool.kind === 'client' ? tool.definition : tool.tool.definition
-
-function mayUse({ subagentType }: Claim, tool: Tool): boolean {
-  if (subagentType === 'explore') return tool.readOnly
-  if (subagentType === 'computer_use') return tool.readOnly || tool.forComputerUse === true
-  return tool.forComputerUse !== true
-}

@@ -139,7 +139,12 @@ const callsOf = ({ step, parts }: StepResult): OpenCall[] =>
   }))
 
 /** A key ID that is there is checked in both routing modes; where none is, the route decides. */
-function demandUsableKey({ keyState, apiKeyId, ownerActive, chatId }: Claim): void {
+export function demandUsableKey({
+  keyState,
+  apiKeyId,
+  ownerActive,
+  chatId,
+}: Pick<Claim, 'keyState' | 'apiKeyId' | 'ownerActive' | 'chatId'>): void {
   if (keyState === 'invalid')
     throw new TurnmillError(
       'key_revoked',

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { isErrorCode, type ErrorCode } from '../protocol/errors.ts'
 import { IMAGE_TYPES, REASONING_EFFORTS } from '../protocol/messages.ts'
 import { PROVIDER_TYPES, PURPOSES } from '../protocol/routes.ts'
-import { TURN_STATES } from '../protocol/views.ts'
+import { AUXILIARY_PURPOSES, RUN_STATES, TURN_STATES } from '../protocol/views.ts'
 import { BUDGET_PERIODS, BUDGET_SUBJECTS, USAGE_GROUPS } from '../gateway/index.ts'
 import { id, modelOptions } from './schemas.ts'
 
@@ -66,6 +66,7 @@ export const chatAnswer = z
     id,
     title: nullable(z.string()),
     status: z.enum(['idle', 'failed', 'pending', 'running', 'interrupting', 'requires_action', 'waiting']),
+    statusLabel: nullable(z.string()),
     activeTurnId: nullable(id),
     lastTurnId: nullable(id),
     modelConfigId: nullable(id),
@@ -81,6 +82,17 @@ export const chatAnswer = z
     updatedAt: time,
   })
   .meta({ id: 'Chat' })
+
+export const auxiliaryRunAnswer = z
+  .object({
+    id,
+    chatId: id,
+    purpose: z.enum(AUXILIARY_PURPOSES),
+    state: z.enum(RUN_STATES),
+    apiKeyId: nullable(id),
+    createdAt: time,
+  })
+  .meta({ id: 'AuxiliaryRun' })
 
 export const messageAnswer = z
   .object({

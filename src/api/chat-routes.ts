@@ -294,6 +294,20 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     handler: async (request) => effectsOf(request).chats.clear(initiatorOf(request), request.params.id),
   })
 
+  app.post('/v1/chats/:id/title', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Have a model name the chat anew, under your key; the chat changes once it has',
+      params: schemas.chatParams,
+      response: { 202: z.object({ run: answers.auxiliaryRunAnswer }) },
+    },
+    handler: async (request, reply) => {
+      const run = await effectsOf(request).chats.requestTitle(initiatorOf(request), request.params.id)
+      return reply.code(202).send({ run })
+    },
+  })
+
   app.post('/v1/chats/:id/tool-results', {
     config: write,
     schema: {

@@ -1,4 +1,5 @@
 import { statement } from '../db/index.ts'
+import { insertTitleRun } from './auxiliary.ts'
 
 /** The writes of a worker. Each is conditional on the epoch: a zombie's changes no row. */
 
@@ -16,10 +17,10 @@ const spent = (usage: string, cost: string): string => `usage = turnmill_add_usa
       cost_micros = case when cost_micros is null then ${cost} else cost_micros + coalesce(${cost}, 0) end`
 
 /**
- * Commits the last answer, completes the turn and promotes the head of the queue, all hanging on the one update that
- * is fenced. $1 turn, $2 epoch, $3 states to finish from, $4 step, $5 parts, $6 model config, $7 finish reason,
- * $8 usage of the step, $9 its cost, $10 ms between claim and first part, $11 id of the promoted message's turn.
- * No row: fenced.
+ * Commits the last answer, completes the turn, promotes the head of the queue and has a chat without a title named, all
+ * hanging on the one update that is fenced. $1 turn, $2 epoch, $3 states to finish from, $4 step, $5 parts, $6 model config, $7 finish reason,
+ * $8 usage of the step, $9 its cost, $10 ms between claim and first part, $11 id of the promoted message's turn,
+ * $12 id of the run that names the chat, null for none. No row: fenced.
  */
 export const finishTurn = statement(
   'chats/finish',
@@ -45,10 +46,11 @@ export const finishTurn = statement(
     insert into turns (id, chat_id, number, user_id, pool, trigger, api_key_id, user_message_id, model_config_id, reasoning_effort)
     select $11, done.chat_id, done.number + 1, done.user_id, done.pool, 'promote', promoted.api_key_id, message.id,
       promoted.model_config_id, promoted.reasoning_effort
-    from done, promoted, message returning id)
+    from done, promoted, message returning id),
+  titled as (${insertTitleRun('done', '$12')})
   update chats c set status = case when next.id is null then 'idle' else 'pending' end, active_turn_id = next.id,
     last_turn_id = coalesce(next.id, done.id), last_error = null
-  from done left join next on true where c.id = done.chat_id returning done.id as turn_id`,
+  from done left join next on true left join titled on true where c.id = done.chat_id returning done.id as turn_id, titled.*`,
 )
 
 /**

@@ -18,6 +18,7 @@ import {
 import type { Usage } from '../protocol/usage.ts'
 import type { RetryState, ToolCallState } from '../protocol/views.ts'
 import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
+import { pendingRunsOf } from './auxiliary.ts'
 import * as sql from './commit-statements.ts'
 import { admit, closeOpenCalls, promoteHead } from './effect-statements.ts'
 import { admissionOf, type Aftermath } from './effects.ts'
@@ -76,9 +77,15 @@ export interface Written extends Aftermath {
   fenced: TurnmillError | null
 }
 
-/** Commits the last step, completes the turn and promotes the head of the queue: one round trip. */
-export const finishTurn = (held: HeldTurn, result: StepResult): Promise<Written> =>
-  writeLast(held, 'finish', [sql.finishTurn(...fence(held, 'finish'), ...stepValues(result), newId())])
+/**
+ * Commits the last step, completes the turn and promotes the head of the queue: one round trip.
+ *
+ * @param named whether a chat without a title is to get one.
+ */
+export const finishTurn = (held: HeldTurn, result: StepResult, named: boolean): Promise<Written> =>
+  writeLast(held, 'finish', [
+    sql.finishTurn(...fence(held, 'finish'), ...stepValues(result), newId(), named ? newId() : null),
+  ])
 
 /**
  * Ends an interrupted turn with what there is of its answer, closes its open calls and promotes the head of the queue.
@@ -306,7 +313,7 @@ async function writeLast(
 ): Promise<Written> {
   const { rows, admitted } = await write(held, statements)
   const refusal = rows.length === 0 ? fenced(held.claim, transition) : null
-  return { ...aftermathOf(held.claim), admitted, fenced: refusal }
+  return { ...aftermathOf(held.claim), admitted, runs: pendingRunsOf(rows), fenced: refusal }
 }
 
 /** A write after which the turn runs on. */

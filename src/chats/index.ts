@@ -3,6 +3,7 @@ import { isTurnmillError, type TurnmillError } from '../protocol/errors.ts'
 import type { MessagePart } from '../protocol/messages.ts'
 import type { RetryState } from '../protocol/views.ts'
 import type { AdmittedTurn, PoolSlots } from './admission.ts'
+import * as auxiliary from './auxiliary.ts'
 import * as commit from './commit.ts'
 import type { Aftermath, Committed } from './effects.ts'
 import { interruptChat } from './interrupt.ts'
@@ -15,12 +16,14 @@ import { reopenFailedTurn } from './reopen.ts'
 import { compactChat, retryChat } from './retry.ts'
 import type { TurnTransition } from './states.ts'
 import * as subagents from './subagents.ts'
+import * as titles from './titles.ts'
 import * as toolResults from './tool-results.ts'
 import * as watch from './watch.ts'
 import * as work from './work.ts'
 
 /**
- * The chats: the only writer of chats, messages, queued messages and turns.
+ * The chats: the only writer of chats, messages, queued messages and turns. What an auxiliary run has found is written by
+ * `src/auxiliary` in one statement with the run's end, in the words of `nameChat`.
  *
  * I1 every acknowledged message reaches exactly one terminal state.
  * I2 at most one committed assistant result per (turn, step).
@@ -34,6 +37,15 @@ export interface ChatsOptions {
   limits: Omit<produce.ProducerLimits, 'slots'> &
     subagents.FamilyLimits & { runningRootTurns: number; runningSubagentTurns: number }
   leaseMs: number
+  /** What small models are asked beside the turns. */
+  auxiliary: {
+    /** Whether a chat that nobody named gets a title after its first answer. */
+    titles: boolean
+    /** Whether a chat gets a label of what its turn is doing. */
+    labels: boolean
+  }
+  /** Called after a commit with auxiliary runs: each is to be enqueued under its job id. Must not throw. */
+  onRuns(runs: readonly auxiliary.PendingRun[]): Promise<void>
   /** Called after a commit with the turns that got a slot: each is to be enqueued under its job id. Must not throw. */
   onAdmitted(turns: readonly AdmittedTurn[]): Promise<void>
   /** Called after a commit that watchers of the chat may see. Must not throw. */
@@ -78,6 +90,7 @@ function bindWithin(options: ChatsOptions, joined: Database): ChatsWithin {
       ...options,
       db: joined,
       onAdmitted: (turns) => hold(() => options.onAdmitted(turns)),
+      onRuns: (runs) => hold(() => options.onRuns(runs)),
       onChanged: (chatId) => void hold(() => options.onChanged(chatId)),
       onStop: (turnId) => void hold(() => options.onStop(turnId)),
     },
@@ -104,16 +117,19 @@ async function resumeParent(options: ChatsOptions, chatId: string): Promise<void
 }
 
 function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => Promise<void>) {
-  const { db, limits, leaseMs, onAdmitted, onChanged, onStop, onFenced } = options
+  const { db, limits, leaseMs, onAdmitted, onRuns, onChanged, onStop, onFenced } = options
   const slots = slotsOf(options)
   const producing = { ...limits, slots }
   const hold = (claim: work.Claim): commit.HeldTurn => ({ db, slots, claim })
 
   /** What follows a commit, and never before it. A crash in between costs nothing but time: the reconciler looks. */
-  async function publish(chatId: string, { admitted, stopped, changed, parentId }: Aftermath): Promise<void> {
+  async function publish(
+    chatId: string,
+    { admitted, stopped, changed, parentId, runs = [] }: Aftermath,
+  ): Promise<void> {
     for (const id of [chatId, ...changed]) onChanged(id)
     stopped.forEach(onStop)
-    await onAdmitted(admitted)
+    await Promise.all([onAdmitted(admitted), onRuns(runs)])
     if (parentId !== null) await onChildRested(parentId)
   }
 
@@ -145,6 +161,10 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
     }
   }
 
+  /** The turn does not wait for its label, and does without it where it cannot be asked for. */
+  const label = (claim: work.Claim): Promise<void> =>
+    auxiliary.startLabel(db, claim).then(onRuns, () => undefined)
+
   return {
     async create(initiator: produce.Initiator, input: produce.CreateInput) {
       const { result, ...aftermath } = await produce.createChat(db, producing, initiator, input)
@@ -175,6 +195,11 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
         chatId,
         toolResults.submitToolResults(db, slots, { chatId, userId: initiator.userId }, answers),
       ),
+    async requestTitle(initiator: produce.Initiator, chatId: string) {
+      const { run, runs } = await titles.requestTitle(db, initiator, chatId)
+      await onRuns(runs)
+      return run
+    },
     async change(initiator: produce.Initiator, chatId: string, change: manage.ChatChange) {
       const { result, changed } = await manage.changeChat(db, { chatId, userId: initiator.userId }, change)
       for (const id of [chatId, ...changed]) onChanged(id)
@@ -200,7 +225,9 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
 
     async claim(request: work.ClaimRequest): Promise<work.Claim | work.Unclaimed> {
       const claim = await work.claimTurn(db, leaseMs, request)
-      if (typeof claim !== 'string') onChanged(claim.chatId)
+      if (typeof claim === 'string') return claim
+      onChanged(claim.chatId)
+      if (options.auxiliary.labels && claim.epoch === 1 && claim.parentId === null) void label(claim)
       return claim
     },
     /** Whether an operator's retry of this job made its failed turn pending again. */
@@ -272,7 +299,7 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
     backoff: (claim: work.Claim, wait: commit.Backoff) =>
       publishWork(claim, 'backoff', commit.backOff(hold(claim), wait)),
     finish: (claim: work.Claim, result: commit.StepResult) =>
-      publishWork(claim, 'finish', commit.finishTurn(hold(claim), result)),
+      publishWork(claim, 'finish', commit.finishTurn(hold(claim), result, options.auxiliary.titles)),
     finishInterrupted: (claim: work.Claim, partial: commit.StepResult | null, spent: commit.Spent) =>
       publishWork(claim, 'finishInterrupt', commit.finishInterruptedTurn(hold(claim), partial, spent)),
     fail: (claim: work.Claim, error: TurnmillError, spent: commit.Spent) =>
@@ -323,6 +350,15 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
 }
 
 export type { AdmittedTurn, Pool, PoolSlots } from './admission.ts'
+export {
+  isWanted,
+  nameChat,
+  runJobId,
+  toPendingRun,
+  type PendingRun,
+  type PendingRunRow,
+} from './auxiliary.ts'
+export { lockChatOf } from './commit-statements.ts'
 export type { AwaitedCall, Backoff, CallResult, Compaction, OpenCall, Spent, StepResult } from './commit.ts'
 export type { ChatChange } from './manage.ts'
 export {
@@ -365,3 +401,4 @@ export type {
   RenewedLease,
   Unclaimed,
 } from './work.ts'
+export { keyState } from './work-statements.ts'

@@ -7,6 +7,7 @@ import type { ChatView, MessageView, QueuedMessageView, TurnView } from '../prot
 import { toAdmittedTurns, type PoolSlots } from './admission.ts'
 import * as effectSql from './effect-statements.ts'
 import { carryOut, type Committed, type RowsOf } from './effects.ts'
+import { fallbackTitle } from './fallback-title.ts'
 import { lockDescendants, type Descendant } from './families.ts'
 import { lockOwnChat, type LockedChat } from './lock.ts'
 import { decideMove, type ChatMove } from './moves.ts'
@@ -81,7 +82,8 @@ export async function createChat(
   const { userId, apiKeyId } = initiator
   const insert = sql.insertChat(
     newId(), newId(), userId, limits.pendingTurns, apiKeyId, JSON.stringify(input.parts), input.modelConfigId,
-    input.reasoningEffort, input.title, input.labels, input.systemPrompt, JSON.stringify(input.clientTools),
+    input.reasoningEffort, input.title, input.labels, input.systemPrompt, fallbackTitle(input.parts),
+    JSON.stringify(input.clientTools),
   ) // prettier-ignore
   const admit = effectSql.admit(userId, 'root', limits.slots.root)
   const [created = [], admitted = []] = await batch(db, [insert, admit])
@@ -138,6 +140,7 @@ export function editMessage(
           effectSql.supersedeQueues([chat.id]),
           effectSql.deleteMessagesFrom(chat.id, input.messageId),
           effectSql.showCompressed(chat.id, input.messageId),
+          sql.renameByFallback(chat.id, input.messageId, fallbackTitle(input.parts)),
         ],
         start: [insertTurn({ chat, limits, initiator }, input, 'edit')],
       },

@@ -3,7 +3,7 @@ import { statement } from '../db/index.ts'
 /** The statements of a worker. Every write is conditional on the epoch: a zombie's changes no row. */
 
 // Whether a key may be used, as the gateway would judge it: 'none' where the turn carries no key ID.
-const keyState = (turn: string): string => `(
+export const keyState = (turn: string): string => `(
   select case when ${turn}.api_key_id is null then 'none'
     when k.id is null or u.status <> 'active' or k.revoked_at is not null or k.expires_at <= clock_timestamp() then 'invalid'
     else 'valid' end
@@ -36,7 +36,8 @@ export const claimTurn = statement(
       and (not $6 or t.api_key_id is null or (t.api_key_id = $7 and t.chat_id = $8))
     returning t.*),
   shown as (
-    update chats c set status = claimed.state from claimed where c.id = claimed.chat_id returning c.snapshot_version)
+    update chats c set status = claimed.state, status_label = case when claimed.epoch = 1 then null else c.status_label end
+    from claimed where c.id = claimed.chat_id returning c.snapshot_version)
   select claimed.id as turn_id, claimed.state, claimed.chat_id, claimed.number, claimed.epoch, claimed.takeovers, claimed.pool,
     claimed.user_id, claimed.api_key_id, claimed.model_config_id, claimed.reasoning_effort, claimed.user_message_id,
     claimed.trigger, claimed.running_ms, chat.root_id, chat.depth, chat.subagent_type, chat.client_tools, chat.title,

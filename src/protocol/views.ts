@@ -19,11 +19,21 @@ export type TurnState = (typeof TURN_STATES)[number]
 export type ChatStatus =
   'idle' | 'failed' | 'pending' | 'running' | 'interrupting' | 'requires_action' | 'waiting'
 
+/** What a small model is asked beside the turns: a title for a chat, or a label of what it is doing (`quickgen`). */
+export const AUXILIARY_PURPOSES = ['title', 'quickgen'] as const
+export type AuxiliaryPurpose = (typeof AUXILIARY_PURPOSES)[number]
+
+export const RUN_STATES = ['pending', 'running', 'completed', 'failed'] as const
+export type RunState = (typeof RUN_STATES)[number]
+
 /** A chat as its owner sees it. Times are ISO 8601 in UTC, versions count up from 1. */
 export interface ChatView {
   id: string
+  /** Its owner's, or a model's; until there is one, the beginning of the first message. */
   title: string | null
   status: ChatStatus
+  /** What its turn is doing, in a few words of a small model; `null` without one, and while no turn is at work. */
+  statusLabel: string | null
   activeTurnId: string | null
   lastTurnId: string | null
   modelConfigId: string | null
@@ -91,6 +101,16 @@ export interface TurnView {
   claimedAt: string | null
   firstPartAt: string | null
   finishedAt: string | null
+}
+
+/** A title that was asked for. */
+export interface AuxiliaryRunView {
+  id: string
+  chatId: string
+  purpose: AuxiliaryPurpose
+  state: RunState
+  apiKeyId: string | null
+  createdAt: string
 }
 
 export interface QueuedMessageView {

@@ -36,8 +36,6 @@ export interface Tool {
   idempotent: boolean
   /** Changes nothing outside: what an `explore` subagent may use. */
   readOnly: boolean
-  /** Whether it is for `computer_use` subagents alone. */
-  forComputerUse?: boolean
   /** Whether a call waits for the user's approval. */
   needsApproval(input: unknown): boolean
   /** What is wrong with an input, naming the field; `null` where nothing is. */

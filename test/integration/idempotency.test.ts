@@ -393,6 +393,8 @@ async function appWith(between: (joined: Database) => Promise<unknown>, told: st
     db,
     limits: turnmill.config,
     leaseMs: turnmill.config.leaseMs,
+    auxiliary: { titles: false, labels: false },
+    onRuns: async () => undefined,
     onAdmitted: async (turns: readonly AdmittedTurn[]) => {
       for (const { turnId } of turns) {
         const visible = await db.prisma.turn.count({ where: { id: turnId } })

@@ -82,6 +82,7 @@ const EXPECTED: Catalogue = {
     'turnmill_xid',
   ],
   'partial index': [
+    'auxiliary_runs.auxiliary_runs_finished',
     'auxiliary_runs.auxiliary_runs_open',
     'files.files_uploads',
     'interceptions.interceptions_unsettled',

@@ -2,6 +2,7 @@
 
 -- AlterTable
 ALTER TABLE "chats" ADD COLUMN     "debug_until" TIMESTAMPTZ(3),
+ADD COLUMN     "fallback_title" TEXT,
 ADD COLUMN     "status_label" TEXT;
 
 -- DropIndex
@@ -34,6 +35,8 @@ CREATE TABLE "auxiliary_runs" (
     "epoch" INTEGER NOT NULL DEFAULT 0,
     "lease_until" TIMESTAMPTZ(3),
     "enqueues" INTEGER NOT NULL DEFAULT 1,
+    "takeovers" INTEGER NOT NULL DEFAULT 0,
+    "job_attempts" INTEGER NOT NULL DEFAULT 0,
     "error" JSONB,
     "usage" JSONB,
     "cost_micros" BIGINT,
@@ -195,3 +198,5 @@ CREATE INDEX "messages_images" ON "messages" USING GIN ("parts" jsonb_path_ops)
     WHERE "parts" @? '$[*] ? (@.type == "image" || exists(@.images))';
 CREATE INDEX "queued_messages_images" ON "queued_messages" USING GIN ("parts" jsonb_path_ops)
     WHERE "parts" @? '$[*] ? (@.type == "image" || exists(@.images))';
+-- What retention looks for.
+CREATE INDEX "auxiliary_runs_finished" ON "auxiliary_runs"("finished_at") WHERE "finished_at" IS NOT NULL;
