@@ -13,7 +13,9 @@ export {
   createProviderFetch,
   type ProviderFetch,
   demandDestination,
+  destinationsOf,
   type DestinationRules,
+  type Destinations,
 } from './destination.ts'
 export { createEncryption, type CipherPlace, type Encryption } from './encryption.ts'
 export { guardBody, guardHeaders, MAX_ANSWER_BYTES } from './guard-response.ts'
