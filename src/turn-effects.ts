@@ -23,7 +23,7 @@ import type { WorkerTools } from './worker-tools.ts'
 type Effects = Omit<TurnProcessorDeps['effects'], 'stopping'>
 
 /** The effects of turns, on the services of this process. */
-export function createTurnEffects(services: Services, gateway: Gateway | null, tools: WorkerTools): Effects {
+export function createTurnEffects(services: Services, tools: WorkerTools): Effects {
   const { chats, config, db } = services
   const shared = createModelEffects(services)
   const ours: AdvisorEffects & SubagentEffects = {

@@ -141,9 +141,9 @@ function createSession({ use, egress, context, screen, options }: SessionParts):
     }
   }
 
-  /** For `rest` at most: a page that never ends loading is shown as it is. */
-  const rest = (signal: AbortSignal): Promise<boolean> =>
-    untilAborted(endsWithin(screen.rest(), times.rest), signal)
+  /** For `rest` at most: a page that never ends loading is taken as it is. */
+  const patiently = (waiting: Promise<void>, signal: AbortSignal): Promise<boolean> =>
+    untilAborted(endsWithin(waiting, times.rest), signal)
 
   async function capture(): Promise<Uint8Array> {
     const page = await screen.page()
@@ -163,7 +163,7 @@ function createSession({ use, egress, context, screen, options }: SessionParts):
   async function perform(action: ComputerAction, signal: AbortSignal): Promise<void> {
     if (action.type === 'screenshot') return
     if (action.type === 'wait') return pause(action.ms, signal)
-    await rest(signal)
+    await patiently(screen.arrived(), signal)
     await attempt(async () => performOn(await screen.page(), action), { ms: times.action, signal })
   }
 
@@ -188,7 +188,7 @@ function createSession({ use, egress, context, screen, options }: SessionParts):
 
   async function screenshot(signal: AbortSignal): Promise<Uint8Array> {
     await pause(Math.max(0, touchedAt + times.pause - performance.now()), signal)
-    await rest(signal)
+    await patiently(screen.rest(), signal)
     return attempt(capture, { ms: times.screenshot, signal })
   }
 

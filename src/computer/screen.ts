@@ -6,7 +6,9 @@ export interface Screen {
   page(): Promise<Page>
   /** Where the page is that is shown. */
   address(): string
-  /** Resolves once no page is on its way to another address, and what is shown has been loaded. */
+  /** Resolves once what is shown is not on its way to another address. */
+  arrived(): Promise<void>
+  /** The same, and has been loaded. */
   rest(): Promise<void>
   /** What happened by itself since this was asked last. */
   takeNotes(): string[]
@@ -89,6 +91,10 @@ export function watchScreen(context: BrowserContext): Screen {
     },
     address: () => pages.at(-1)?.url() ?? 'about:blank',
     page: async () => pages.at(-1) ?? (await context.newPage()),
+    arrived: async () => {
+      const page = pages.at(-1)
+      if (page !== undefined) await arriving.get(page)?.over
+    },
     rest: async () => {
       for (let page = pages.at(-1); page !== undefined; page = pages.at(-1)) {
         await arriving.get(page)?.over

@@ -13,7 +13,9 @@ export {
   createProviderFetch,
   type ProviderFetch,
   demandDestination,
+  destinationsOf,
   type DestinationRules,
+  type Destinations,
 } from './destination.ts'
 export { createEncryption, type CipherPlace, type Encryption } from './encryption.ts'
 export { findBadHeaders, setExtraHeaders, type ExtraHeaders } from './extra-headers.ts'

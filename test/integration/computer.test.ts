@@ -2,7 +2,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import type net from 'node:net'
 import path from 'node:path'
 import {
   createComputerTools,
@@ -10,6 +9,7 @@ import {
   type ComputerTools,
   type EgressRules,
 } from '../../src/computer/index.ts'
+import { destinationsOf } from '../../src/models/index.ts'
 import type { ComputerAction } from '../../src/protocol/computer.ts'
 import type { Tool, ToolOutcome } from '../../src/tools/contract.ts'
 import { chromiumPath, chromiumsOf, isAlive, untilGone } from '../support/chromium.ts'
@@ -260,18 +260,42 @@ describe('where pages may not go', () => {
     expect(forbidden.connections).toBe(0)
   })
 
-  test('no name leads at the moment of the connection (E1)', async () => {
-    const lookup: net.LookupFunction = (_name, _options, answer) =>
-      answer(Object.assign(new Error('private'), { code: 'EPRIVATE' }), [])
-    const guarded = startComputer({ ...EVERYWHERE, lookup })
+  test('neither a private address nor a name that comes to lead to one (E1, by the rules of providers)', async () => {
+    const { port } = new URL(forbidden.url)
+    let asked = 0
+    const guarded = startComputer(
+      destinationsOf({
+        allowPrivate: false,
+        lookup: (_name, _options, answer) =>
+          answer(null, [{ address: ++asked === 1 ? '93.184.215.14' : '127.0.0.1', family: 4 }]),
+      }),
+    )
     try {
-      const { port } = new URL(forbidden.url)
-      const outcome = await guarded.open(`http://localhost:${port}/`)
-      expect(outcome.output).toContain(`localhost:${port} cannot be reached (EPRIVATE)`)
+      // A name is looked up before its page is opened, by the proxy, and by the proxy's socket.
+      for (const host of ['127.0.0.1', '[::1]', '2130706433', 'changing.example'])
+        expect(await guarded.open(`https://${host}:${port}/`)).toMatchObject({ isError: true, images: [{}] })
+      expect(asked).toBeGreaterThan(1)
+      expect((await guarded.open('http://example.com/')).output).toContain('may not be reached')
       expect(forbidden.connections).toBe(0)
     } finally {
       await guarded.stop()
     }
+  })
+
+  test('no name leads at the moment of the connection (E1)', async () => {
+    const { port } = new URL(forbidden.url)
+    for (const scheme of ['http', 'https']) {
+      const { lookup } = destinationsOf({ allowPrivate: false })
+      const guarded = startComputer({ ...EVERYWHERE, ...(lookup === undefined ? {} : { lookup }) })
+      try {
+        const outcome = await guarded.open(`${scheme}://localhost:${port}/`)
+        expect(outcome).toMatchObject({ isError: true })
+        expect(outcome.output).toMatch(/cannot be reached \(provider_address_refused\)|ERR_TUNNEL/)
+      } finally {
+        await guarded.stop()
+      }
+    }
+    expect(forbidden.connections).toBe(0)
   })
 })
 
