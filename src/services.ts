@@ -13,11 +13,14 @@ import {
 import { pruneFiles } from './files/index.ts'
 import { pruneIdempotencyKeys } from './keys/index.ts'
 import {
+  createDebugRuns,
   createEncryption,
   createProviderFetch,
+  type DebugRuns,
   type ProviderFetch,
   demandEncryptionKeys,
   type Encryption,
+  pruneDebugRuns,
 } from './models/index.ts'
 import {
   openPostgresBackend,
@@ -48,6 +51,7 @@ export interface Services {
   gateway: Gateway
   /** Reaches providers, as far as the rules of destinations let it. */
   providerFetch: ProviderFetch
+  debugRuns: DebugRuns
   metrics: Metrics
   pepper: Secret
   close(): Promise<void>
@@ -119,6 +123,11 @@ export async function openServices(
   })
   const rules = { allowPrivate: config.allowPrivateProviders ?? false }
   const providerFetch = effects.providerFetch ?? createProviderFetch(rules)
+  const debugRuns = createDebugRuns({
+    db,
+    retentionHours: config.debugRetentionHours,
+    onError: (error) => logger.warn({ error }, 'a model call was not recorded'),
+  })
   const settlements = createSettlements()
   const gateway = createGateway({
     db,
@@ -146,6 +155,7 @@ export async function openServices(
       await pruneIdempotencyKeys(db, limit)
       await chats.pruneQueue(limit)
       await pruneFiles(db, limit)
+      await pruneDebugRuns(db, limit)
     },
     periodMs: config.reconcilerPeriodMs,
     lostAfterMs: config.lostAfterMs,
@@ -155,7 +165,8 @@ export async function openServices(
   backend.onReturn(() => void reconciler.catchUp())
 
   return {
-    config, logger, db, backend, queue, parts, chats, reconciler, encryption, gateway, providerFetch, metrics, pepper,
+    config, logger, db, backend, queue, parts, chats, reconciler, encryption, gateway, providerFetch, debugRuns,
+    metrics, pepper,
     close: async () => {
       await reconciler.stop()
       await settlements.idle(SETTLE_LIMIT_MS)

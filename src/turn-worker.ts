@@ -9,7 +9,8 @@ import type { Config } from './config.ts'
 import { loadImages } from './files/index.ts'
 import { buildRoute, connectRoute, readRouteFacts, type ReadFacts, type RoutingMode } from './models/index.ts'
 import { TurnmillError } from './protocol/errors.ts'
-import type { Gateway } from './protocol/routes.ts'
+import type { Gateway, Route } from './protocol/routes.ts'
+import type { ProviderConnection } from './providers/contract.ts'
 import { providerAdapters } from './providers/index.ts'
 import { readJob, startTurnWorker, type TurnJobHandler } from './queue/index.ts'
 import type { Services } from './services.ts'
@@ -87,11 +88,15 @@ function createEffects(
   const { chats, config, db, encryption, logger, parts } = services
   const mode: RoutingMode = { gatewayRouting: config.gatewayRouting, gatewayPresent: gateway !== null }
   const readFacts: ReadFacts = (request) => readRouteFacts(db, encryption, request)
+  const connect = (route: Route): ProviderConnection => {
+    const connection = connectRoute(route, gateway, services.providerFetch)
+    return route.recordHttp === true ? services.debugRuns.record(route, connection) : connection
+  }
   return {
     settleCalls: chats.settleCalls,
     loadContext: async (claim) => loadImages(db, claim.userId, await chats.context(claim.chatId)),
-    buildRoute: (claim, place) =>
-      buildRoute(
+    buildRoute: async (claim, place) => {
+      const built = await buildRoute(
         mode,
         readFacts,
         {
@@ -103,13 +108,11 @@ function createEffects(
           modelConfigIds: [claim.modelConfigId, claim.chatModelConfigId].filter((id) => id !== null),
         },
         claim,
-      ),
+      )
+      return claim.debug ? { ...built, route: { ...built.route, recordHttp: true } } : built
+    },
     callModel: (route, request, signal) =>
-      providerAdapters[route.wireFormat]({
-        connection: connectRoute(route, gateway, services.providerFetch),
-        request,
-        signal,
-      }),
+      providerAdapters[route.wireFormat]({ connection: connect(route), request, signal }),
     openParts: (claim, step, attempt) =>
       createPartWriter(
         {

@@ -135,6 +135,9 @@ export const toolResultsBody = z.strictObject({
     .max(100),
 })
 
+export const debugBody = z.strictObject({ minutes: z.number().int().min(0).max(1440) })
+export const debugRunParams = z.object({ id, runId: id })
+
 const page = z.object({ limit: z.coerce.number().int().min(1).max(200).default(50) })
 const bigintCursor = z.string().regex(/^\d{1,18}$/)
 export const chatsQuery = page.extend({
@@ -148,6 +151,7 @@ export const chatsQuery = page.extend({
     .meta({ description: 'Found in the title or in what was said, whatever its case.' }),
   archived: z.enum(['true', 'false']).default('false'),
 })
+export const debugRunsQuery = page.extend({ after: id.optional() })
 export const messagesQuery = page.extend({ after: bigintCursor.optional() })
 export const turnsQuery = page.extend({
   after: z

@@ -45,7 +45,9 @@ export const claimTurn = statement(
     claimed.retry_state as retry,
     (select t.state <> 'pending' from turns t where t.id = claimed.id) as taken_over,
     (select coalesce(max(step), 0) from messages m where m.turn_id = claimed.id and m.role = 'assistant') as committed_steps,
-    shown.snapshot_version
+    shown.snapshot_version,
+    coalesce(chat.debug_until > clock_timestamp(), false) or (chat.root_id <> chat.id and exists (
+      select 1 from chats root where root.id = chat.root_id and root.debug_until > clock_timestamp())) as debug
   from claimed, chat, shown, users owner where owner.id = chat.user_id`,
 )
 

@@ -37,6 +37,8 @@ export interface Claim {
   reasoningEffort: ReasoningEffort | null
   systemPrompt: string | null
   snapshotVersion: number
+  /** Whether the model calls of the chat are recorded. */
+  debug: boolean
 }
 
 /** What a job says about itself. `compare` is what its payload must agree with; `null` for an unknown version. */
@@ -72,6 +74,7 @@ interface ClaimedRow {
   reasoning_effort: ReasoningEffort | null
   system_prompt: string | null
   snapshot_version: string
+  debug: boolean
 }
 
 interface TurnStateRow {
@@ -130,6 +133,7 @@ const toClaim = (row: ClaimedRow): Claim => ({
   reasoningEffort: row.reasoning_effort,
   systemPrompt: row.system_prompt,
   snapshotVersion: Number(row.snapshot_version),
+  debug: row.debug,
 })
 
 /** What the model is shown: the committed history, oldest first. */

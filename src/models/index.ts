@@ -15,10 +15,20 @@ export {
   demandDestination,
   type DestinationRules,
 } from './destination.ts'
+export {
+  createDebugRuns,
+  listDebugRuns,
+  pruneDebugRuns,
+  readDebugRun,
+  type DebugRuns,
+  type DebugRunSummary,
+  type DebugRunView,
+} from './debug-runs.ts'
 export { createEncryption, type CipherPlace, type Encryption } from './encryption.ts'
 export { guardBody, guardHeaders, MAX_ANSWER_BYTES } from './guard-response.ts'
 export { addProviderKey, deleteProviderKey, listProviderKeys, type ProviderKeyView } from './provider-keys.ts'
 export { demandEncryptionKeys, rotateSecrets } from './stored-secrets.ts'
+export type { RecordedRequest, RecordedResponse } from './recording.ts'
 export {
   readRouteFacts,
   toPrices,

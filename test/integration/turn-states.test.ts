@@ -123,6 +123,7 @@ async function holderOf({ chatId, turnId }: Seeded): Promise<Claim> {
     turnId, chatId, epoch: turn.epoch, number: turn.number, state: 'running', parentId: null, takeovers: 0, takenOver: false, committedSteps: 1,
     retry: null, pool: 'root', userId: turn.userId, apiKeyId: turn.apiKeyId, keyState: 'valid', keyOwnerId: turn.userId,
     ownerActive: true, modelConfigId: null, chatModelConfigId: null, reasoningEffort: null, systemPrompt: null, snapshotVersion: 1,
+    debug: false,
   } // prettier-ignore
 }
 
