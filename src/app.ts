@@ -8,6 +8,7 @@ import { registerChatRoutes } from './api/chat-routes.ts'
 import { registerStreamRoute } from './api/stream-route.ts'
 import { registerBudgetRoutes } from './api/budget-routes.ts'
 import type { ApiContext, ApiServer } from './api/context.ts'
+import { registerDebugRoutes } from './api/debug-routes.ts'
 import { drainConnections } from './api/drain.ts'
 import { registerFileRoutes } from './api/file-routes.ts'
 import { registerGatewayRoutes } from './api/gateway-routes.ts'
@@ -138,6 +139,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
   registerOwnKeyRoutes(app, context)
   registerChatRoutes(app, context)
   registerFileRoutes(app, context)
+  registerDebugRoutes(app, context)
   registerStreamRoute(app, context)
   registerGatewayRoutes(app, context, calls)
   registerBudgetRoutes(app)

@@ -64,13 +64,13 @@ const createRunLeases = (runs: AuxiliaryRuns, { config, logger }: Services): Lea
   })
 
 function createEffects(services: Services, stopping: AbortSignal): RunEffects {
-  const { auxiliaryRuns, config } = services
+  const { auxiliaryRuns, config, debugRuns } = services
   const calls = createModelCalls(services)
   return {
     callModel: calls.callModel,
     deadlines: { ...calls.deadlines, attemptMs: Math.min(calls.deadlines.attemptMs, CALL_LIMIT_MS) },
     material: auxiliaryRuns.material,
-    buildRoute: (claim) =>
+    buildRoute: async (claim) =>
       calls.buildRoute(
         {
           purpose: claim.purpose,
@@ -78,9 +78,10 @@ function createEffects(services: Services, stopping: AbortSignal): RunEffects {
           turnId: claim.turnId,
           place: null,
           chatUserId: claim.userId,
-          modelConfigIds: claim.chatModelConfigId === null ? [] : [claim.chatModelConfigId],
+          explicitModelConfigId: null,
+          chatModelConfigId: claim.chatModelConfigId,
         },
-        claim,
+        { ...claim, recordHttp: await debugRuns.isOn(claim.chatId) },
       ),
     retries: createRetryPolicy(config),
     maxTakeovers: config.maxTakeovers,

@@ -8,7 +8,8 @@ import {
   type RouteOptions,
   type RouteRequest,
 } from './models/index.ts'
-import { providerAdapters } from './providers/index.ts'
+import type { Route } from './protocol/routes.ts'
+import { providerAdapters, type ProviderConnection } from './providers/index.ts'
 import type { Services } from './services.ts'
 
 /** How this process calls models, for every purpose. */
@@ -18,18 +19,18 @@ export interface ModelCalls extends ModelCallEffects {
 }
 
 export function createModelCalls(services: Services): ModelCalls {
-  const { config, db, encryption, providerFetch } = services
+  const { config, db, debugRuns, encryption, providerFetch } = services
   const gateway = config.gatewayRouting ? services.gateway : null
   const mode = { gatewayRouting: config.gatewayRouting, gatewayPresent: gateway !== null }
+  const connect = (route: Route): ProviderConnection => {
+    const connection = connectRoute(route, gateway, providerFetch)
+    return route.recordHttp === true ? debugRuns.record(route, connection) : connection
+  }
   return {
     buildRoute: (request, options) =>
       buildRoute(mode, (facts) => readRouteFacts(db, encryption, facts), request, options),
     callModel: (route, request, signal) =>
-      providerAdapters[route.wireFormat]({
-        connection: connectRoute(route, gateway, providerFetch),
-        request,
-        signal,
-      }),
+      providerAdapters[route.wireFormat]({ connection: connect(route), request, signal }),
     deadlines: deadlinesOf(config),
   }
 }

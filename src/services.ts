@@ -15,11 +15,14 @@ import {
 import { pruneFiles } from './files/index.ts'
 import { pruneIdempotencyKeys } from './keys/index.ts'
 import {
+  createDebugRuns,
   createEncryption,
   createProviderFetch,
+  type DebugRuns,
   type ProviderFetch,
   demandEncryptionKeys,
   type Encryption,
+  pruneDebugRuns,
 } from './models/index.ts'
 import {
   openAuxiliaryQueue,
@@ -54,6 +57,7 @@ export interface Services {
   gateway: Gateway
   /** Reaches providers, as far as the rules of destinations let it. */
   providerFetch: ProviderFetch
+  debugRuns: DebugRuns
   metrics: Metrics
   pepper: Secret
   close(): Promise<void>
@@ -137,6 +141,11 @@ export async function openServices(
   })
   const rules = { allowPrivate: config.allowPrivateProviders ?? false }
   const providerFetch = effects.providerFetch ?? createProviderFetch(rules)
+  const debugRuns = createDebugRuns({
+    db,
+    retentionHours: config.debugRetentionHours,
+    onError: (error) => logger.warn({ error }, 'a model call was not recorded'),
+  })
   const settlements = createSettlements()
   const gateway = createGateway({
     db,
@@ -167,6 +176,7 @@ export async function openServices(
       await pruneFiles(db, limit)
       await pruneRecords(db, config, limit)
       await auxiliaryRuns.prune(limit)
+      await pruneDebugRuns(db, limit)
     },
     periodMs: config.reconcilerPeriodMs,
     lostAfterMs: config.lostAfterMs,
@@ -176,7 +186,7 @@ export async function openServices(
   backend.onReturn(() => void reconciler.catchUp())
 
   return {
-    config, logger, db, backend, queue, auxiliaryQueue, parts, chats, auxiliaryRuns, reconciler, encryption, gateway,
+    config, logger, db, backend, queue, auxiliaryQueue, parts, chats, auxiliaryRuns, debugRuns, reconciler, encryption, gateway,
     providerFetch, metrics, pepper,
     close: async () => {
       await reconciler.stop()

@@ -12,7 +12,7 @@ import type { Claim } from './chats/index.ts'
 import type { Config } from './config.ts'
 import { loadImages, storeImages } from './files/index.ts'
 import { createModelCalls } from './model-calls.ts'
-import { findModelConfig, type RouteRequest } from './models/index.ts'
+import { findModelConfig, type RouteOptions, type RouteRequest } from './models/index.ts'
 import type { CallPlace, ProviderType, Purpose } from './protocol/routes.ts'
 import { SUBAGENT_TYPES, type SubagentType } from './protocol/tools.ts'
 import type { Services } from './services.ts'
@@ -80,8 +80,9 @@ function createModelEffects(services: Services) {
     loadContext: (claim) => chats.context(claim.chatId),
     showImages: (claim, messages) => loadImages(db, claim.userId, messages),
     systemPromptOf: ({ subagentType }) => (subagentType === null ? null : SUBAGENT_PROMPTS[subagentType]),
-    buildRoute: (claim, place) => calls.buildRoute(ownRequest(claim, place), claim),
-    buildRouteFor: (claim, purpose, place) => calls.buildRoute(sideRequest(claim, purpose, place), claim),
+    buildRoute: (claim, place) => calls.buildRoute(ownRequest(claim, place), optionsOf(claim)),
+    buildRouteFor: (claim, purpose, place) =>
+      calls.buildRoute(sideRequest(claim, purpose, place), optionsOf(claim)),
     openParts: (claim, step, attempt) =>
       createPartWriter(
         {
@@ -101,6 +102,12 @@ function createModelEffects(services: Services) {
       ),
   } satisfies Partial<Effects>
 }
+
+const optionsOf = ({ apiKeyId, keyOwnerId, debug }: Claim): RouteOptions => ({
+  apiKeyId,
+  keyOwnerId,
+  recordHttp: debug,
+})
 
 const PURPOSE_OF: Record<SubagentType, Purpose> = {
   general: 'subagent_general',

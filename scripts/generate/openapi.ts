@@ -24,6 +24,7 @@ const describedServices = (): Services => ({
   encryption: uncalled('encryption'),
   gateway: uncalled('gateway'),
   providerFetch: uncalled('providerFetch'),
+  debugRuns: uncalled('debugRuns'),
   metrics: uncalled('metrics'),
   pepper: uncalled('pepper'),
   close: async () => undefined,

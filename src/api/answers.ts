@@ -157,6 +157,47 @@ export const fileAnswer = z
   .object({ id, mediaType: z.enum(IMAGE_TYPES), size: z.number(), createdAt: time })
   .meta({ id: 'File' })
 
+const debugRun = {
+  id,
+  chatId: id,
+  turnId: nullable(id),
+  step: nullable(z.number()),
+  attempt: nullable(z.number()),
+  purpose: z.string(),
+  modelConfigId: nullable(id),
+  method: z.string(),
+  path: z.string(),
+  status: nullable(z.number()),
+  createdAt: time,
+  finishedAt: nullable(time),
+  expiresAt: time,
+}
+
+export const debugRunSummaryAnswer = z.object(debugRun).meta({ id: 'DebugRunSummary' })
+
+const headers = z.record(z.string(), z.string())
+
+export const debugRunAnswer = z
+  .object({
+    ...debugRun,
+    request: z.object({
+      method: z.string(),
+      path: z.string(),
+      headers,
+      body: z.unknown().meta({ description: 'JSON; its text where it is none, or too long.' }),
+    }),
+    response: nullable(
+      z.object({
+        status: nullable(z.number()),
+        headers,
+        body: z.string(),
+        ending: z.enum(['complete', 'broken', 'left']),
+        error: z.string().optional(),
+      }),
+    ),
+  })
+  .meta({ id: 'DebugRun', description: 'A recorded model call, without secrets.' })
+
 export const pageOf = <T extends z.ZodType>(item: T) =>
   z.object({
     items: z.array(item),

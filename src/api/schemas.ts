@@ -173,6 +173,9 @@ export const toolResultsBody = z.strictObject({
     .max(100),
 })
 
+export const debugBody = z.strictObject({ minutes: z.number().int().min(0).max(1440) })
+export const debugRunParams = z.object({ id, runId: id })
+
 const page = z.object({ limit: z.coerce.number().int().min(1).max(200).default(50) })
 const bigintCursor = z.string().regex(/^\d{1,18}$/)
 export const chatsQuery = page.extend({
@@ -186,6 +189,7 @@ export const chatsQuery = page.extend({
     .meta({ description: 'Found in the title or in what was said, whatever its case.' }),
   archived: z.enum(['true', 'false']).default('false'),
 })
+export const debugRunsQuery = page.extend({ after: id.optional() })
 export const messagesQuery = page.extend({ after: bigintCursor.optional() })
 export const turnsQuery = page.extend({
   after: z
@@ -276,15 +280,9 @@ export const changeBudgetBody = z.strictObject({ limitMicros })
 const tokens = z.number().int().min(1).max(2_000_000_000)
 const price = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable()
 const unknownPrice = price.default(null)
-const threshold = z
-  .number()
-  .int()
-  .min(1)
-  .max(100)
-  .nullable()
-  .meta({
-    description: 'Percent of the context window at which the history is compacted; null for the default.',
-  })
+const threshold = z.number().int().min(1).max(100).nullable().meta({
+  description: 'Percent of the context window at which the history is compacted; null for the default.',
+})
 
 const effort = z.enum(REASONING_EFFORTS)
 

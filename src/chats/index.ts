@@ -5,6 +5,7 @@ import type { RetryState } from '../protocol/views.ts'
 import type { AdmittedTurn, PoolSlots } from './admission.ts'
 import * as auxiliary from './auxiliary.ts'
 import * as commit from './commit.ts'
+import { debugChat } from './debug.ts'
 import type { Aftermath, Committed } from './effects.ts'
 import { interruptChat } from './interrupt.ts'
 import * as manage from './manage.ts'
@@ -204,6 +205,12 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       const { result, changed } = await manage.changeChat(db, { chatId, userId: initiator.userId }, change)
       for (const id of [chatId, ...changed]) onChanged(id)
       return result
+    },
+    /** Gives until when the chat's model calls are recorded. */
+    async debug(initiator: produce.Initiator, chatId: string, minutes: number): Promise<string | null> {
+      const until = await debugChat(db, { chatId, userId: initiator.userId }, minutes)
+      onChanged(chatId)
+      return until
     },
     delete: (initiator: produce.Initiator, chatId: string) =>
       publishing(chatId, manage.deleteChat(db, slots, { chatId, userId: initiator.userId })),

@@ -41,14 +41,15 @@ export const claimTurn = statement(
   select claimed.id as turn_id, claimed.state, claimed.chat_id, claimed.number, claimed.epoch, claimed.takeovers, claimed.pool,
     claimed.user_id, claimed.api_key_id, claimed.model_config_id, claimed.reasoning_effort, claimed.user_message_id,
     claimed.trigger, claimed.running_ms, chat.root_id, chat.depth, chat.subagent_type, chat.client_tools, chat.title,
-    coalesce(chat.debug_until > clock_timestamp(), false) as debug,
     ${keyState('claimed')} as key_state,
     (select user_id from api_keys where id = claimed.api_key_id) as key_owner_id,
     owner.status as owner_status, chat.model_config_id as chat_model_config_id, chat.system_prompt, chat.parent_id,
     claimed.retry_state as retry,
     (select t.state <> 'pending' from turns t where t.id = claimed.id) as taken_over,
     (select coalesce(max(step), 0) from messages m where m.turn_id = claimed.id and m.role = 'assistant') as committed_steps,
-    shown.snapshot_version
+    shown.snapshot_version,
+    coalesce(chat.debug_until > clock_timestamp(), false) or (chat.root_id <> chat.id and exists (
+      select 1 from chats root where root.id = chat.root_id and root.debug_until > clock_timestamp())) as debug
   from claimed, chat, shown, users owner where owner.id = chat.user_id`,
 )
 

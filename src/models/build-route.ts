@@ -29,6 +29,8 @@ export interface RouteOptions {
   apiKeyId: string | null
   /** The owner of that key. */
   keyOwnerId: string | null
+  /** Whether the call is to be recorded. */
+  recordHttp?: boolean
 }
 
 export type ReadFacts = (request: FactsRequest) => Promise<RouteFacts | null>
@@ -72,11 +74,15 @@ export async function buildRoute(
     model: facts.modelConfig.model,
     attribution: toAttribution(request, options),
     place: request.place,
+    ...(options.recordHttp === true && { recordHttp: true }),
   }
   return { route: toRoute(base, passage, facts), facts }
 }
 
-type RouteBase = Pick<Route, 'provider' | 'wireFormat' | 'modelConfigId' | 'model' | 'attribution' | 'place'>
+type RouteBase = Pick<
+  Route,
+  'provider' | 'wireFormat' | 'modelConfigId' | 'model' | 'attribution' | 'place' | 'recordHttp'
+>
 
 function typesOf({ providerType }: RouteRequest): readonly ProviderType[] | null {
   if (providerType === undefined) return null

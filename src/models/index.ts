@@ -17,6 +17,15 @@ export {
   type DestinationRules,
   type Destinations,
 } from './destination.ts'
+export {
+  createDebugRuns,
+  listDebugRuns,
+  pruneDebugRuns,
+  readDebugRun,
+  type DebugRuns,
+  type DebugRunSummary,
+  type DebugRunView,
+} from './debug-runs.ts'
 export { createEncryption, type CipherPlace, type Encryption } from './encryption.ts'
 export { findBadHeaders, setExtraHeaders, type ExtraHeaders } from './extra-headers.ts'
 export { guardBody, guardHeaders, MAX_ANSWER_BYTES } from './guard-response.ts'
@@ -39,6 +48,7 @@ export {
 export * from './providers.ts'
 export type { RoutingMode } from './route-checks.ts'
 export { demandEncryptionKeys, rotateSecrets } from './stored-secrets.ts'
+export type { RecordedRequest, RecordedResponse } from './recording.ts'
 export {
   readRouteFacts,
   toPrices,

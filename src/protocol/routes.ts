@@ -50,6 +50,8 @@ interface RouteBase {
   model: string
   attribution: Attribution
   place: CallPlace | null
+  /** What is sent and answered is written down, for the owner of the chat to read. */
+  recordHttp?: boolean
 }
 
 /** Through the AI gateway, under a delegated key ID. `byok` is the user's own provider key, when it is to be used. */

@@ -95,6 +95,7 @@ describe('a caller without a usable key (A1)', () => {
 /** Bodies that would be taken, where a message's is not. */
 const BODIES_OF: Record<string, object> = {
   'PATCH /v1/chats/{id}': { title: 'not mine' },
+  'PUT /v1/chats/{id}/debug': { minutes: 5 },
   'POST /v1/chats/{id}/tool-results': { results: [{ toolCallId: 'x', output: 1 }] },
 }
 
