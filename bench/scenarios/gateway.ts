@@ -45,6 +45,8 @@ export interface Pace {
 
 export interface Round {
   times: CallTimes[]
+  /** What was timed beside the calls, one per turn. */
+  bookTimes: BookTimes[]
   /** Until everything was answered, and settled. */
   seconds: number
   /** In ms; not read where a turn is a single call. */
@@ -57,12 +59,6 @@ export interface Course {
   kind: CallKind
   pace: Pace
   rounds: Round[]
-}
-
-/** What a contender has timed beside its calls, at one pace. */
-export interface Clock extends BookTimes {
-  contender: CallContender['name']
-  pace: Pace
 }
 
 /** What a contender's database was asked, by all its calls. */
@@ -79,26 +75,20 @@ async function run(context: ScenarioContext): Promise<Report> {
   const paces = planPaces(options)
   progress('warming up')
   for (const pace of paces) await runCourses(openCourses(contenders, [warmUp(pace)]), postgres)
-  for (const { stage, takeTimes } of contenders) {
-    if (stage !== undefined) await analyze(stage.databaseUrl)
-    takeTimes?.()
-  }
+  for (const { stage } of contenders) if (stage !== undefined) await analyze(stage.databaseUrl)
   const counts = await StatementCounts.open(postgres.url)
   context.cleanup.add(() => counts.close())
   await counts.reset()
 
   const courses = openCourses(contenders, paces)
-  const clocks: Clock[] = []
   for (const pace of paces) {
     const own = courses.filter((course) => course.pace === pace)
     await runPace(context, own, postgres)
-    for (const { name, takeTimes } of contenders)
-      if (takeTimes !== undefined) clocks.push({ contender: name, pace, ...takeTimes() })
   }
   const books = []
   for (const contender of contenders) books.push(...(await readBooks(contender, courses, counts)))
   return {
-    text: reportGateway({ courses, clocks, books }),
+    text: reportGateway({ courses, books }),
     failures: [...(await findMissing(context, contenders)), ...missingPeer()],
   }
 }
@@ -157,11 +147,23 @@ async function runCourses(courses: Course[], postgres: Server): Promise<void> {
   const [first] = courses
   if (first === undefined) return
   for (let round = 0; round < first.pace.rounds; round++) {
-    for (const course of courses)
-      course.rounds.push({ times: [], seconds: 0, cpuMs: { client: 0, gateway: 0, postgres: 0 } })
+    for (const course of courses) course.rounds.push(newRound())
     for (let turn = 0; turn < first.pace.turnsPerRound; turn++)
-      for (const course of courses) await takeTurn(course, postgres)
+      for (const course of shuffled(courses)) await takeTurn(course, postgres)
   }
+}
+
+const newRound = (): Round => ({
+  times: [],
+  bookTimes: [],
+  seconds: 0,
+  cpuMs: { client: 0, gateway: 0, postgres: 0 },
+})
+
+/** Whoever always comes after the same one finds what that one has left warm. */
+function shuffled<T>(values: readonly T[]): T[] {
+  const left = [...values]
+  return values.flatMap(() => left.splice(Math.floor(Math.random() * left.length), 1))
 }
 
 /** The next one's turn begins when this one's calls are settled. */
@@ -182,6 +184,7 @@ async function takeTurn({ contender, kind, pace, rounds }: Course, postgres: Ser
   await Promise.all(Array.from({ length: pace.concurrency }, runLane))
   await contender.settled()
   round.seconds += (nowMs() - start) / 1000
+  if (contender.takeTimes !== undefined) round.bookTimes.push(contender.takeTimes())
   if (before === null) return
   const after = readCpu()
   for (const name of ['client', 'gateway', 'postgres'] as const)

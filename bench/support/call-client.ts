@@ -1,4 +1,7 @@
-import OpenAI, { type ClientOptions } from 'openai'
+import type OpenAI from 'openai'
+import { Secret } from '../../src/protocol/secret.ts'
+import type { ProviderConnection } from '../../src/providers/contract.ts'
+import { createOpenAiClient } from '../../src/providers/openai-client.ts'
 import { nowMs } from './clock.ts'
 import { MODEL } from './call-stage.ts'
 
@@ -17,14 +20,33 @@ export interface CallTimes {
 export type MakeCall = (kind: CallKind) => Promise<CallTimes>
 
 /**
- * Calls through OpenAI's SDK.
+ * Calls through OpenAI's SDK as a worker does: by the worker's own client, one per call, which keeps an answer that is
+ * complete from looking like one that was let go of. All contenders are called so, and the clock starts when the client
+ * is there, so that it counts for none.
  *
  * @param parts what the answer has to have; anything else is an error.
  */
-export function createCaller(parts: number, options: ClientOptions): MakeCall {
-  const client = new OpenAI({ maxRetries: 0, logLevel: 'off', ...options })
-  return (kind) => (kind === 'whole' ? callWhole(client, parts) : callStreamed(client, parts))
-}
+export const createCaller =
+  (parts: number, connection: ProviderConnection): MakeCall =>
+  (kind) => {
+    const client = createOpenAiClient(connection, new AbortController().signal)
+    return kind === 'whole' ? callWhole(client, parts) : callStreamed(client, parts)
+  }
+
+/** Over HTTP, by the platform's own fetch. @param headers to be sent as well. */
+export const reach = (
+  baseUrl: string,
+  credential: string,
+  headers: Readonly<Record<string, string>> = {},
+): ProviderConnection => ({
+  baseUrl,
+  credential: new Secret(credential),
+  fetch: (input, init) => {
+    const all = new Headers(init?.headers)
+    for (const [name, value] of Object.entries(headers)) all.set(name, value)
+    return fetch(input, { ...init, headers: all })
+  },
+})
 
 const MESSAGES = [
   { role: 'system' as const, content: 'You know everything about mills.' },

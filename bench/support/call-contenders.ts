@@ -4,7 +4,7 @@ import { createBooks, createBreakers, createGateway, createKeyHealth } from '../
 import { connectRoute, createProviderFetch } from '../../src/models/index.ts'
 import type { DelegatedCaller, Route } from '../../src/protocol/routes.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
-import { createCaller, type CallKind, type CallTimes, type MakeCall } from './call-client.ts'
+import { createCaller, reach, type CallKind, type CallTimes, type MakeCall } from './call-client.ts'
 import { BookReader, MODEL, PROVIDER, PROVIDER_KEY, type CallStage } from './call-stage.ts'
 import type { Cleanup } from './cleanup.ts'
 import { nowMs } from './clock.ts'
@@ -38,7 +38,7 @@ const nothingToSettle = async (): Promise<void> => undefined
 /** The SDK and the provider, nothing between them. */
 export const startDirect = (parts: number, providerUrl: string): CallContender => ({
   name: 'direct',
-  call: createCaller(parts, { baseURL: providerUrl, apiKey: PROVIDER_KEY }),
+  call: createCaller(parts, reach(providerUrl, PROVIDER_KEY)),
   settled: nothingToSettle,
 })
 
@@ -92,11 +92,7 @@ export function startInProcess(parts: number, stage: CallStage): CallContender {
   const connection = connectRoute(toRoute(stage), gateway, fetch)
   return {
     name: 'in-process',
-    call: createCaller(parts, {
-      baseURL: connection.baseUrl,
-      apiKey: connection.credential.reveal(),
-      fetch: connection.fetch,
-    }),
+    call: createCaller(parts, connection),
     settled,
     stage,
     takeTimes,
@@ -184,13 +180,11 @@ export async function startOverHttp(
     ...(profileDir === undefined ? {} : { profileDir }),
   })
   const [address] = process.ready.addresses as { port: number }[]
+  const url = `http://127.0.0.1:${address?.port}/v1/gateway/${PROVIDER}/v1`
   const books = await BookReader.open(cleanup, stage)
   return {
     name: 'over HTTP',
-    call: createCaller(parts, {
-      baseURL: `http://127.0.0.1:${address?.port}/v1/gateway/${PROVIDER}/v1`,
-      apiKey: stage.token.reveal(),
-    }),
+    call: createCaller(parts, reach(url, stage.token.reveal())),
     settled: () => books.settled(),
     stage,
     process,
@@ -223,13 +217,13 @@ export async function startPortkey(
     readyMessage: 'listening',
     ...(profileDir === undefined ? {} : { profileDir }),
   })
+  const headers = { 'x-portkey-provider': 'openai', 'x-portkey-custom-host': providerUrl }
   return {
     name: 'Portkey',
-    call: createCaller(parts, {
-      baseURL: `http://127.0.0.1:${String(process.ready.port)}/v1`,
-      apiKey: PROVIDER_KEY,
-      defaultHeaders: { 'x-portkey-provider': 'openai', 'x-portkey-custom-host': providerUrl },
-    }),
+    call: createCaller(
+      parts,
+      reach(`http://127.0.0.1:${String(process.ready.port)}/v1`, PROVIDER_KEY, headers),
+    ),
     settled: nothingToSettle,
     process,
   }
