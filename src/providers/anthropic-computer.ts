@@ -24,7 +24,7 @@ import {
 } from './computer-actions.ts'
 import { splitChord, toDomKeys } from './computer-keys.ts'
 import type { ModelRequest } from './contract.ts'
-import { asList, asRecord, asText, isRecord } from './outside.ts'
+import { asList, asRecord, asText, isRecord, lookUp } from './outside.ts'
 import { ownProviderData, toProviderData } from './provider-data.ts'
 import { isToolCall } from './tool-history.ts'
 import type { NativeInput } from './tool-input.ts'
@@ -112,11 +112,13 @@ interface UsedBlock {
 }
 
 /** Where the pointer was left by former calls. */
-function lastPointIn(messages: readonly ModelMessage[]): Point | undefined {
-  const calls = messages.flatMap(({ parts }) => parts.filter(isToolCall)).filter(({ toolName }) => toolName === COMPUTER_TOOL) // prettier-ignore
-  const actions = calls.map(({ input }) => asList(asRecord(input).actions) as readonly ComputerAction[])
-  return actions.map(lastPointOf).findLast((point) => point !== undefined)
-}
+const lastPointIn = (messages: readonly ModelMessage[]): Point | undefined =>
+  lastPointOf(
+    messages
+      .flatMap(({ parts }) => parts.filter(isToolCall))
+      .filter(({ toolName }) => toolName === COMPUTER_TOOL)
+      .flatMap(({ input }) => asList(asRecord(input).actions)),
+  )
 
 function toActions(blocks: readonly UsedBlock[], pointer: Point | undefined): ComputerAction[] {
   const actions: ComputerAction[] = []
@@ -141,7 +143,7 @@ function toMemberActions(
   pointer: Point | undefined,
 ): ComputerAction[] {
   const here = () => toPlace(input.coordinate, member, pointer)
-  const click = CLICKS[member]
+  const click = lookUp(CLICKS, member)
   if (click !== undefined) {
     refuseHeldKeys(input.text, member)
     return [{ ...click, ...here() }]
@@ -177,14 +179,11 @@ function toPlace(value: unknown, action: string, pointer?: Point): Point {
 /** More repetitions than these are not done. */
 const MAX_REPEATS = 100
 
-/** Chords one after the other are parted by blanks. */
+/** Chords one after the other are parted by blanks; a blank alone is a key itself. */
 function toKeyActions(text: string, repeat: unknown): ComputerAction[] {
-  const chords = text.split(/\s+/).filter(Boolean)
-  // A blank alone is a key itself.
-  const once = (chords.length === 0 && text !== '' ? ['space'] : chords).map((chord): ComputerAction => ({
-    type: 'key',
-    keys: toDomKeys(splitChord(chord)),
-  }))
+  if (text === '') throw new BadAction('key', 'needs the field text, the names of keys')
+  const chords = text.trim() === '' ? ['space'] : text.trim().split(/\s+/)
+  const once = chords.map((chord): ComputerAction => ({ type: 'key', keys: toDomKeys(splitChord(chord)) }))
   const times = typeof repeat === 'number' && repeat >= 1 ? Math.min(Math.floor(repeat), MAX_REPEATS) : 1
   return Array.from({ length: times }, () => once).flat()
 }
@@ -192,19 +191,18 @@ function toKeyActions(text: string, repeat: unknown): ComputerAction[] {
 /** About what one click of a scroll wheel moves, in pixels. */
 const WHEEL_PIXELS = 100
 
-const DIRECTIONS: Readonly<Record<string, Point>> = {
-  up: { x: 0, y: -1 },
-  down: { x: 0, y: 1 },
-  left: { x: -1, y: 0 },
-  right: { x: 1, y: 0 },
+const DIRECTIONS: Readonly<Record<string, (distance: number) => { dx: number; dy: number }>> = {
+  up: (distance) => ({ dx: 0, dy: -distance }),
+  down: (distance) => ({ dx: 0, dy: distance }),
+  left: (distance) => ({ dx: -distance, dy: 0 }),
+  right: (distance) => ({ dx: distance, dy: 0 }),
 }
 
 function toDistance(input: Record<string, unknown>): { dx: number; dy: number } {
-  const direction = DIRECTIONS[asText(input.scroll_direction)]
+  const direction = lookUp(DIRECTIONS, asText(input.scroll_direction))
   if (direction === undefined)
     throw new BadAction('scroll', `needs a direction: ${Object.keys(DIRECTIONS).join(', ')}`)
-  const distance = toPixels(input.scroll_amount, 'scroll', 'scroll_amount') * WHEEL_PIXELS
-  return { dx: direction.x * distance, dy: direction.y * distance }
+  return direction(toPixels(input.scroll_amount, 'scroll', 'scroll_amount') * WHEEL_PIXELS)
 }
 
 // --- History

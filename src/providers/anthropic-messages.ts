@@ -1,50 +1,23 @@
 import Anthropic from '@anthropic-ai/sdk'
-import type {
-  ContentBlockParam,
-  ImageBlockParam,
-  MessageCreateParamsStreaming,
-  TextBlockParam,
-  ToolResultBlockParam,
-  ToolUnion,
-} from '@anthropic-ai/sdk/resources/messages'
-import type {
-  ImagePart,
-  MessagePart,
-  ModelMessage,
-  ToolCallPart,
-  ToolResultPart,
-} from '../protocol/messages.ts'
-import { textOf, toStorableText } from '../protocol/messages.ts'
+import { toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
-import type { ToolDefinition } from '../protocol/tools.ts'
 import { COMPUTER_TOOL } from '../protocol/tools.ts'
 import type { Usage } from '../protocol/usage.ts'
-import type { ComputerUse, NativeComputer, NativeUses } from './anthropic-computer.ts'
-import {
-  computerBeta,
-  isComputerUse,
-  nativeUsesOf,
-  readComputerUses,
-  toNativeComputer,
-  toUseBlocks,
-  toUseResults,
-} from './anthropic-computer.ts'
-import { thinks, toThinkingParams } from './anthropic-thinking.ts'
+import type { ComputerUse } from './anthropic-computer.ts'
+import { computerBeta, isComputerUse, readComputerUses } from './anthropic-computer.ts'
+import { toParams } from './anthropic-request.ts'
 import type { BlockKind } from './blocks.ts'
 import { AnswerBlocks } from './blocks.ts'
 import { apiKeyHeader, clientOptions } from './connect.ts'
 import type { ModelCall, ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { unofferedToolCall } from './errors.ts'
-import { IMAGE_GONE, isShown } from './images.ts'
-import { asCount, asRecord, asText } from './outside.ts'
-import { ownProviderData, toProviderData } from './provider-data.ts'
+import { asCount, asRecord, asText, lookUp } from './outside.ts'
+import { toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
 import { cutOffInput, ToolCalls } from './tool-calls.ts'
-import { isToolCall, isToolResult, outputText, repairToolCalls } from './tool-history.ts'
 import type { NativeInput } from './tool-input.ts'
-import { schemaOf } from './tool-schema.ts'
 import { highestOf, readUsage } from './reported-usage.ts'
 import { estimateUsage } from './usage.ts'
 
@@ -68,12 +41,6 @@ export const streamAnthropicMessages: StreamModel = (call) =>
 const API_VERSION = '2026-10-21'
 const API_VERSION_WITH_TEMPERATURE = '2023-06-01'
 
-/** The SDK's parameters no longer know a temperature, and know the single computer tool in their beta form only. */
-type MessagesParams = Omit<MessageCreateParamsStreaming, 'tools'> & {
-  temperature?: number
-  tools?: (ToolUnion | NativeComputer)[]
-}
-
 async function openMessages({ connection, request }: ModelCall, signal: AbortSignal) {
   const params = toParams(request)
   const version = params.temperature === undefined ? API_VERSION : API_VERSION_WITH_TEMPERATURE
@@ -88,137 +55,6 @@ async function openMessages({ connection, request }: ModelCall, signal: AbortSig
   // Not `messages.create`: it writes to the console on each call of a model that it knows to be deprecated.
   return client.post<AsyncIterable<unknown>>('/v1/messages', { body: params, stream: true, signal })
 }
-
-function toParams(request: ModelRequest): MessagesParams {
-  const thinking = toThinkingParams(request)
-  const { model, temperature } = request
-  const system = systemOf(request)
-  const messages = repairToolCalls(request.messages)
-  const origin = { model, native: nativeUsesOf(request, messages) }
-  return {
-    model,
-    messages: mergeRoles(messages.flatMap((message) => toMessages(message, origin))),
-    stream: true,
-    ...(system !== '' && { system }),
-    ...(temperature !== null && !thinks(thinking) && { temperature }),
-    ...toToolParams(request, messages),
-    ...thinking,
-  }
-}
-
-/** Where tools are offered, the conversation may hold calls of others as well: those need not be declared. */
-function toToolParams(
-  { tools, model }: ModelRequest,
-  messages: readonly ModelMessage[],
-): Pick<MessagesParams, 'tools' | 'tool_choice'> {
-  return tools.length === 0
-    ? declareFormerTools(messages)
-    : { tools: tools.map((tool) => toTool(tool, model)) }
-}
-
-const toTool = (tool: ToolDefinition, model: string): ToolUnion | NativeComputer =>
-  tool.kind === 'computer'
-    ? toNativeComputer(tool, model)
-    : { name: tool.name, description: tool.description, input_schema: schemaOf(tool) }
-
-/** A conversation with tool calls in it is refused where no tools are declared; these are not to be called any more. */
-function declareFormerTools(
-  messages: readonly ModelMessage[],
-): Pick<MessagesParams, 'tools' | 'tool_choice'> {
-  const calls = messages.flatMap(({ parts }) => parts.filter(isToolCall))
-  if (calls.length === 0) return {}
-  const names = [...new Set(calls.map(({ toolName }) => toolName))]
-  const tools = names.map((name) => ({ name, input_schema: { type: 'object' as const } }))
-  return { tools, tool_choice: { type: 'none' } }
-}
-
-/** All system messages stand at the top: only few models take one among the others. */
-const systemOf = ({ system, messages }: ModelRequest): string =>
-  [system ?? '', ...messages.filter(isSystem).map(({ parts }) => textOf(parts))].filter(Boolean).join('\n\n')
-
-const isSystem = ({ role }: ModelMessage): boolean => role === 'system'
-
-interface Message {
-  role: 'user' | 'assistant'
-  content: ContentBlockParam[]
-}
-
-/** What decides on the form in which a part goes back. */
-interface Target {
-  model: string
-  native: NativeUses
-}
-
-function toMessages({ role, parts }: ModelMessage, target: Target): Message[] {
-  if (role === 'system') return []
-  const shown = parts.filter((part) => part.type !== 'image' || role === 'user')
-  const content = [...shown.flatMap((part) => toBlocks(part, target)), ...imagesOfErrors(parts)]
-  const saysSomething = content.some(({ type }) => !type.endsWith('thinking'))
-  return saysSomething ? [{ role: role === 'tool' ? 'user' : role, content }] : []
-}
-
-/** Roles take turns, and results of tools stand before what the user says next. */
-function mergeRoles(messages: readonly Message[]): Message[] {
-  const merged: Message[] = []
-  for (const message of messages) {
-    const last = merged.at(-1)
-    if (last?.role === message.role) last.content.push(...message.content)
-    else merged.push(message)
-  }
-  return merged
-}
-
-/** Empty text is refused, and thinking without its signature. */
-function toBlocks(part: MessagePart, { model, native }: Target): ContentBlockParam[] {
-  if (part.type === 'text') return toTextBlocks(part.text)
-  if (part.type === 'tool-call') return toCallBlocks(part, native)
-  if (part.type === 'tool-result') return toResultBlocks(part, native)
-  if (part.type === 'image') return [toImageBlock(part)]
-  const data = ownProviderData(part, { wireFormat, model })
-  if (data === null) return []
-  const redacted = asText(data.redacted)
-  if (redacted !== '') return [{ type: 'redacted_thinking', data: redacted }]
-  return [{ type: 'thinking', thinking: part.text, signature: asText(data.signature) }]
-}
-
-const toTextBlocks = (text: string): TextBlockParam[] => (text === '' ? [] : [{ type: 'text', text }])
-
-function toImageBlock(image: ImagePart): TextBlockParam | ImageBlockParam {
-  if (!isShown(image)) return { type: 'text', text: IMAGE_GONE }
-  return { type: 'image', source: { type: 'base64', media_type: image.mediaType, data: image.data } }
-}
-
-function toCallBlocks(
-  { toolCallId: id, toolName: name, input }: ToolCallPart,
-  native: NativeUses,
-): ContentBlockParam[] {
-  const uses = native.get(id)
-  return uses === undefined ? [{ type: 'tool_use', id, name, input }] : toUseBlocks(uses)
-}
-
-function toResultBlocks(result: ToolResultPart, native: NativeUses): ContentBlockParam[] {
-  const block: ToolResultBlockParam = {
-    type: 'tool_result',
-    tool_use_id: result.toolCallId,
-    content: toResultContent(result),
-    is_error: result.isError,
-  }
-  const uses = native.get(result.toolCallId)
-  return uses === undefined ? [block] : toUseResults(uses, block)
-}
-
-function toResultContent(result: ToolResultPart): NonNullable<ToolResultBlockParam['content']> {
-  const text = outputText(result)
-  const { images = [], isError } = result
-  return isError || images.length === 0 ? text : [...toTextBlocks(text), ...images.map(toImageBlock)]
-}
-
-/** The result of a failed call takes text only, so that what it shows stands behind all results. */
-const imagesOfErrors = (parts: readonly MessagePart[]): ContentBlockParam[] =>
-  parts
-    .filter(isToolResult)
-    .filter(({ isError }) => isError)
-    .flatMap(({ images = [] }) => images.map(toImageBlock))
 
 const FINISH_REASONS: Readonly<Record<string, FinishReason>> = {
   end_turn: 'stop',
@@ -322,7 +158,7 @@ class MessagesReader implements EventReader {
       return yield* this.#startComputerUse(key, block)
     yield* this.#endComputerCall()
     if (isCall) return yield* this.#startCall(key, block)
-    const kind = BLOCK_KINDS[type]
+    const kind = lookUp(BLOCK_KINDS, type)
     if (kind === undefined) return
     const [signature, redacted] = [asText(block.signature), asText(block.data)]
     this.#contents.set(key, { kind, signature, redacted })
@@ -397,7 +233,7 @@ class MessagesReader implements EventReader {
     if (this.#stopReason === 'tool_use' && tools.length === 0)
       throw unofferedToolCall('', tools, this.#context)
     for (const key of [...this.#contents.keys()]) yield* this.#endBlock(key)
-    const reason = FINISH_REASONS[this.#stopReason] ?? 'stop'
+    const reason = lookUp(FINISH_REASONS, this.#stopReason) ?? 'stop'
     yield* this.#endComputerCall(reason)
     yield* this.#calls.endAll(reason)
     yield {

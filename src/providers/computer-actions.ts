@@ -35,13 +35,14 @@ export function toComputerInput(raw: unknown, read: () => ComputerAction[]): Too
   }
 }
 
-/** Where the pointer is after these actions; undefined where they did not move it. */
-export const lastPointOf = (actions: readonly ComputerAction[]): Point | undefined =>
+/** Where the pointer is after these actions, which may be stored ones; undefined where they did not move it. */
+export const lastPointOf = (actions: readonly unknown[]): Point | undefined =>
   actions.map(pointOf).findLast((point) => point !== undefined)
 
-function pointOf(action: ComputerAction): Point | undefined {
-  if (action.type === 'drag') return action.path.at(-1)
-  return 'x' in action ? { x: action.x, y: action.y } : undefined
+function pointOf(action: unknown): Point | undefined {
+  const { path, ...place } = asRecord(action)
+  const { x, y } = path === undefined ? place : asRecord(asList(path).at(-1))
+  return typeof x === 'number' && typeof y === 'number' ? { x, y } : undefined
 }
 
 // --- Reading fields

@@ -1,3 +1,5 @@
+import { lookUp } from './outside.ts'
+
 /** What providers call the keys that have no character, beside their names in the DOM. Compared without case. */
 const NAMES: Readonly<Record<string, string>> = {
   alt: 'Alt',
@@ -77,7 +79,7 @@ export function toDomKeys(names: readonly string[]): string[] {
 }
 
 const toDomKey = (name: string): string =>
-  /^f\d{1,2}$/i.test(name) ? name.toUpperCase() : (NAMES[name.toLowerCase()] ?? name)
+  /^f\d{1,2}$/i.test(name) ? name.toUpperCase() : (lookUp(NAMES, name.toLowerCase()) ?? name)
 
 /** Splits `ctrl+shift+t`; a plus at the end is a key itself. */
 export const splitChord = (chord: string): string[] =>

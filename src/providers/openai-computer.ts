@@ -19,7 +19,7 @@ import {
 } from './computer-actions.ts'
 import type { ModelRequest } from './contract.ts'
 import { isShown, toDataUrl } from './images.ts'
-import { asList, asRecord, asText, isRecord } from './outside.ts'
+import { asList, asRecord, asText, isRecord, lookUp } from './outside.ts'
 import { ownProviderData, toProviderData } from './provider-data.ts'
 import { isToolCall, isToolResult } from './tool-history.ts'
 import type { NativeInput } from './tool-input.ts'
@@ -40,6 +40,9 @@ export function nativeComputerOf(model: string): 'computer' | 'computer_use_prev
 
 /** OpenAI's models before GPT-5.4. Of others it is not known, and the current tool is tried. */
 const LACKS_COMPUTER = /(^|\/)(o\d|chatgpt-|codex-|gpt-[34]|gpt-5(\.[0-3])?(?![.\d]))/
+
+export const offersNativeComputer = ({ tools, model }: Pick<ModelRequest, 'tools' | 'model'>): boolean =>
+  nativeComputerOf(model) !== null && tools.some(({ kind }) => kind === 'computer')
 
 export function toNativeTool(
   { width, height }: ComputerTool,
@@ -107,7 +110,7 @@ function toAction(value: unknown): ComputerAction {
 }
 
 function toButton(value: unknown): 'left' | 'right' | 'middle' {
-  const button = BUTTONS[asText(value ?? 'left')]
+  const button = lookUp(BUTTONS, asText(value ?? 'left'))
   if (button === undefined)
     throw new BadAction('click', `with the button ${JSON.stringify(value)} is not supported`)
   return button
@@ -134,7 +137,7 @@ export function nativeCallsOf(
   messages: readonly ModelMessage[],
 ): NativeCalls {
   const native = new Map<string, NativeCall>()
-  if (nativeComputerOf(model) === null || !tools.some(({ kind }) => kind === 'computer')) return native
+  if (!offersNativeComputer({ tools, model })) return native
   const parts = messages.flatMap((message) => message.parts)
   const results = new Map(parts.filter(isToolResult).map((result) => [result.toolCallId, result]))
   for (const call of parts.filter(isToolCall)) {

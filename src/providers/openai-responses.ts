@@ -1,46 +1,20 @@
-import type {
-  ResponseCreateParamsStreaming,
-  ResponseInputItem,
-  ResponseReasoningItem,
-  Tool,
-} from 'openai/resources/responses/responses'
-import type {
-  ImagePart,
-  MessagePart,
-  ModelMessage,
-  ReasoningPart,
-  ToolCallPart,
-  ToolResultPart,
-} from '../protocol/messages.ts'
 import { toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
-import type { ToolDefinition } from '../protocol/tools.ts'
 import { COMPUTER_TOOL } from '../protocol/tools.ts'
 import type { Usage } from '../protocol/usage.ts'
+import { toParams } from './openai-responses-request.ts'
 import { AnswerBlocks } from './blocks.ts'
 import { argumentsReaderOf } from './computer-actions.ts'
-import { toFunctionTool } from './computer-function.ts'
 import type { ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { brokenStream, reportedInEvent, unofferedToolCall } from './errors.ts'
-import { hasImages, IMAGE_GONE, isShown, toDataUrl } from './images.ts'
 import { createOpenAiClient } from './openai-client.ts'
-import type { NativeCalls } from './openai-computer.ts'
-import {
-  nativeCallsOf,
-  nativeComputerOf,
-  readComputerCall,
-  toComputerCall,
-  toComputerOutput,
-  toNativeTool,
-} from './openai-computer.ts'
-import { asCount, asRecord, asText } from './outside.ts'
-import { ownProviderData, toProviderData } from './provider-data.ts'
+import { readComputerCall } from './openai-computer.ts'
+import { asCount, asRecord, asText, lookUp } from './outside.ts'
+import { toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
 import { ToolCalls } from './tool-calls.ts'
-import { outputText, repairToolCalls } from './tool-history.ts'
-import { schemaOf } from './tool-schema.ts'
 import { readUsage } from './reported-usage.ts'
 import { estimateUsage } from './usage.ts'
 
@@ -61,147 +35,6 @@ export const streamOpenAiResponses: StreamModel = (call) =>
     open: (signal) =>
       createOpenAiClient(call.connection, signal).responses.create(toParams(call.request), { signal }),
   })
-
-function toParams(request: ModelRequest): ResponseCreateParamsStreaming {
-  const { model, system, maxOutputTokens, temperature } = request
-  const reasons = request.reasoningEffort !== null && request.reasoningEffort !== 'none'
-  const messages = repairToolCalls(request.messages)
-  const target = { model, native: nativeCallsOf(request, messages) }
-  return {
-    model,
-    input: messages.flatMap((message) => toInputItems(message, target)),
-    stream: true,
-    store: false,
-    ...(system !== null && { instructions: system }),
-    ...(maxOutputTokens !== null && { max_output_tokens: maxOutputTokens }),
-    // Reasoning models refuse a temperature while they reason.
-    ...(temperature !== null && !reasons && { temperature }),
-    ...toReasoningParams(request),
-    ...toToolParams(request),
-  }
-}
-
-/** The preview of the computer tool demands that the conversation may be shortened; the others have deprecated it. */
-function toToolParams({ tools, model }: ModelRequest): { tools?: Tool[]; truncation?: 'auto' } {
-  if (tools.length === 0) return {}
-  const given = tools.map((tool) => toTool(tool, model))
-  const isPreview = given.some(({ type }) => type === 'computer_use_preview')
-  return { tools: given, ...(isPreview && { truncation: 'auto' }) }
-}
-
-function toTool(tool: ToolDefinition, model: string): Tool {
-  const native = nativeComputerOf(model)
-  if (tool.kind === 'computer' && native !== null) return toNativeTool(tool, native)
-  const { name, description, ...rest } = tool.kind === 'computer' ? toFunctionTool(tool) : tool
-  // Strict schemas are a dialect that few of the tools' own schemas keep to.
-  return { type: 'function', name, description, parameters: schemaOf(rest), strict: false }
-}
-
-/** Models that do not reason refuse all of these, so they are named only where an effort was chosen. */
-function toReasoningParams({
-  reasoningEffort,
-}: ModelRequest): Pick<ResponseCreateParamsStreaming, 'reasoning' | 'include'> {
-  if (reasoningEffort === null) return {}
-  if (reasoningEffort === 'none') return { reasoning: { effort: 'none' } }
-  return {
-    reasoning: { effort: reasoningEffort, summary: 'auto' },
-    include: ['reasoning.encrypted_content'],
-  }
-}
-
-/** What decides on the form in which a part goes back. */
-interface Target {
-  model: string
-  native: NativeCalls
-}
-
-/** In the order of the parts: an item of reasoning must be followed by the item it led to. */
-function toInputItems({ role, parts }: ModelMessage, target: Target): ResponseInputItem[] {
-  if (role === 'user' && parts.some(({ type }) => type === 'image'))
-    return [{ role, content: parts.flatMap(toContent) }]
-  const items = joinTexts(parts).flatMap((part) => toItems(part, role, target))
-  return items.slice(0, items.findLastIndex((item) => item.type !== 'reasoning') + 1)
-}
-
-/** Neighbouring texts are one item. */
-function joinTexts(parts: readonly MessagePart[]): MessagePart[] {
-  const joined: MessagePart[] = []
-  for (const part of parts) {
-    const last = joined.at(-1)
-    if (part.type === 'text' && last?.type === 'text')
-      joined[joined.length - 1] = { type: 'text', text: last.text + part.text }
-    else joined.push(part)
-  }
-  return joined
-}
-
-function toItems(part: MessagePart, role: ModelMessage['role'], target: Target): ResponseInputItem[] {
-  switch (part.type) {
-    case 'reasoning':
-      return toReasoningItems(part, target.model)
-    case 'tool-call':
-      return [toCallItem(part, target.native)]
-    case 'tool-result':
-      return [toResultItem(part, target.native)]
-    case 'image':
-      return []
-    case 'text':
-      return part.text === '' || role === 'tool' ? [] : [{ role, content: part.text }]
-  }
-}
-
-function toCallItem(call: ToolCallPart, native: NativeCalls): ResponseInputItem {
-  const computer = native.get(call.toolCallId)
-  if (computer !== undefined) return toComputerCall(call, computer)
-  const { toolCallId: call_id, toolName: name, input } = call
-  return { type: 'function_call', call_id, name, arguments: JSON.stringify(input) }
-}
-
-function toResultItem(result: ToolResultPart, native: NativeCalls): ResponseInputItem {
-  const computer = native.get(result.toolCallId)
-  if (computer !== undefined) return toComputerOutput(result, computer)
-  const text = outputText(result)
-  const { images = [] } = result
-  const output = hasImages(result) ? [...toTexts(text), ...images.map(toImage)] : text
-  return { type: 'function_call_output', call_id: result.toolCallId, output }
-}
-
-function toContent(part: MessagePart): (TextContent | ImageContent)[] {
-  if (part.type === 'image') return [toImage(part)]
-  return part.type === 'text' ? toTexts(part.text) : []
-}
-
-interface TextContent {
-  type: 'input_text'
-  text: string
-}
-
-interface ImageContent {
-  type: 'input_image'
-  image_url: string
-  detail: 'auto'
-}
-
-const toTexts = (text: string): TextContent[] => (text === '' ? [] : [{ type: 'input_text', text }])
-
-const toImage = (image: ImagePart): TextContent | ImageContent =>
-  isShown(image)
-    ? { type: 'input_image', image_url: toDataUrl(image), detail: 'auto' }
-    : { type: 'input_text', text: IMAGE_GONE }
-
-function toReasoningItems(part: ReasoningPart, model: string): ResponseReasoningItem[] {
-  const data = ownProviderData(part, { wireFormat, model })
-  if (data === null) return []
-  const summary = part.text === '' ? [] : [{ type: 'summary_text' as const, text: part.text }]
-  return [
-    {
-      type: 'reasoning',
-      id: asText(data.itemId),
-      encrypted_content: asText(data.encryptedContent),
-      summary,
-    },
-  ]
-}
 
 const INCOMPLETE_REASONS: Readonly<Record<string, FinishReason>> = {
   max_output_tokens: 'length',
@@ -323,7 +156,7 @@ class ResponsesReader implements EventReader {
 
   *#finishIncomplete(response: Record<string, unknown>): Generator<StreamPart, void> {
     const why = asText(asRecord(response.incomplete_details).reason)
-    const reason = INCOMPLETE_REASONS[why]
+    const reason = lookUp(INCOMPLETE_REASONS, why)
     if (reason !== undefined) return yield* this.#finish(response, reason)
     this.#readUsage(response)
     throw brokenStream(`gave up its answer as incomplete (${why || 'no reason'})`, this.#context)

@@ -83,7 +83,7 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
       ['two objects', '{}{}', /no JSON/],
       ['a list', '["Lviv"]', /no object/],
       ['null', 'null', /no object/],
-      ['too deep', '{"a":'.repeat(150) + '1' + '}'.repeat(150), /deeper than 100/],
+      ['too deep', `${'{"a":'.repeat(150)}1${'}'.repeat(150)}`, /deeper than 100/],
     ])('tells what is wrong with its arguments: %s', async (_what, args, why) => {
       const { calls: found, reason } = await calls([{ id: 'call_1', name: 'time', args: [args] }])
       expect(found.map(gist)).toEqual([['call_1', 'time', args, expect.stringMatching(why)]])
@@ -348,6 +348,11 @@ describe('openai-chat', () => {
       expect((await answer([event])).end).toMatchObject({ error: { code: 'provider_stream_broken' } })
     },
   )
+
+  test('takes a finish reason that it does not know for an ordinary end', async () => {
+    const { end: ended } = await answer([chunk({ content: 'So.' }, 'constructor')])
+    expect(ended).toMatchObject({ reason: 'stop' })
+  })
 
   test('gives back what a compatible server added to a call, to the same model only', async () => {
     const extra_content = { google: { thought_signature: 'c2ln' } }
