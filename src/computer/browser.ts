@@ -12,6 +12,8 @@ export interface BrowserOptions {
 /** A use of the process's browser. */
 export interface BrowserUse {
   browser: Browser
+  /** Whether it is still there and has time for a question. One that has not is killed. */
+  answers(): Promise<boolean>
   /** Ends the use, and with the last one the browser. */
   release(): Promise<void>
   /** Ends it for all who use it: for one that does not answer any more. */
@@ -30,6 +32,9 @@ const START_MS = 30_000
 /** How long it may take to end before it is killed, in ms. */
 const END_MS = 3000
 
+/** How long it may take to answer a question, in ms. */
+const ANSWER_MS = 5000
+
 /** Nothing is asked for that no page asked for, and what pages ask for is HTTP over a proxy, which UDP would pass by. */
 const FLAGS = [
   '--headless',
@@ -44,6 +49,8 @@ const FLAGS = [
 
 interface Running {
   browser: Browser
+  /** Whether it is still there and has time for a question. One that has not is killed. */
+  answers(): Promise<boolean>
   /** Does nothing where it is gone already. */
   kill(): void
 }
@@ -79,12 +86,21 @@ export function createBrowserHolder(options: BrowserOptions): BrowserHolder {
     if (!(await endsWithin(browser.close(), END_MS))) kill()
   }
 
+  async function use(): Promise<BrowserUse | null> {
+    const held = (current ??= start())
+    held.uses += 1
+    const running = await held.starting
+    if (await running.answers()) return { ...running, release: () => release(held, running) }
+    forget(held)
+    return null
+  }
+
   return {
     use: async () => {
-      const held = (current ??= start())
-      held.uses += 1
-      const running = await held.starting
-      return { ...running, release: () => release(held, running) }
+      // The first one found may be on its way out.
+      const found = (await use()) ?? (await use())
+      if (found === null) throw new ComputerFailure('the browser does not answer', { lost: true })
+      return found
     },
   }
 }
@@ -93,7 +109,7 @@ async function launch(options: BrowserOptions): Promise<Running> {
   try {
     const browser = await launchChromium(options)
     try {
-      return { browser, kill: await killerOf(browser) }
+      return await supervise(browser)
     } catch (error) {
       await browser.close()
       throw error
@@ -126,21 +142,32 @@ async function launchChromium({ executablePath, sandbox }: BrowserOptions): Prom
 
 const ENVIRONMENT = { PATH: '/usr/local/bin:/usr/bin:/bin', HOME: '/nonexistent', LANG: 'C.UTF-8' }
 
-/** It leads a process group of its own. */
-async function killerOf(browser: Browser): Promise<() => void> {
+async function supervise(browser: Browser): Promise<Running> {
   const session = await browser.newBrowserCDPSession()
   const { processInfo } = await session.send('SystemInfo.getProcessInfo')
-  await session.detach()
   const pid = processInfo.find(({ type }) => type === 'browser')?.id
-  return () => {
-    if (pid === undefined || !browser.isConnected()) return
-    for (const target of [-pid, pid])
-      try {
-        process.kill(target, 'SIGKILL')
-      } catch {
-        // It is gone already.
-      }
+  const kill = (): void => {
+    if (pid !== undefined && browser.isConnected()) killGroup(pid)
   }
+  return {
+    browser,
+    kill,
+    answers: async () => {
+      const answered = await endsWithin(session.send('Browser.getVersion'), ANSWER_MS)
+      if (!answered) kill()
+      return answered && browser.isConnected()
+    },
+  }
+}
+
+/** Chromium leads a process group of its own, unless it was started by something that leads it. */
+function killGroup(pid: number): void {
+  for (const target of [-pid, pid])
+    try {
+      process.kill(target, 'SIGKILL')
+    } catch {
+      // It is gone already.
+    }
 }
 
 /** What playwright says, without the name of its method, the address, and the log of what it did. */

@@ -23,8 +23,8 @@ export interface ComputerSession {
   address(): string
   /** What happened by itself since this was asked last, such as a dialog that was dismissed: one sentence each. */
   takeNotes(): string[]
-  /** Whether there still is a browser behind it. */
-  isOpen(): boolean
+  /** Whether the browser behind it is still there, and answers. Never throws. */
+  isAlive(): Promise<boolean>
   /** Ends it, and with the last one the browser. Never throws; twice is fine. */
   close(): Promise<void>
 }

@@ -1,5 +1,6 @@
 import type { Page } from 'playwright-core'
 import type { ComputerAction } from '../protocol/computer.ts'
+import { pressOf } from './keys.ts'
 
 /** What is done to a page. */
 export type PageAction = Exclude<ComputerAction, { type: 'screenshot' } | { type: 'wait' }>
@@ -70,7 +71,7 @@ async function pressKeys(page: Page, keys: readonly string[]): Promise<void> {
   }
   const pressed: string[] = []
   try {
-    for (const key of keys) {
+    for (const key of keys.map(pressOf)) {
       await page.keyboard.down(key)
       pressed.push(key)
     }

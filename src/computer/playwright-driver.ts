@@ -202,7 +202,7 @@ function createSession({ use, egress, context, screen, options }: SessionParts):
     perform,
     goto,
     screenshot,
-    isOpen,
+    isAlive: async () => isOpen() && (await use.answers()),
     address: screen.address,
     takeNotes: screen.takeNotes,
     close: () => (closing ??= end()),

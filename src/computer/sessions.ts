@@ -88,9 +88,12 @@ export function createSessions(driver: ComputerDriver, { maximum, idleMs }: Sess
   }
 
   async function display(place: Place, chatId: string, signal: AbortSignal): Promise<DisplayUse> {
-    if (place.session?.isOpen() === true) return { session: place.session, fresh: false }
-    if (place.session !== null) void close(place.session)
-    place.session = null
+    const { session } = place
+    if (session !== null) {
+      if (await untilAborted(session.isAlive(), signal)) return { session, fresh: false }
+      if (place.session === session) place.session = null
+      void close(session)
+    }
     const opening = driver.open({ chatId })
     try {
       place.session = await untilAborted(opening, signal)

@@ -17,7 +17,7 @@ class FakeDriver implements ComputerDriver {
   readonly size = SIZE
   /** What happened, such as `open a`, `a click` and `close a`. */
   readonly log: string[] = []
-  readonly open_ = new Map<string, { crash(): void }>()
+  readonly displays = new Map<string, { crash(): void }>()
   /** In place of what an action does. */
   onPerform: (chatId: string, action: ComputerAction, signal: AbortSignal) => Promise<void> = async () =>
     undefined
@@ -27,8 +27,8 @@ class FakeDriver implements ComputerDriver {
   async open({ chatId }: { chatId: string }): Promise<ComputerSession> {
     this.log.push(`open ${chatId}`)
     await this.onOpen()
-    let isOpen = true
-    this.open_.set(chatId, { crash: () => (isOpen = false) })
+    let isAlive = true
+    this.displays.set(chatId, { crash: () => (isAlive = false) })
     return {
       perform: async (action, signal) => {
         this.log.push(`${chatId} ${action.type}`)
@@ -41,7 +41,7 @@ class FakeDriver implements ComputerDriver {
       },
       address: () => 'https://page.example/',
       takeNotes: () => [],
-      isOpen: () => isOpen,
+      isAlive: async () => isAlive,
       close: async () => void this.log.push(`close ${chatId}`),
     }
   }
@@ -186,7 +186,7 @@ describe('a call', () => {
   test('after a crash gets a new display', async () => {
     const { driver, tool } = start()
     await act(tool, 'a', [LOOK])
-    driver.open_.get('a')?.crash()
+    driver.displays.get('a')?.crash()
     expect(await act(tool, 'a', [LOOK])).toMatchObject({ isError: false, images: [{ bytes: PNG }] })
     expect(driver.log.filter((line) => line.endsWith(' a'))).toEqual(['open a', 'close a', 'open a'])
   })
