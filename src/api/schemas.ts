@@ -212,15 +212,9 @@ export const changeBudgetBody = z.strictObject({ limitMicros })
 const tokens = z.number().int().min(1).max(2_000_000_000)
 const price = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable()
 const unknownPrice = price.default(null)
-const threshold = z
-  .number()
-  .int()
-  .min(1)
-  .max(100)
-  .nullable()
-  .meta({
-    description: 'Percent of the context window at which the history is compacted; null for the default.',
-  })
+const threshold = z.number().int().min(1).max(100).nullable().meta({
+  description: 'Percent of the context window at which the history is compacted; null for the default.',
+})
 
 const effort = z.enum(REASONING_EFFORTS)
 
