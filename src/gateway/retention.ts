@@ -14,7 +14,7 @@ const before = (days: string): string =>
   `(select ${firstId(`clock_timestamp() - ${days} * interval '1 day'`)})`
 
 /** What is not settled is still a reservation. $1 days, $2 rows at most. */
-const pruneInterceptions = statement(
+export const pruneInterceptions = statement(
   'gateway/prune-records',
   `with old as materialized (
     select id from interceptions where id < ${before('$1')} and settled_at is not null order by id limit $2),
@@ -25,7 +25,7 @@ const pruneInterceptions = statement(
 )
 
 /** They are written when a call is settled. $1 days, $2 rows at most. */
-const prunePrompts = statement(
+export const prunePrompts = statement(
   'gateway/prune-prompts',
   `delete from user_prompts where interception_id in (
     select interception_id from user_prompts where interception_id < ${before('$1')} order by interception_id limit $2)`,

@@ -71,7 +71,7 @@ const FINDERS = {
 type Finder = keyof typeof FINDERS
 
 /** $1 from, $2 to, $3 chat, $4 key, $5 user, $6 groups at most. */
-const sumCalls = (finder: Finder, groupBy: UsageGroup | null) =>
+export const sumCalls = (finder: Finder, groupBy: UsageGroup | null) =>
   statement(
     `gateway/usage-of-${finder}-by-${groupBy ?? 'nothing'}`,
     `select ${groupBy === null ? 'null' : GROUPS[groupBy]} as "group", ${groupBy === null ? 'true' : `grouping(${GROUPS[groupBy]}) = 1`} as "isTotal",

@@ -1,4 +1,4 @@
-import { query, statement, type Database } from '../db/index.ts'
+import { query, statement, type Database, type Statement } from '../db/index.ts'
 import type { ProviderType, Purpose } from '../protocol/routes.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { Prices } from '../protocol/usage.ts'
@@ -48,35 +48,47 @@ export interface FactsRequest {
   withCentralKey: boolean
 }
 
-/**
- * Of the choices in their order, the first that is there and enabled.
- *
- * $1 purpose, $2 explicit choice, $3 user of the overrides, $4 the chat's model, $5 provider types, $6 user for BYOK,
- * $7 whether to read the central credential.
- */
-const findFacts = statement(
-  'models/route-facts',
-  `with chosen as (
-    select m.* from (
-      select $2::uuid as id, 1 as place
-      union all select o.model_config_id, 2 from model_overrides o where o.purpose = $1 and o.user_id = $3
-      union all select o.model_config_id, 3 from model_overrides o where o.purpose = $1 and o.user_id is null
-      union all select $4::uuid, 4
-      union all select d.id, 5 from model_configs d where d.is_default
-      union all select a.id, 6 from model_configs a where $5::text[] is not null) choice
-    join model_configs m on m.id = choice.id and m.enabled
-    where $5::text[] is null
-      or exists (select from providers p where p.id = m.provider_id and p.enabled and p.type = any($5::text[]))
-    order by choice.place, m.id limit 1)
+/** $1 to $4 as below; $5 user for BYOK, $6 whether to read the central credential. @param chosen SQL of the model's ID. */
+const factsOf = (chosen: string): string => `
   select m.id, m.model, m.context_window, m.max_output_tokens, m.compaction_threshold, m.options, m.input_price_micros,
     m.output_price_micros, m.cache_read_price_micros, m.cache_write_price_micros,
     p.id as provider_id, p.name, p.type, p.base_url, p.enabled, p.attribution, p.extra_headers,
-    central.id as central_id, case when $7 then central.encrypted end as central_encrypted,
+    central.id as central_id, case when $6 then central.encrypted end as central_encrypted,
     own.id as own_id, own.encrypted as own_encrypted
-  from chosen m
+  from model_configs m
   left join providers p on p.id = m.provider_id
   left join lateral (select id, encrypted from provider_keys k where k.provider_id = p.id order by position limit 1) central on true
-  left join user_provider_keys own on own.provider_id = p.id and own.user_id = $6 and p.allow_byok`,
+  left join user_provider_keys own on own.provider_id = p.id and own.user_id = $5 and p.allow_byok
+  where m.id = ${chosen}`
+
+/**
+ * The first that counts: explicit, the user's override, the deployment's, the chat's, the default. Each is a look into an
+ * index, and none that comes after the first is made.
+ *
+ * $1 purpose, $2 explicit choice, $3 user of the overrides, $4 the chat's model.
+ *
+ * @param counts SQL of whether a model config `c` counts.
+ * @param otherwise SQL of an ID where none of them does.
+ */
+const firstOf = (counts: string, otherwise: string): string => `coalesce(
+  (select c.id from model_configs c where c.id = $2 and ${counts}),
+  (select c.id from model_overrides o join model_configs c on c.id = o.model_config_id
+    where o.purpose = $1 and o.user_id = $3 and ${counts}),
+  (select c.id from model_overrides o join model_configs c on c.id = o.model_config_id
+    where o.purpose = $1 and o.user_id is null and ${counts}),
+  (select c.id from model_configs c where c.id = $4 and ${counts}),
+  (select c.id from model_configs c where c.is_default and ${counts}),
+  ${otherwise})`
+
+const findFacts = statement('models/route-facts', factsOf(firstOf('c.enabled', 'null')))
+
+const OF_TYPE =
+  'c.enabled and exists (select from providers t where t.id = c.provider_id and t.enabled and t.type = any($7::text[]))'
+
+/** $7 provider types. Any model of them will do, the oldest first. */
+const findFactsOfTypes = statement(
+  'models/route-facts-of-types',
+  factsOf(firstOf(OF_TYPE, `(select c.id from model_configs c where ${OF_TYPE} order by c.id limit 1)`)),
 )
 
 interface FactsRow extends PriceColumns {
@@ -105,7 +117,7 @@ export async function readRouteFacts(
   encryption: Encryption,
   request: FactsRequest,
 ): Promise<RouteFacts | null> {
-  const [row] = await query<FactsRow>(db, findFacts(...valuesOf(request)))
+  const [row] = await query<FactsRow>(db, toStatement(request))
   if (row === undefined) return null
   return {
     modelConfig: {
@@ -123,15 +135,19 @@ export async function readRouteFacts(
   }
 }
 
-const valuesOf = (request: FactsRequest): unknown[] => [
-  request.purpose,
-  request.explicitModelConfigId,
-  request.chatUserId,
-  request.chatModelConfigId,
-  request.providerTypes,
-  request.byokUserId,
-  request.withCentralKey,
-]
+function toStatement(request: FactsRequest): Statement {
+  const {
+    purpose,
+    explicitModelConfigId,
+    chatUserId,
+    chatModelConfigId,
+    providerTypes,
+    byokUserId,
+    withCentralKey,
+  } = request
+  const values = [purpose, explicitModelConfigId, chatUserId, chatModelConfigId, byokUserId, withCentralKey]
+  return providerTypes === null ? findFacts(...values) : findFactsOfTypes(...values, providerTypes)
+}
 
 const toProvider = (row: FactsRow, id: string): FactsProvider => ({
   id,

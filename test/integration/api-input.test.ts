@@ -46,12 +46,21 @@ const fill = (url: string, values: Record<string, string>): string =>
 /** Everything a refused request might have written. */
 async function countRows(): Promise<Record<string, number>> {
   const { prisma } = turnmill.services.db
+<<<<<<< HEAD
   const [chats, messages, turns, queued, keys, providers, models, users, files] = await Promise.all([
     prisma.chat.count(), prisma.message.count(), prisma.turn.count(), prisma.queuedMessage.count(),
     prisma.apiKey.count({ where: { revokedAt: null } }), prisma.provider.count(), prisma.modelConfig.count(), prisma.user.count(),
     prisma.file.count(),
   ]) // prettier-ignore
   return { chats, messages, turns, queued, keys, providers, models, users, files }
+=======
+  const [chats, messages, turns, queued, keys, providers, models, overrides, users] = await Promise.all([
+    prisma.chat.count(), prisma.message.count(), prisma.turn.count(), prisma.queuedMessage.count(),
+    prisma.apiKey.count({ where: { revokedAt: null } }), prisma.provider.count(), prisma.modelConfig.count(), prisma.modelOverride.count(),
+    prisma.user.count(),
+  ]) // prettier-ignore
+  return { chats, messages, turns, queued, keys, providers, models, overrides, users }
+>>>>>>> models
 }
 
 describe('a caller without a usable key (A1)', () => {
@@ -133,7 +142,7 @@ describe('another user (A2)', () => {
   })
 
   test('reaches no admin route', async () => {
-    const urls = ['/v1/providers', '/v1/model-configs', '/v1/users']
+    const urls = ['/v1/providers', '/v1/model-configs', '/v1/model-overrides', '/v1/budgets', '/v1/users']
     for (const url of urls)
       expect(await owner.client.request('GET', url)).toMatchObject({
         status: 403,
