@@ -46,21 +46,12 @@ const fill = (url: string, values: Record<string, string>): string =>
 /** Everything a refused request might have written. */
 async function countRows(): Promise<Record<string, number>> {
   const { prisma } = turnmill.services.db
-<<<<<<< HEAD
-  const [chats, messages, turns, queued, keys, providers, models, users, files] = await Promise.all([
-    prisma.chat.count(), prisma.message.count(), prisma.turn.count(), prisma.queuedMessage.count(),
-    prisma.apiKey.count({ where: { revokedAt: null } }), prisma.provider.count(), prisma.modelConfig.count(), prisma.user.count(),
-    prisma.file.count(),
-  ]) // prettier-ignore
-  return { chats, messages, turns, queued, keys, providers, models, users, files }
-=======
-  const [chats, messages, turns, queued, keys, providers, models, overrides, users] = await Promise.all([
+  const [chats, messages, turns, queued, keys, providers, models, overrides, users, files] = await Promise.all([
     prisma.chat.count(), prisma.message.count(), prisma.turn.count(), prisma.queuedMessage.count(),
     prisma.apiKey.count({ where: { revokedAt: null } }), prisma.provider.count(), prisma.modelConfig.count(), prisma.modelOverride.count(),
-    prisma.user.count(),
+    prisma.user.count(), prisma.file.count(),
   ]) // prettier-ignore
-  return { chats, messages, turns, queued, keys, providers, models, overrides, users }
->>>>>>> models
+  return { chats, messages, turns, queued, keys, providers, models, overrides, users, files }
 }
 
 describe('a caller without a usable key (A1)', () => {
