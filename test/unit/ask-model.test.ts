@@ -20,7 +20,7 @@ const deadlines = { firstPartMs: 1000, reasoningFirstPartMs: 1000, silenceMs: 10
 const ask = (parts: readonly StreamPart[], signal = new AbortController().signal) =>
   askModel(
     {
-      async *callModel () {
+      async *callModel() {
         yield* parts
       },
       deadlines,

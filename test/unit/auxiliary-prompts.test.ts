@@ -39,7 +39,7 @@ describe('what a model is asked for a title', () => {
   })
 
   test('shows 3,000 characters of each message, and no half one', () => {
-    const [part] = shown(text(`${'x'.repeat(2999)  }🚆`), text('y'.repeat(3001))) as { text: string }[]
+    const [part] = shown(text(`${'x'.repeat(2999)}🚆`), text('y'.repeat(3001))) as { text: string }[]
     expect(part?.text).toBe(
       `<user>\n${'x'.repeat(2999)}\uFFFD […]\n</user>\n<assistant>\n${'y'.repeat(3000)} […]\n</assistant>`,
     )
