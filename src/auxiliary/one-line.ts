@@ -25,6 +25,12 @@ const PAIRS: readonly (readonly [string, string])[] = [
   ['`', '`'],
 ]
 
+/** How much of an answer is looked at, in UTF-16 units. */
+const LOOKED_AT = 1000
+
+/** How many layers of dress are taken off. */
+const LAYERS = 6
+
 /**
  * A model's answer as a title or label: its first line that says something, without quotation marks, markdown and a full
  * stop around it.
@@ -33,7 +39,7 @@ const PAIRS: readonly (readonly [string, string])[] = [
  * @returns `null` where nothing is left.
  */
 export function toOneLine(answer: string, maximum: number): string | null {
-  const lines = toStorableText(answer).split(/[\r\n]+/)
+  const lines = toStorableText(answer.slice(0, LOOKED_AT)).split(/[\r\n]+/)
   for (const line of lines) {
     const bare = strip(line.replaceAll(UNSEEN, ' ').replaceAll(/\s+/g, ' ').trim())
     if (/[\p{L}\p{N}\p{S}]/u.test(bare)) return shorten(bare, maximum)
@@ -41,12 +47,11 @@ export function toOneLine(answer: string, maximum: number): string | null {
   return null
 }
 
-/** Takes away layer by layer what is only dress. */
 function strip(line: string): string {
-  const bare = unwrap(line.replace(PREFIX, '').trim())
-    .replace(/(?<!\.)\.$/, '')
-    .trim()
-  return bare === line ? line : strip(bare)
+  let bare = line
+  for (let layer = 0; layer < LAYERS; layer++)
+    bare = unwrap(bare.replace(PREFIX, '').trim()).replace(/(?<!\.)\.$/, '')
+  return bare.trim()
 }
 
 function unwrap(line: string): string {

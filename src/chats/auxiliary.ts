@@ -45,9 +45,11 @@ export const pendingRunsOf = (rows: readonly object[]): PendingRun[] =>
 export const insertTitleRun = (done: string, runId: string): string => `
     insert into auxiliary_runs (id, chat_id, turn_id, user_id, purpose, api_key_id)
     select ${runId}, ${done}.chat_id, ${done}.id, ${done}.user_id, 'title', ${done}.api_key_id from ${done}
-    where ${runId}::uuid is not null
-      and exists (select 1 from chats c where c.id = ${done}.chat_id and c.title is null and c.parent_id is null)
-      and not exists (select 1 from auxiliary_runs r where r.chat_id = ${done}.chat_id and r.purpose = 'title')
+    where ${runId}::uuid is not null and (
+      -- One value, and not a join: it is looked up by the key of this one chat, whatever is known of the tables.
+      select c.title is null and c.parent_id is null and (
+        select r.id from auxiliary_runs r where r.chat_id = c.id and r.purpose = 'title' limit 1) is null
+      from chats c where c.id = ${done}.chat_id)
     returning id as run_id, chat_id, api_key_id, purpose, enqueues`
 
 /**
