@@ -46,11 +46,12 @@ const fill = (url: string, values: Record<string, string>): string =>
 /** Everything a refused request might have written. */
 async function countRows(): Promise<Record<string, number>> {
   const { prisma } = turnmill.services.db
-  const [chats, messages, turns, queued, keys, providers, models, users] = await Promise.all([
+  const [chats, messages, turns, queued, keys, providers, models, users, mcpServers] = await Promise.all([
     prisma.chat.count(), prisma.message.count(), prisma.turn.count(), prisma.queuedMessage.count(),
     prisma.apiKey.count({ where: { revokedAt: null } }), prisma.provider.count(), prisma.modelConfig.count(), prisma.user.count(),
+    prisma.mcpServer.count(),
   ]) // prettier-ignore
-  return { chats, messages, turns, queued, keys, providers, models, users }
+  return { chats, messages, turns, queued, keys, providers, models, users, mcpServers }
 }
 
 describe('a caller without a usable key (A1)', () => {
@@ -131,7 +132,7 @@ describe('another user (A2)', () => {
   })
 
   test('reaches no admin route', async () => {
-    const urls = ['/v1/providers', '/v1/model-configs', '/v1/users']
+    const urls = ['/v1/providers', '/v1/model-configs', '/v1/users', '/v1/mcp-servers']
     for (const url of urls)
       expect(await owner.client.request('GET', url)).toMatchObject({
         status: 403,

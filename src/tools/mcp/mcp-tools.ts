@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { z } from 'zod'
 import { isTurnmillError } from '../../protocol/errors.ts'
 import type { Logger } from '../../telemetry/logger.ts'
 import type { GuardedFetch } from '../builtin/web-fetch.ts'
@@ -215,5 +216,6 @@ function toTool(tool: ListedTool, { server, owner, sessions, fetch }: CallPlace)
 /** What went wrong, for the log and for models: without the headers of the server, and not at any length. */
 function reasonOf(error: unknown, server: Pick<McpServer, 'headers'>): string {
   if (isTurnmillError(error)) return 'it may not be reached at its address'
+  if (error instanceof z.core.$ZodError) return 'its answer is not what the protocol says'
   return createRedactor(server.headers)(messageOf(error)).slice(0, MAX_REASON)
 }
