@@ -316,7 +316,7 @@ describe('a server that lies', () => {
       expect(await source.toolsFor(owner, signal)).toHaveLength(1)
       liar.on('tools/list', () => ({ tools: [TOOL, { ...TOOL, name: 'new' }] }))
       expect(await source.toolsFor(owner, signal)).toHaveLength(1)
-      expect(await source.toolsFor({ ...owner, userId: newId() }, signal)).toHaveLength(2)
+      expect(await source.toolsFor(owner, signal)).toHaveLength(2)
     })
 
     test('is asked once for turns that ask together', async () => {

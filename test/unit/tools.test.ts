@@ -163,6 +163,12 @@ describe('a tool', () => {
 })
 
 describe('a call of a tool', () => {
+  const trap = {
+    get message(): string {
+      throw new Error('no')
+    },
+  }
+  const trapped = { images: [trap, { get bytes(): never { throw new Error('no') } }] } // prettier-ignore
   const cycle: Record<string, unknown> = {}
   cycle['self'] = cycle
   let deep: unknown = 1
@@ -189,16 +195,12 @@ describe('a call of a tool', () => {
       () => ({ toJSON: () => { throw new Error('no') } }), // prettier-ignore
       'the tool ran, but its output cannot be told: no',
     ],
+    ['a trap', () => Object.assign(toolOutcome({ output: 1 }), trapped), 'its output cannot be told: no'],
   ])('that answers with %s is told so', async (_, execute, output) => {
     expect(await call(execute)).toMatchObject({ isError: true, output: expect.stringContaining(output) })
   })
 
   const throwing = (thrown: unknown): void => AbortSignal.abort(thrown).throwIfAborted()
-  const trap = {
-    get message(): string {
-      throw new Error('no')
-    },
-  }
   test.each<[string, () => unknown, string]>([
     ['an error', () => throwing(new Error('no town of that name')), 'no town of that name'],
     ['later', () => Promise.reject(new Error('later')), 'later'],
