@@ -38,16 +38,17 @@ export function messageOf(thrown: unknown): string {
  * that are images. What was left out is said in the output.
  */
 export function settleOutcome(answered: unknown, limits: OutcomeLimits): ToolOutcome {
-  const { output, isError, images } = readOutcome(answered)
-  const json = toJson(output)
-  if ('problem' in json) return failure(`the tool ran, but its output cannot be told: ${json.problem}`)
-  const kept = keepImages(images)
-  return {
-    output: withNotes(cutJson(json.value, limits.outputBytes), kept.notes),
-    isError,
-    images: kept.images,
+  try {
+    const { output, isError, images } = readOutcome(answered)
+    const kept = keepImages(images)
+    const json = cutJson(toJson(output), limits.outputBytes)
+    return { output: withNotes(json, kept.notes), isError, images: kept.images }
+  } catch (error) {
+    return failure(`the tool ran, but its output cannot be told: ${firstLine(messageOf(error))}`)
   }
 }
+
+const firstLine = (text: string): string => text.split('\n')[0] ?? ''
 
 /** Tools that were not made by `defineTool` may answer with anything. */
 function readOutcome(answered: unknown): { output: unknown; isError: boolean; images: readonly unknown[] } {
@@ -57,17 +58,13 @@ function readOutcome(answered: unknown): { output: unknown; isError: boolean; im
   return { output, isError: isError === true, images: Array.isArray(images) ? images : [] }
 }
 
-/** What JSON says of a value: `null` for what it has no word for, digits for a BigInt. */
-function toJson(value: unknown): { value: unknown } | { problem: string } {
-  if (typeof value === 'string') return { value }
-  try {
-    const text = JSON.stringify(value, (_, field: unknown) =>
-      typeof field === 'bigint' ? field.toString() : field,
-    ) as string | undefined
-    return { value: text === undefined ? null : toStorableJson(JSON.parse(text)) }
-  } catch (error) {
-    return { problem: messageOf(error).split('\n')[0] ?? '' }
-  }
+/** What JSON says of a value: `null` for what it has no word for, digits for a BigInt. @throws where it says nothing. */
+function toJson(value: unknown): unknown {
+  if (typeof value === 'string') return value
+  const text = JSON.stringify(value, (_, field: unknown) =>
+    typeof field === 'bigint' ? field.toString() : field,
+  ) as string | undefined
+  return text === undefined ? null : toStorableJson(JSON.parse(text))
 }
 
 function cutJson(value: unknown, maxBytes: number): unknown {

@@ -2,23 +2,21 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { convert, type HtmlToTextOptions } from 'html-to-text'
 
-const OPTIONS: HtmlToTextOptions = {
+const { html, url } = workerData as { html: string; url: string }
+
+const options: HtmlToTextOptions = {
   wordwrap: false,
   selectors: [
-    { selector: 'img', format: 'skip' },
-    { selector: 'noscript', format: 'skip' },
-    { selector: 'svg', format: 'skip' },
-    { selector: 'nav', format: 'skip' },
-    { selector: 'a', options: { hideLinkHrefIfSameAsText: true, noAnchorUrl: true } },
+    ...['img', 'noscript', 'svg', 'nav'].map((selector) => ({ selector, format: 'skip' })),
     ...['h1', 'h2', 'h3', 'h4', 'h5', 'h6'].map((selector) => ({ selector, options: { uppercase: false } })),
     { selector: 'table', format: 'dataTable' },
+    { selector: 'a', options: { hideLinkHrefIfSameAsText: true, noAnchorUrl: true, pathRewrite: inFull } },
   ],
 }
 
-const { html, url } = workerData as { html: string; url: string }
+function inFull(link: string): string {
+  return URL.canParse(link, url) ? new URL(link, url).href : link
+}
+
 const title = convert(/<title[^>]*>([^<]*)/i.exec(html)?.[1] ?? '', { wordwrap: false }).trim()
-const text = convert(html, {
-  ...OPTIONS,
-  selectors: [...(OPTIONS.selectors ?? []), { selector: 'a', options: { baseUrl: url } }],
-})
-parentPort?.postMessage({ title, text })
+parentPort?.postMessage({ title, text: convert(html, options) })

@@ -54,7 +54,8 @@ function outputOf(texts: readonly string[], structured: unknown, hasImages: bool
   const text = texts.join('\n')
   if (structured === undefined || structured === null)
     return texts.length === 0 ? (hasImages ? null : 'done, without an output') : text
-  if (texts.length === 0 || isDeepStrictEqual(parse(text), structured)) return structured
+  if (texts.length === 0 || isDeepStrictEqual(parse(text), parse(JSON.stringify(structured))))
+    return structured
   return { text, structured }
 }
 

@@ -24,7 +24,7 @@ const toolsPage = z.looseObject({
 })
 const callResult = z.looseObject({
   content: z.array(z.unknown()).default([]),
-  structuredContent: z.unknown(),
+  structuredContent: z.unknown().optional(),
   isError: z.boolean().default(false),
 })
 export type ToolsPage = z.output<typeof toolsPage>

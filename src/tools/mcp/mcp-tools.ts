@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { z } from 'zod'
 import { isTurnmillError } from '../../protocol/errors.ts'
 import type { Logger } from '../../telemetry/logger.ts'
 import type { GuardedFetch } from '../builtin/web-fetch.ts'
@@ -22,7 +23,7 @@ export interface McpToolsOptions {
   /** Reaches servers, as far as the rules of destinations let it, and follows no redirect. */
   fetch: GuardedFetch
   logger: Logger
-  /** How long the list of a server's tools holds good for a user, in ms. */
+  /** How long the list of a server's tools holds good, in ms. */
   listedMs?: number
   /** How long a server is left alone that could not be asked for its tools, in ms. */
   failedMs?: number
@@ -57,12 +58,12 @@ export function createMcpTools({
   failedMs = 15_000,
 }: McpToolsOptions): McpTools {
   const sessions = createMcpSessions(SESSIONS)
-  // In the order of their last listing.
+  // Users of the same headers share a list. In the order of their last listing.
   const lists = new Map<string, { until: number; tools: Promise<ListedTool[]> }>()
 
   /** Its tools as they were listed lately; where that is a while ago, for the last time. Never rejects. */
-  function toolsOf(server: McpServer, userId: string): Promise<ListedTool[]> {
-    const key = `${userId} ${fingerprintOf(server)}`
+  function toolsOf(server: McpServer): Promise<ListedTool[]> {
+    const key = fingerprintOf(server)
     const known = lists.get(key)
     const age = Date.now() - (known?.until ?? 0)
     if (known !== undefined && age < 0) return known.tools
@@ -100,7 +101,7 @@ export function createMcpTools({
   const allToolsFor = async (owner: ToolOwner): Promise<Tool[]> => {
     const found = await servers(owner.userId)
     const tools = found.map(async (server) =>
-      (await toolsOf(server, owner.userId))
+      (await toolsOf(server))
         .filter(({ name }) => isAllowed(server, name))
         .map((tool) => toTool(tool, { server, owner, sessions, fetch })),
     )
@@ -215,5 +216,6 @@ function toTool(tool: ListedTool, { server, owner, sessions, fetch }: CallPlace)
 /** What went wrong, for the log and for models: without the headers of the server, and not at any length. */
 function reasonOf(error: unknown, server: Pick<McpServer, 'headers'>): string {
   if (isTurnmillError(error)) return 'it may not be reached at its address'
+  if (error instanceof z.core.$ZodError) return 'its answer is not what the protocol says'
   return createRedactor(server.headers)(messageOf(error)).slice(0, MAX_REASON)
 }
