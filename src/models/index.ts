@@ -16,7 +16,13 @@ export {
   type DestinationRules,
 } from './destination.ts'
 export { createEncryption, type CipherPlace, type Encryption } from './encryption.ts'
-export { guardBody, guardHeaders, MAX_ANSWER_BYTES } from './guard-response.ts'
+export {
+  createBodyGuard,
+  guardBody,
+  guardHeaders,
+  MAX_ANSWER_BYTES,
+  type BodyGuard,
+} from './guard-response.ts'
 export { addProviderKey, deleteProviderKey, listProviderKeys, type ProviderKeyView } from './provider-keys.ts'
 export { demandEncryptionKeys, rotateSecrets } from './stored-secrets.ts'
 export {
