@@ -13,7 +13,7 @@ import { BookReader, openCallStage, type CallStage } from '../support/call-stage
 import { nowMs } from '../support/clock.ts'
 import { cpuMsOf, cpuMsOfFamily } from '../support/cpu.ts'
 import { analyze, startChatProvider, startPostgres, type Server } from '../support/ground.ts'
-import { wholeNumber, type OptionValues } from '../support/options.ts'
+import { UsageError, wholeNumber, type OptionValues } from '../support/options.ts'
 import { StatementCounts, type StatementCount } from '../support/statement-counts.ts'
 import { shown } from '../support/table.ts'
 import { reportGateway } from './gateway-report.ts'
@@ -98,7 +98,7 @@ async function startContenders({ cleanup, options, progress }: ScenarioContext, 
   const profileDir = options.profile === '' ? undefined : options.profile
   progress('starting')
   const { url: providerUrl } = await startChatProvider(cleanup, parts)
-  const budgets = options.budgets === 'yes'
+  const budgets = holdsBudgets(options)
   const stage = (name: string): Promise<CallStage> =>
     openCallStage(cleanup, { postgres, name, providerUrl, budgets })
   return [
@@ -108,6 +108,12 @@ async function startContenders({ cleanup, options, progress }: ScenarioContext, 
     await startOverHttp(cleanup, parts, await stage('over_http'), profileDir),
     ...(findPortkey() ? [await startPortkey(cleanup, parts, providerUrl, profileDir)] : []),
   ]
+}
+
+/** @throws {UsageError} unless it is yes or no. */
+function holdsBudgets({ budgets }: OptionValues): boolean {
+  if (budgets === 'yes' || budgets === 'no') return budgets === 'yes'
+  throw new UsageError(`--budgets is ${budgets}, expected yes or no`)
 }
 
 const missingPeer = (): string[] =>

@@ -4,7 +4,7 @@ import { createBooks, createBreakers, createGateway, createKeyHealth } from '../
 import { connectRoute, createProviderFetch } from '../../src/models/index.ts'
 import type { DelegatedCaller, Route } from '../../src/protocol/routes.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
-import { createCaller, reach, type CallKind, type CallTimes, type MakeCall } from './call-client.ts'
+import { createCaller, reach, type CallKind, type MakeCall } from './call-client.ts'
 import { BookReader, MODEL, PROVIDER, PROVIDER_KEY, type CallStage } from './call-stage.ts'
 import type { Cleanup } from './cleanup.ts'
 import { nowMs } from './clock.ts'
@@ -45,22 +45,31 @@ export const startDirect = (parts: number, providerUrl: string): CallContender =
 /** Books in this process, with a clock beside each statement and each settlement. */
 function openBooks(stage: CallStage) {
   const { db, takeRoundTrips } = timeStatements(stage.db)
-  const pending = new Set<Promise<void>>()
+  let unsettled = 0
   let settlements: number[] = []
+  let onSettled = Promise.withResolvers<void>()
   return {
     db,
     books: createBooks(db),
+    /** The same calls, counted: an SDK may let go of an answer before the gateway has read its end. */
+    counted:
+      (call: MakeCall): MakeCall =>
+      (kind) => {
+        unsettled++
+        return call(kind)
+      },
     /** Settlements begin with the end of an answer and are waited for by nobody. */
     track: (settlement: Promise<void>): void => {
       const start = nowMs()
-      const done = settlement.then(() => {
+      void settlement.then(() => {
         settlements.push(nowMs() - start)
-        pending.delete(done)
+        unsettled--
+        onSettled.resolve()
+        onSettled = Promise.withResolvers()
       })
-      pending.add(done)
     },
     settled: async (): Promise<void> => {
-      while (pending.size > 0) await Promise.all(pending)
+      while (unsettled > 0) await onSettled.promise
     },
     takeTimes: (): BookTimes => {
       const taken = { settlements, roundTrips: takeRoundTrips() }
@@ -74,7 +83,7 @@ const CALL_LIMIT_MS = 600_000
 
 /** As a worker calls: the gateway in this process, through the connection of a route under a delegated key. */
 export function startInProcess(parts: number, stage: CallStage): CallContender {
-  const { db, books, track, settled, takeTimes } = openBooks(stage)
+  const { db, books, counted, track, settled, takeTimes } = openBooks(stage)
   const metrics = createMetrics(async () => ({ pending: 0, running: 0, oldestWaitMs: 0 })).gateway
   const fetch = createProviderFetch({ allowPrivate: true })
   const gateway = createGateway({
@@ -92,7 +101,7 @@ export function startInProcess(parts: number, stage: CallStage): CallContender {
   const connection = connectRoute(toRoute(stage), gateway, fetch)
   return {
     name: 'in-process',
-    call: createCaller(parts, connection),
+    call: counted(createCaller(parts, connection)),
     settled,
     stage,
     takeTimes,
@@ -119,7 +128,7 @@ const toRoute = (stage: CallStage): Route => ({
  * other and nothing between them. Settling is not waited for here either.
  */
 export function startRoundTrips(parts: number, stage: CallStage): CallContender {
-  const { db, books, track, settled, takeTimes } = openBooks(stage)
+  const { db, books, counted, track, settled, takeTimes } = openBooks(stage)
   const attribution = attributionOf(stage)
   const { apiKeyId, userId, modelConfigId, encryption } = stage
   const caller: DelegatedCaller = { kind: 'delegated', apiKeyId, attribution, place: null, modelConfigId }
@@ -142,13 +151,13 @@ export function startRoundTrips(parts: number, stage: CallStage): CallContender 
     })
   return {
     name: 'round trips',
-    call: async (kind): Promise<CallTimes> => {
+    call: counted(async (kind) => {
       const start = nowMs()
       const id = await open(kind)
       const total = nowMs() - start
       track(settle(id))
       return { first: total, total }
-    },
+    }),
     settled,
     stage,
     takeTimes,

@@ -18,7 +18,8 @@ import { createDatabase, type Server } from './ground.ts'
 
 export const PROVIDER = 'bench'
 export const MODEL = 'bench-1'
-export const PROVIDER_KEY = 'bench-provider-key'
+/** As long as those of OpenAI's projects. */
+export const PROVIDER_KEY = `sk-proj-${'bench'.repeat(31)}`
 
 /** One key that may call one priced model, under a budget of its own, of its owner and of the deployment. */
 export interface CallStage {

@@ -28,7 +28,13 @@ export {
 } from './debug-runs.ts'
 export { createEncryption, type CipherPlace, type Encryption } from './encryption.ts'
 export { findBadHeaders, setExtraHeaders, type ExtraHeaders } from './extra-headers.ts'
-export { guardBody, guardHeaders, MAX_ANSWER_BYTES } from './guard-response.ts'
+export {
+  createBodyGuard,
+  guardBody,
+  guardHeaders,
+  MAX_ANSWER_BYTES,
+  type BodyGuard,
+} from './guard-response.ts'
 export * from './model-configs.ts'
 export { clampEffort, exceedsEffort, type ModelOptions } from './model-options.ts'
 export {
