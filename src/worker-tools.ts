@@ -26,7 +26,7 @@ export interface WorkerTools {
  * @param own those of the host.
  * @throws {Error} where a module cannot be loaded, or two tools have one name.
  */
-export async function openWorkerTools(services: Services, own: readonly Tool[]): Promise<WorkerTools> {
+export async function openWorkerTools(services: Services, own: readonly Tool[] = []): Promise<WorkerTools> {
   const { config, db, encryption, logger, providerFetch } = services
   const fetch = createProviderFetch({ allowPrivate: config.allowPrivateWebFetch })
   const builtin = createBuiltinTools({ fetch, now: Date.now, names: config.builtinTools })
