@@ -235,10 +235,10 @@ describe('the tools of a worker', () => {
       const { signal } = new AbortController()
       const found = await tools.source.toolsFor({ chatId: newId(), userId: user.userId }, signal)
       expect(found.map(({ definition }) => definition.name)).toEqual([
+        'own',
         'current_time',
         'calculator',
         'web_fetch',
-        'own',
         'mcp__mill__ask',
       ])
       expect(await run(found[4])).toMatchObject({ isError: false, output: 'done' })
