@@ -26,6 +26,9 @@ export interface ToolBoxContents {
   turn: readonly TurnTool[]
 }
 
+/** What providers take; the worker's come last, and are the ones left out. */
+const MAX_TOOLS = 128
+
 /**
  * Puts together what the model of a turn may ask for. Where two have one name, what the client declares comes first,
  * then the turn's own.
@@ -46,7 +49,7 @@ export function fillToolBox(claim: Claim, { server, computer, turn }: ToolBoxCon
   ]
   for (const tool of offered) {
     const { name } = definitionOf(tool)
-    if (!byName.has(name)) byName.set(name, tool)
+    if (!byName.has(name) && byName.size < MAX_TOOLS) byName.set(name, tool)
   }
   return {
     definitions: [...byName.values()].map(definitionOf),
