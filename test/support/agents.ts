@@ -19,10 +19,7 @@ export interface Seen {
 /** One answer of a model. */
 export type Act = Behaviour | ((seen: Seen) => Behaviour)
 
-/**
- * Each chat whose first message is named answers with one act after the other, and then as ever. To be used with the wire
- * format `openai-responses`, whose histories it reads.
- */
+/** Each chat whose first message is named answers with one act after the other, and then as ever. */
 export function scriptAgents(upstream: FakeUpstream, agents: Readonly<Record<string, readonly Act[]>>): void {
   const taken = new Map<string, number>()
   upstream.script((request) => {
@@ -38,12 +35,17 @@ export function scriptAgents(upstream: FakeUpstream, agents: Readonly<Record<str
 interface Item {
   type?: string
   role?: string
-  content?: string | { text?: string }[]
-  output?: string | { text?: string }[]
+  content?: string | Item[]
+  output?: string | Item[]
+  text?: string
 }
 
-const itemsOf = ({ body }: UpstreamRequest): Item[] =>
-  Array.isArray(body.input) ? (body.input as Item[]) : []
+/** What a request's history is made of: the items of OpenAI's Responses, the messages and blocks of Anthropic's. */
+function itemsOf({ body }: UpstreamRequest): Item[] {
+  if (Array.isArray(body.input)) return body.input as Item[]
+  const messages = (body.messages ?? []) as Item[]
+  return messages.flatMap((message) => [message, ...(Array.isArray(message.content) ? message.content : [])])
+}
 
 const textOf = (content: Item['content']): string =>
   typeof content === 'string' ? content : (content ?? []).map(({ text }) => text ?? '').join('')
@@ -54,8 +56,8 @@ export const taskOf = (request: UpstreamRequest): string =>
 
 export function see(request: UpstreamRequest): Seen {
   const results = itemsOf(request)
-    .filter(({ type }) => type === 'function_call_output')
-    .map(({ output }) => parse(textOf(output)))
+    .filter(({ type }) => type === 'function_call_output' || type === 'tool_result')
+    .map(({ output, content }) => parse(textOf(output ?? content)))
   const agents = results.flatMap((result) => {
     const { agentId } = (typeof result === 'object' && result !== null ? result : {}) as { agentId?: string }
     return agentId === undefined ? [] : [agentId]
