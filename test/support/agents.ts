@@ -1,4 +1,5 @@
 /** Models that do what they are scripted to, told apart by what their chat was first told. */
+import type { Purpose } from '../../src/protocol/routes.ts'
 import type {
   AnswerBehaviour,
   Behaviour,
@@ -19,10 +20,14 @@ export interface Seen {
 /** One answer of a model. */
 export type Act = Behaviour | ((seen: Seen) => Behaviour)
 
+/** What is asked beside the steps of a turn. */
+const BESIDE: ReadonlySet<string> = new Set<Purpose>(['title', 'quickgen', 'advisor', 'compaction'])
+
 /** Each chat whose first message is named answers with one act after the other, and then as ever. */
 export function scriptAgents(upstream: FakeUpstream, agents: Readonly<Record<string, readonly Act[]>>): void {
   const taken = new Map<string, number>()
   upstream.script((request) => {
+    if (BESIDE.has(String(request.headers['x-turnmill-purpose']))) return { type: 'answer' }
     const chat = String(request.headers['x-turnmill-chat-id'])
     const number = taken.get(chat) ?? 0
     taken.set(chat, number + 1)
