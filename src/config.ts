@@ -573,7 +573,7 @@ export const SETTINGS = {
     name: 'TURNMILL_ALLOW_PRIVATE_WEB_FETCH',
     default: 'false',
     sentence:
-      'Whether the tool `web_fetch` may fetch without https and from private, loopback and link-local addresses. Where it fetches from is decided by whatever a model has read.',
+      'Whether the tool `web_fetch` and the browsers of agents may fetch without https and from private, loopback and link-local addresses. Where they fetch from is decided by whatever a model has read.',
   }),
   toolsModule: text({
     name: 'TURNMILL_TOOLS_MODULE',

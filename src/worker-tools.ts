@@ -56,7 +56,7 @@ function openComputers(config: Config): ComputerTools | null {
     executablePath: chromiumPath,
     sandbox: chromiumSandbox,
     size: { width: computerWidth, height: computerHeight },
-    rules: destinationsOf({ allowPrivate: config.allowPrivateProviders ?? false }),
+    rules: destinationsOf({ allowPrivate: config.allowPrivateWebFetch }),
   })
   return createComputerTools(driver, { maximum: computerSessions, idleMs: config.computerIdleMs })
 }

@@ -3,7 +3,7 @@ import type { Claim, ContextMessage, Spent } from '../chats/index.ts'
 import type { BuiltRoute } from '../models/index.ts'
 import { isToolCall, type ModelMessage } from '../protocol/messages.ts'
 import type { CallPlace, Purpose } from '../protocol/routes.ts'
-import { defineTool } from '../tools/index.ts'
+import { defineTool, refusal } from '../tools/index.ts'
 import { AskFailedError, askModel } from './ask-model.ts'
 import type { ModelCallEffects } from './model-call.ts'
 import type { TurnTool } from './tool-box.ts'
@@ -37,7 +37,9 @@ export function createAdvisorTool(claim: Claim, effects: AdvisorEffects): TurnTo
     execute: async ({ question }, { step, signal }) => {
       const messages = await effects.loadContext(claim)
       if (countUses(claim, messages) > effects.advisorUses)
-        throw new Error(`the advisor was asked ${effects.advisorUses} times in this turn, expected no more`)
+        return refusal(
+          `The advisor was asked ${effects.advisorUses} times in this turn, and no more is allowed.`,
+        )
       const place = { step, epoch: claim.epoch, attempt: 1 }
       const built = await effects.buildRouteFor(claim, 'advisor', place)
       return { advice: await ask({ claim, question, messages, built }, effects, signal) }

@@ -12,7 +12,8 @@ import { waitForAgents, type WaitEffects } from './wait-for-agents.ts'
  * C2 after a crash a call that had begun runs again only where its tool is idempotent; of any other the model is told
  *    that its outcome is unknown. What has ended is never run again.
  * C3 the results of a step are committed together, in the order in which the model asked.
- * C4 a turn that waits for its client or for subagents holds no slot; what its other calls came to is kept.
+ * C4 calls that share a sequence run one after the other, in the order in which the model asked; all others at once.
+ * C5 a turn that waits for its client or for subagents holds no slot; what its other calls came to is kept.
  */
 export interface CallEffects extends WaitEffects {
   keepResults(claim: Claim, results: readonly CallResult[]): Promise<void>
@@ -84,7 +85,7 @@ function planCall(open: OpenCall, tools: ToolBox): Plan {
   if (complaint !== null) return failed(open, complaint)
   if (found.kind === 'wait') return { kind: 'wait', open, tool }
   if (state === 'started' && !tool.idempotent) return unknownOutcome(open)
-  if (state === 'requested' && needsApproval(tool, call.input))
+  if (state === 'requested' && (needsApproval(tool, call.input) || hasSafetyChecks(call)))
     return { kind: 'ask', open, state: 'awaiting_approval' }
   return { kind: 'run', open, tool, ours: found.kind === 'turn' }
 }
@@ -108,6 +109,12 @@ function needsApproval(tool: Tool, input: unknown): boolean {
   } catch {
     return true
   }
+}
+
+/** What its provider holds against a call: somebody is to have seen it before the call runs. */
+function hasSafetyChecks({ providerData }: ToolCallPart): boolean {
+  const checks = providerData?.['pendingSafetyChecks']
+  return Array.isArray(checks) && checks.length > 0
 }
 
 const failed = (open: OpenCall, output: string): Plan => ({
@@ -151,18 +158,36 @@ async function runAll(
   effects: CallEffects,
 ): Promise<CallResult[]> {
   if (plans.length === 0) return []
-  const { claim } = place
-  await effects.startCalls(
-    claim,
-    plans.map(({ open }) => open.call.toolCallId),
-  )
-  return Promise.all(
-    plans.map(async (plan) => {
-      const result = await runCall(place, plan, effects)
-      if (keep) await effects.keepResults(claim, [result])
-      return result
+  const rows = inRows(plans)
+  const start = (begun: readonly PlanOf<'run'>[]): Promise<void> =>
+    effects.startCalls(
+      place.claim,
+      begun.map(({ open }) => open.call.toolCallId),
+    )
+  await start(rows.flatMap((row) => row.slice(0, 1)))
+  const results = await Promise.all(
+    rows.map(async (row) => {
+      const ran: CallResult[] = []
+      for (const [index, plan] of row.entries()) {
+        if (index > 0) await start([plan])
+        const result = await runCall(place, plan, effects)
+        if (keep) await effects.keepResults(place.claim, [result])
+        ran.push(result)
+      }
+      return ran
     }),
   )
+  return results.flat()
+}
+
+/** The rows run at once; what stands in one, one after the other. */
+function inRows(plans: readonly PlanOf<'run'>[]): PlanOf<'run'>[][] {
+  const rows = new Map<string | symbol, PlanOf<'run'>[]>()
+  for (const plan of plans) {
+    const key = plan.tool.sequence ?? Symbol('alone')
+    rows.set(key, [...(rows.get(key) ?? []), plan])
+  }
+  return [...rows.values()]
 }
 
 async function runCall(place: Place, plan: PlanOf<'run'>, effects: CallEffects): Promise<CallResult> {

@@ -1,9 +1,9 @@
 import { z } from 'zod'
 import type { Claim, SpawnInput, Subagent } from '../chats/index.ts'
 import type { MessagePart } from '../protocol/messages.ts'
-import { SUBAGENT_TYPES, type SubagentType } from '../protocol/tools.ts'
+import type { SubagentType } from '../protocol/tools.ts'
 import type { ChatView } from '../protocol/views.ts'
-import { defineTool } from '../tools/index.ts'
+import { defineTool, refusal, type Tool } from '../tools/index.ts'
 import type { TurnTool } from './tool-box.ts'
 import { describeAgent } from './wait-for-agents.ts'
 
@@ -29,13 +29,16 @@ export function createSubagentTools(claim: Claim, effects: SubagentEffects): Tur
   const isAlone = claim.subagentType === 'explore' || claim.subagentType === 'computer_use'
   if (isAlone || claim.depth >= effects.subagentDepth || effects.subagentTypes.length === 0) return []
   return [
-    { kind: 'turn', tool: spawnAgent(claim, effects) },
+    { kind: 'turn', tool: inOrder(spawnAgent(claim, effects)) },
     { kind: 'wait', tool: waitAgent() },
-    { kind: 'turn', tool: messageAgent(claim, effects) },
-    { kind: 'turn', tool: interruptAgent(claim, effects) },
+    { kind: 'turn', tool: inOrder(messageAgent(claim, effects)) },
+    { kind: 'turn', tool: inOrder(interruptAgent(claim, effects)) },
     { kind: 'turn', tool: listAgents(claim, effects) },
   ]
 }
+
+/** Agents are spawned, told and stopped in the order asked; they wait for the parent's lock all the same. */
+const inOrder = (tool: Tool): Tool => ({ ...tool, sequence: 'agents' })
 
 const TYPES: Record<SubagentType, string> = {
   general: '`general` has the same tools as you',
@@ -48,9 +51,7 @@ const spawnAgent = (claim: Claim, effects: SubagentEffects) =>
     name: 'spawn_agent',
     description: `Starts an agent that works on a task of its own, beside you. It knows nothing but the task: tell it all it needs. Answers with its agentId at once; call wait_agent for what it finds. Types: ${effects.subagentTypes.map((type) => TYPES[type]).join('; ')}.`,
     inputSchema: z.strictObject({
-      type: z.enum(SUBAGENT_TYPES).refine((type) => effects.subagentTypes.includes(type), {
-        error: `there are: ${effects.subagentTypes.join(', ')}`,
-      }),
+      type: z.enum(effects.subagentTypes),
       task: text(100_000),
       title: text(200).optional(),
       model: text(200).optional().describe('The name of a model, where it is to be another one than usual.'),
@@ -60,7 +61,7 @@ const spawnAgent = (claim: Claim, effects: SubagentEffects) =>
     execute: async ({ type, task, title, model }, { toolCallId }) => {
       const modelConfigId = model === undefined ? null : await effects.findModel(model)
       if (model !== undefined && modelConfigId === null)
-        throw new Error(`there is no model ${JSON.stringify(model)} that can be used; leave it out`)
+        return refusal(`There is no model ${JSON.stringify(model)} that can be used; leave it out.`)
       const child = await effects.spawn(claim, {
         callId: toolCallId,
         type,

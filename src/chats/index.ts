@@ -7,7 +7,7 @@ import * as auxiliary from './auxiliary.ts'
 import * as commit from './commit.ts'
 import { debugChat } from './debug.ts'
 import type { Aftermath, Committed } from './effects.ts'
-import { interruptChat } from './interrupt.ts'
+import { interruptChat, interruptSubagent } from './interrupt.ts'
 import * as manage from './manage.ts'
 import * as produce from './produce.ts'
 import * as queue from './queue.ts'
@@ -275,11 +275,11 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
     subagents: (claim: work.Claim) => subagents.listSubagents(db, claim.chatId),
     /** Sends on under the parent turn's key. @throws {TurnmillError} `not_found` where it is no child of the turn's chat. */
     async messageSubagent(claim: work.Claim, childId: string, parts: MessagePart[]) {
-      await subagents.demandChild(db, claim.chatId, childId)
+      const { modelConfigId } = await subagents.demandChild(db, claim.chatId, childId)
       const sent: produce.SendInput = {
         chatId: childId,
         parts,
-        modelConfigId: null,
+        modelConfigId,
         reasoningEffort: null,
         whenBusy: 'queue',
       }
@@ -288,7 +288,7 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
     /** @throws {TurnmillError} `not_found` where it is no child of the turn's chat. */
     async interruptSubagent(claim: work.Claim, childId: string) {
       await subagents.demandChild(db, claim.chatId, childId)
-      await publishing(childId, interruptChat(db, slots, { chatId: childId, userId: claim.userId }))
+      await publishing(childId, interruptSubagent(db, slots, { chatId: childId, userId: claim.userId }))
     },
     requireAction: (claim: work.Claim, calls: readonly commit.AwaitedCall[], deadlineMs: number) =>
       publishWork(claim, 'requireAction', commit.requireAction(hold(claim), calls, deadlineMs)),

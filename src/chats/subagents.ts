@@ -30,17 +30,19 @@ export interface SpawnInput {
 }
 
 /**
- * Commits a child chat, its message and its turn under the parent turn's key, and the call as done, all hanging on the
- * one call that is still open and whose turn is held. $1 parent's turn, $2 epoch, $3 states, $4 call, $5 child chat,
+ * Commits a child chat, its message and its turn under the parent turn's key, and the call as done with what the model is
+ * told, all hanging on the one call that is still open and whose turn is held. $1 parent's turn, $2 epoch, $3 states, $4 call, $5 child chat,
  * $6 its turn, $7 type, $8 title, $9 parts, $10 system prompt, $11 model config.
  */
 const spawn = statement(
   'subagents/spawn',
   `with parent as (
-    select t.id as turn_id, t.api_key_id, c.id, c.user_id, c.root_id, c.depth, c.model_config_id
+    select t.id as turn_id, t.api_key_id, c.id, c.user_id, c.root_id, c.depth, coalesce(
+      (select model_config_id from messages where turn_id = t.id and role = 'assistant' order by step desc limit 1),
+      c.model_config_id) as model_config_id
     from turns t join chats c on c.id = t.chat_id where t.id = $1 and t.epoch = $2 and t.state = any($3)),
   call as (
-    update tool_calls set state = 'done', finished_at = clock_timestamp(), output = jsonb_build_object('chatId', $5::uuid)
+    update tool_calls set state = 'done', finished_at = clock_timestamp(), output = jsonb_build_object('agentId', $5::uuid)
     from parent where tool_calls.turn_id = parent.turn_id and call_id = $4 and state in ('requested', 'approved', 'started')
     returning tool_calls.id),
   chat as (
@@ -60,7 +62,7 @@ const spawn = statement(
 /** $1 parent's turn, $2 epoch, $3 states, $4 call. What a spawn must respect. */
 const surroundings = statement(
   'subagents/surroundings',
-  `select c.depth, l.state as call_state, l.output->>'chatId' as child_id,
+  `select c.depth, l.state as call_state, l.output->>'agentId' as child_id,
     (select count(*)::int from chats child where child.parent_id = c.id and child.active_turn_id is not null) as open_children
   from turns t join chats c on c.id = t.chat_id left join tool_calls l on l.turn_id = t.id and l.call_id = $4
   where t.id = $1 and t.epoch = $2 and t.state = any($3)`,
@@ -169,13 +171,28 @@ export const listSubagents = async (db: Database, chatId: string): Promise<Subag
   (await query<ChildRow>(db, children(chatId))).map(({ at_work: atWork, ...child }) => ({ ...child, atWork }))
 
 /** $1 chat, $2 parent. */
-const isChild = statement('subagents/is-child', 'select 1 from chats where id = $1 and parent_id = $2')
+const findChild = statement(
+  'subagents/find-child',
+  `select (select model_config_id from turns where chat_id = c.id and number = 1) as model_config_id
+  from chats c where id = $1 and parent_id = $2`,
+)
 
-/** @throws {TurnmillError} `not_found`. */
-export async function demandChild(db: Database, parentId: string, childId: string): Promise<void> {
-  const found = isUuid(childId) ? await query(db, isChild(childId, parentId)) : []
-  if (found.length === 0)
+/**
+ * Finds a child, and the model that it was explicitly spawned with.
+ *
+ * @throws {TurnmillError} `not_found`.
+ */
+export async function demandChild(
+  db: Database,
+  parentId: string,
+  childId: string,
+): Promise<{ modelConfigId: string | null }> {
+  const [found] = isUuid(childId)
+    ? await query<{ model_config_id: string | null }>(db, findChild(childId, parentId))
+    : []
+  if (found === undefined)
     throw new TurnmillError('not_found', `there is no agent ${JSON.stringify(childId)} of this chat`)
+  return { modelConfigId: found.model_config_id }
 }
 
 // The children are read anew under the parent's lock, so that the last of several to end is never overlooked.

@@ -48,6 +48,8 @@ export function createComputerTools(driver: ComputerDriver, options: SessionsOpt
     readOnly: false,
     needsApproval: () => false,
     timeoutMs: CALL_MS,
+    // There is one display.
+    sequence: COMPUTER_TOOL,
   }
   const tools: readonly Tool[] = [
     {

@@ -56,6 +56,9 @@ export interface OutcomeFields {
 export const toolOutcome = ({ output, images = [], isError = false }: OutcomeFields): ToolOutcome =>
   Object.assign({ output, images, isError }, { [OUTCOME]: true })
 
+/** What a tool answers that does not do what it was asked for. */
+export const refusal = (output: string): ToolOutcome => toolOutcome({ output, isError: true })
+
 /** Whatever `execute` answered, as an outcome. */
 const toOutcome = (answer: unknown): ToolOutcome =>
   typeof answer === 'object' && answer !== null && OUTCOME in answer

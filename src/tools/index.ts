@@ -2,6 +2,7 @@ export { createBuiltinTools, type BuiltinToolOptions, type GuardedFetch } from '
 export type { Tool, ToolContext, ToolImage, ToolOutcome, ToolOwner, ToolSource } from './contract.ts'
 export {
   defineTool,
+  refusal,
   toolOutcome,
   type OutcomeFields,
   type ToolInput,

@@ -18,6 +18,8 @@ export interface ScriptedCall {
   name?: string
   /** The pieces of the arguments' JSON; none: no arguments are given. */
   args: readonly string[]
+  /** Further fields of a call of the provider's own tool: with `openai-responses` in the place of name and arguments. */
+  native?: Readonly<Record<string, unknown>>
 }
 
 /** An answer with nothing left open. */
@@ -219,8 +221,12 @@ function responsesToolCall(name: string | null): string {
 /** Item ids and call ids are not the same here. A call that the answer's end cut off is `incomplete`. */
 const responsesCall =
   ({ finish, calls = [] }: AnswerScript) =>
-  ({ id, name, args }: ScriptedCall, index: number): CallFrames => {
+  ({ id, name, args, native }: ScriptedCall, index: number): CallFrames => {
     const place = { item_id: `fc_${index}`, output_index: index + 1 }
+    if (native !== undefined) {
+      const item = { id: place.item_id, call_id: id, status: 'completed', ...native }
+      return { start: '', pieces: [], end: event({ type: 'response.output_item.done', ...place, item }) }
+    }
     const item = { type: 'function_call', id: place.item_id, call_id: id, name }
     const cut = finish === 'length' && index === calls.length - 1
     const status = cut ? 'incomplete' : 'completed'
@@ -330,10 +336,10 @@ function anthropicToolCall(index: number, name: string | null): string {
 
 const anthropicCall =
   (first: number) =>
-  ({ id, name, args }: ScriptedCall, position: number): CallFrames => {
+  ({ id, name, args, native }: ScriptedCall, position: number): CallFrames => {
     const index = first + position
     return {
-      start: anthropicBlock(index, { type: 'tool_use', id, name, input: {} }),
+      start: anthropicBlock(index, { type: 'tool_use', id, name, input: {}, ...native }),
       pieces: args.map((partial_json) => anthropicDelta(index, { type: 'input_json_delta', partial_json })),
       end: anthropicStop(index),
     }
