@@ -2,6 +2,7 @@ import type { Claim, ContextMessage, Spent, StepResult } from '../chats/index.ts
 import { clampEffort, type BuiltRoute } from '../models/index.ts'
 import type { TurnmillError } from '../protocol/errors.ts'
 import { charactersOf, isToolCall, type MessagePart, type ModelMessage } from '../protocol/messages.ts'
+import type { StreamPart } from '../protocol/parts.ts'
 import type { CallPlace } from '../protocol/routes.ts'
 import type { ToolDefinition } from '../protocol/tools.ts'
 import { costMicros, NO_USAGE, type Usage } from '../protocol/usage.ts'
@@ -113,27 +114,24 @@ async function callModel(
     effects.deadlines,
     { signal, reasoning: reasons(request) },
   )
-  const collected = await collect(stream, (part) => parts.write(part))
+  const collected = await collect(withOwnCallIds(stream, messages, step), (part) => parts.write(part))
   await parts.flush()
-  const own = { ...collected, parts: withOwnCallIds(collected.parts, messages, step) }
-  return toOutcome({ attempt, request, facts, collected: own })
+  return toOutcome({ attempt, request, facts, collected })
 }
 
 /** Some providers count the ids of their calls anew with each answer; within a turn each is its own. */
-function withOwnCallIds(
-  parts: MessagePart[],
+async function* withOwnCallIds(
+  stream: AsyncIterable<StreamPart>,
   messages: readonly ContextMessage[],
   step: number,
-): MessagePart[] {
-  if (step === 1 || !parts.some(isToolCall)) return parts
+): AsyncGenerator<StreamPart> {
   const used = new Set(messages.flatMap((message) => message.parts.filter(isToolCall)).map((call) => call.toolCallId)) // prettier-ignore
   // What a summary took the place of is not seen here any more.
   const isHidden = messages.some(({ isSummary }) => isSummary)
-  return parts.map((part) =>
-    isToolCall(part) && (isHidden || used.has(part.toolCallId))
-      ? { ...part, toolCallId: `${part.toolCallId}-${step}` }
-      : part,
-  )
+  for await (const part of stream) {
+    const isTaken = part.type === 'tool-input-start' && step > 1 && (isHidden || used.has(part.toolCallId))
+    yield isTaken ? { ...part, toolCallId: `${part.toolCallId}-${step}` } : part
+  }
 }
 
 interface Ended {
