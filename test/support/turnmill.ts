@@ -14,6 +14,7 @@ import type { ProviderType, WireFormat } from '../../src/protocol/routes.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import { openServices, type Services } from '../../src/services.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
+import type { Tool } from '../../src/tools/index.ts'
 import { createTurnWorker } from '../../src/turn-worker.ts'
 import type { Worker } from '../../src/worker.ts'
 import { createClient, type TestClient } from './client.ts'
@@ -69,6 +70,8 @@ export interface TurnmillOptions {
   environment?: Record<string, string>
   wireFormat?: WireFormat
   allowByok?: boolean
+  /** What models are given. */
+  tools?: readonly Tool[]
   /** Lines of the log, as they are written. */
   onLog?: (line: string) => void
 }
@@ -111,6 +114,10 @@ export function testEnvironment(databaseUrl: string, options: TurnmillOptions): 
     TURNMILL_ALLOW_PRIVATE_PROVIDERS: 'true',
     // A turn is to make the calls that a test counts, and no further one.
     TURNMILL_AUTO_TITLES: 'false',
+    // The requests are to hold the tools of the test, and no others.
+    TURNMILL_BUILTIN_TOOLS: 'none',
+    TURNMILL_SUBAGENTS_ENABLED: 'false',
+    TURNMILL_ADVISOR_USES: '0',
     // Providers that fail on purpose are to be called all the same.
     TURNMILL_BREAKER_FAILURES: '1000000',
     ...TEST_SECRETS,
@@ -146,7 +153,7 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
     void worker.start()
     return worker
   }
-  const addWorker = () => starting(createTurnWorker(services))
+  const addWorker = () => starting(createTurnWorker(services, { tools: options.tools ?? [] }))
   const addAuxiliaryWorker = () => starting(createAuxiliaryWorker(services))
   const addKey = async (
     userId: string,
