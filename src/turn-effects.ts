@@ -29,6 +29,7 @@ export function createTurnEffects(services: Services, tools: WorkerTools): Effec
   const ours: AdvisorEffects & SubagentEffects = {
     ...shared,
     addSpent: chats.addSpent,
+    callsOf: chats.callsOf,
     advisorUses: config.advisorUses,
     spawn: chats.spawn,
     messageSubagent: chats.messageSubagent,

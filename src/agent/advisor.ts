@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { Claim, ContextMessage, Spent } from '../chats/index.ts'
 import type { BuiltRoute } from '../models/index.ts'
-import { isToolCall, type ModelMessage } from '../protocol/messages.ts'
+import type { ModelMessage } from '../protocol/messages.ts'
 import type { CallPlace, Purpose } from '../protocol/routes.ts'
 import { defineTool, refusal } from '../tools/index.ts'
 import { AskFailedError, askModel } from './ask-model.ts'
@@ -15,6 +15,8 @@ export interface AdvisorEffects extends ModelCallEffects {
   /** @throws {TurnmillError} failing closed. */
   buildRouteFor(claim: Claim, purpose: Purpose, place: CallPlace): Promise<BuiltRoute>
   addSpent(claim: Claim, spent: Spent): Promise<void>
+  /** The ids of all calls of a tool in this turn, in the order in which the model asked. */
+  callsOf(claim: Claim, toolName: string): Promise<string[]>
   /** How often one turn may ask; 0 for never. */
   advisorUses: number
 }
@@ -34,9 +36,9 @@ export function createAdvisorTool(claim: Claim, effects: AdvisorEffects): TurnTo
     // Another answer is as good as the one that was lost.
     idempotent: true,
     readOnly: true,
-    execute: async ({ question }, { step, signal }) => {
-      const messages = await effects.loadContext(claim)
-      if (countUses(claim, messages) > effects.advisorUses)
+    execute: async ({ question }, { step, toolCallId, signal }) => {
+      const [calls, messages] = await Promise.all([effects.callsOf(claim, NAME), effects.loadContext(claim)])
+      if (calls.indexOf(toolCallId) >= effects.advisorUses)
         return refusal(
           `The advisor was asked ${effects.advisorUses} times in this turn, and no more is allowed.`,
         )
@@ -47,13 +49,6 @@ export function createAdvisorTool(claim: Claim, effects: AdvisorEffects): TurnTo
   })
   return [{ kind: 'turn', tool }]
 }
-
-/** The one that is asking is among them. */
-const countUses = ({ turnId }: Claim, messages: readonly ContextMessage[]): number =>
-  messages
-    .filter((message) => message.turnId === turnId)
-    .flatMap(({ parts }) => parts.filter(isToolCall))
-    .filter(({ toolName }) => toolName === NAME).length
 
 interface Question {
   claim: Claim

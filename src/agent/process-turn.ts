@@ -20,11 +20,12 @@ export interface TurnProcessorDeps {
     | 'fail'
     | 'noteRetry'
     | 'commitStep'
+    | 'compact'
     | WriteOnTheWay
     | 'backoff'
     | 'release'
   >
-  effects: Omit<TurnEffects, 'noteRetry' | 'commitStep' | WriteOnTheWay>
+  effects: Omit<TurnEffects, 'noteRetry' | 'commitStep' | 'compact' | WriteOnTheWay>
   leases: Pick<LeaseKeeper, 'hold' | 'drop'>
   maxTakeovers: number
   /** Called when a claim took a turn from a worker that was lost. */
@@ -33,7 +34,7 @@ export interface TurnProcessorDeps {
 }
 
 /** Writes after which the turn goes on, and which may be repeated while Postgres is away. */
-type WriteOnTheWay = 'startCalls' | 'keepResults' | 'commitResults' | 'compact'
+type WriteOnTheWay = 'startCalls' | 'keepResults' | 'commitResults'
 
 /** What becomes of the job: `null` and a note end it as completed, an error as failed. */
 export type JobOutcome = TurnmillError | JobNote | null
@@ -235,25 +236,29 @@ const INTERRUPTED: TurnOutcome = { type: 'interrupted', partial: null, spent: NO
 function createWrites(
   signal: AbortSignal,
   deps: TurnProcessorDeps,
-): Pick<TurnEffects, 'noteRetry' | 'commitStep' | WriteOnTheWay> {
+): Pick<TurnEffects, 'noteRetry' | 'commitStep' | 'compact' | WriteOnTheWay> {
   const { chats } = deps
   const repeating =
     <Values extends unknown[]>(write: (...values: Values) => Promise<void>) =>
     (...values: Values): Promise<void> =>
       untilCommitted(() => write(...values), signal)
-  return {
-    noteRetry: createNoteRetry(signal, deps),
-    commitStep: (claim, result) => {
-      const commit = (): Promise<'committed'> => chats.commitStep(claim, result).then(() => 'committed')
+  /** Says so where the turn was told to stop meanwhile. */
+  const committing =
+    <Value>(write: (claim: Claim, value: Value) => Promise<void>) =>
+    (claim: Claim, value: Value): Promise<'committed' | 'interrupting'> => {
+      const commit = (): Promise<'committed'> => write(claim, value).then(() => 'committed')
       return untilCommitted(
         () => unlessInterrupting(claim, chats, commit, () => 'interrupting' as const),
         signal,
       )
-    },
+    }
+  return {
+    noteRetry: createNoteRetry(signal, deps),
+    commitStep: committing(chats.commitStep),
+    compact: committing(chats.compact),
     startCalls: repeating(chats.startCalls),
     keepResults: repeating(chats.keepResults),
     commitResults: repeating(chats.commitResults),
-    compact: repeating(chats.compact),
   }
 }
 

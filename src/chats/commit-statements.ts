@@ -91,6 +91,12 @@ export const openCalls = statement(
   order by m.step, call.place`,
 )
 
+/** The calls of a tool in a turn, also those that a summary took the place of. $1 turn, $2 tool. */
+export const callsOf = statement(
+  'chats/calls-of',
+  `select call_id from tool_calls where turn_id = $1 and name = $2 order by step, id`,
+)
+
 /** Notes that calls are about to run. $1 turn, $2 epoch, $3 states, $4 calls. No row: fenced. */
 export const startCalls = statement(
   'chats/start-calls',
@@ -134,7 +140,7 @@ export const compact = statement(
     insert into messages (chat_id, turn_id, step, role, parts, visibility, boundary, api_key_id, model_config_id, usage, cost_micros)
     select chat_id, id, $4, 'system', $5, 'both', 'compaction', api_key_id, $7, $8, $9 from fresh returning id, chat_id),
   hidden as (
-    update messages m set compressed = true from boundary
+    update messages m set compressed = true, compressed_by = boundary.id from boundary
     where m.chat_id = boundary.chat_id and m.id < boundary.id and not m.id = any($6) and m.deleted_at is null and not m.compressed)
   select id as turn_id from held`,
 )
@@ -203,13 +209,13 @@ export const finishWithoutAnswer = statement(
 )
 
 /**
- * Adds what a call beside the steps has used, such as an advisor's. $1 turn, $2 epoch, $3 states, $4 usage, $5 cost.
+ * Adds what a call beside the steps has used, such as an advisor's. $1 turn, $2 epoch, $3 usage, $4 cost.
  * No row: fenced.
  */
 export const addSpent = statement(
   'chats/add-spent',
-  `update turns set ${spent('$4::jsonb', '$5::bigint')}
-  where id = $1 and epoch = $2 and state = any($3) returning id as turn_id`,
+  `update turns set ${spent('$3::jsonb', '$4::bigint')}
+  where id = $1 and epoch = $2 and state in ('running', 'interrupting') returning id as turn_id`,
 )
 
 /** Ends an interrupted turn with what there is of its answer. Values as with finishing, without $11. No row: fenced. */

@@ -184,9 +184,13 @@ export const compact = (held: HeldTurn, compaction: Compaction): Promise<void> =
   return writeOn(held, 'compact', sql.compact(...fence(held, 'compact'), ...values))
 }
 
-/** Adds what a call beside the steps has used. */
+/** Adds what a call beside the steps has used, also where the turn was told to stop meanwhile. */
 export const addSpent = (held: HeldTurn, spent: Spent): Promise<void> =>
-  writeOn(held, 'keepResults', sql.addSpent(...fence(held, 'keepResults'), ...spentValues(spent)))
+  writeOn(held, 'keepResults', sql.addSpent(held.claim.turnId, held.claim.epoch, ...spentValues(spent)))
+
+/** The ids of all calls of a tool in a turn, in the order in which the model asked. */
+export const readCallsOf = async (db: Database, turnId: string, toolName: string): Promise<string[]> =>
+  (await query<{ call_id: string }>(db, sql.callsOf(turnId, toolName))).map((row) => row.call_id)
 
 const toLedgerRow = ({ toolCallId, toolName, input }: ToolCallPart) => ({
   id: newId(),

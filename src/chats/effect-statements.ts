@@ -112,9 +112,8 @@ export const deleteMessagesFrom = statement(
 /** Shows again what only boundaries from here on had compressed. $1 chat, $2 the first message that goes. */
 export const showCompressed = statement(
   'chats/show-compressed',
-  `update messages set compressed = false
-  where chat_id = $1 and id < $2 and compressed and deleted_at is null and id > coalesce((
-    select max(id) from messages where chat_id = $1 and id < $2 and boundary is not null and deleted_at is null), 0)`,
+  `update messages set compressed = false, compressed_by = null
+  where chat_id = $1 and id < $2 and compressed_by >= $2 and deleted_at is null`,
 )
 
 /** $1 user, $2 pool, $3 slots. The rows are the turns it admitted, each to be enqueued under its job id. */

@@ -257,6 +257,7 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       onChanged(claim.chatId)
     },
     openCalls: (claim: work.Claim) => commit.readOpenCalls(db, claim.turnId),
+    callsOf: (claim: work.Claim, toolName: string) => commit.readCallsOf(db, claim.turnId, toolName),
     startCalls: (claim: work.Claim, callIds: readonly string[]) =>
       counting('startCalls', commit.startCalls(hold(claim), callIds)),
     keepResults: (claim: work.Claim, results: readonly commit.CallResult[]) =>

@@ -39,7 +39,7 @@ export const claimTurn = statement(
     update chats c set status = claimed.state, status_label = case when claimed.epoch = 1 then null else c.status_label end
     from claimed where c.id = claimed.chat_id returning c.snapshot_version)
   select claimed.id as turn_id, claimed.state, claimed.chat_id, claimed.number, claimed.epoch, claimed.takeovers, claimed.pool,
-    claimed.user_id, claimed.api_key_id, claimed.model_config_id, claimed.reasoning_effort, claimed.user_message_id,
+    claimed.user_id, claimed.api_key_id, claimed.model_config_id, claimed.reasoning_effort, claimed.user_message_id::text,
     claimed.trigger, claimed.running_ms, chat.root_id, chat.depth, chat.subagent_type, chat.client_tools, chat.title,
     ${keyState('claimed')} as key_state,
     (select user_id from api_keys where id = claimed.api_key_id) as key_owner_id,

@@ -40,6 +40,8 @@ export interface Claim {
   systemPrompt: string | null
   snapshotVersion: number
   trigger: TurnTrigger
+  /** What its user said; a retry has the message of the turn it repeats. `null` for a compaction. */
+  userMessageId: string | null
   /** How long earlier claims of the turn ran, in ms. */
   runningMs: number
   /** The chat at the top of its family; its own for a root. */
@@ -87,6 +89,7 @@ interface ClaimedRow {
   system_prompt: string | null
   snapshot_version: string
   trigger: TurnTrigger
+  user_message_id: string | null
   running_ms: string
   root_id: string
   depth: number
@@ -152,6 +155,7 @@ const toClaim = (row: ClaimedRow): Claim => ({
   systemPrompt: row.system_prompt,
   snapshotVersion: Number(row.snapshot_version),
   trigger: row.trigger,
+  userMessageId: row.user_message_id,
   runningMs: Number(row.running_ms),
   rootChatId: row.root_id,
   depth: row.depth,
