@@ -141,7 +141,8 @@ const choiceTools = (choice: unknown): readonly unknown[] => {
   return asList(asRecord(message ?? delta).tool_calls)
 }
 
-const isFunctionCall = (item: unknown): boolean => /(function|tool|computer)_call$/.test(asText(asRecord(item).type))
+const isFunctionCall = (item: unknown): boolean =>
+  /(function|tool|computer)_call$/.test(asText(asRecord(item).type))
 
 const isToolUse = (block: unknown): boolean => asText(asRecord(block).type).endsWith('tool_use')
 
