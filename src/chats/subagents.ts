@@ -38,7 +38,9 @@ const spawn = statement(
   'subagents/spawn',
   `with parent as (
     select t.id as turn_id, t.api_key_id, c.id, c.user_id, c.root_id, c.depth, coalesce(
-      (select model_config_id from messages where turn_id = t.id and role = 'assistant' order by step desc limit 1),
+      -- The model of the step that asks, unless it was deleted meanwhile.
+      (select used.id from messages m join model_configs used on used.id = m.model_config_id
+        where m.turn_id = t.id and m.role = 'assistant' order by m.step desc limit 1),
       c.model_config_id) as model_config_id
     from turns t join chats c on c.id = t.chat_id where t.id = $1 and t.epoch = $2 and t.state = any($3)),
   call as (

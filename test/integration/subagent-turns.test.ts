@@ -103,12 +103,8 @@ describe('a parent', () => {
       },
     ])
     expect(keysSeen()).toEqual([user.apiKeyId])
-    expect(turnmill.upstream.requests.map(({ headers }) => headers['x-turnmill-purpose'])).toEqual([
-      'chat',
-      'chat',
-      'subagent_general',
-      'chat',
-    ])
+    const purposes = turnmill.upstream.requests.map(({ headers }) => headers['x-turnmill-purpose'])
+    expect(purposes.toSorted()).toEqual(['chat', 'chat', 'chat', 'subagent_general'])
   })
 
   test('lists its agents and sends them on, whether they are at work or not, under its own turn’s key', async () => {

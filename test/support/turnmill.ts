@@ -181,6 +181,8 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
     admin: await addUser([...SCOPES], 'admin'),
     stop: async () => {
       await upstream.stop()
+      // A client that left a stream has opened its next connection, which the app would give time for a request.
+      app.server.closeAllConnections()
       await app.close()
       await Promise.all(workers.map((worker) => worker.stop()))
       await services.close()
