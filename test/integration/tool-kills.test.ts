@@ -104,6 +104,17 @@ class ToolServer {
   }
 }
 
+/** Bounds a wait, so that what did not come is named. */
+async function inTime(work: Promise<void>, what: string): Promise<void> {
+  const late = new AbortController()
+  const overdue = sleep(30_000, undefined, { signal: late.signal }).then(() => {
+    throw new Error(`it took over 30 s to bring ${what}`)
+  })
+  overdue.catch(() => undefined)
+  await Promise.race([work, overdue])
+  late.abort()
+}
+
 /** The ground for one backend: an API, a database, a provider for each format, tools, and workers to kill. */
 class Battlefield {
   readonly turnmill: Turnmill
@@ -157,7 +168,9 @@ class Battlefield {
     await Promise.all(stories.map((story) => story.asked.answer.opened))
     // All are taken: the successor gets none of them while the worker lives.
     const successor = this.startWorker()
-    await Promise.all(stories.map((story) => this.#bring(story)))
+    await Promise.all(
+      stories.map((story) => inTime(this.#bring(story), `${story.name} to where ${story.stage}`)),
+    )
     const next = await successor
     for (const story of stories) {
       if (story.stage.startsWith('the tool answers')) story.tool.release()
@@ -216,7 +229,9 @@ class Battlefield {
         await first.granted
         answer.release()
         await first.waitedFor()
-        // In line behind the worker: granted right after its commit, and before its next write.
+        // In line behind the worker: granted right after its commit, and nearly always before its next write. Where the
+        // worker is faster, the tool's answer brings another write.
+        tool.release()
         const second = await this.#lock(story)
         await second.queued()
         await first.release()
