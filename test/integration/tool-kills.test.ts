@@ -42,7 +42,12 @@ const STAGES = [
 ] as const
 type Stage = (typeof STAGES)[number]
 
-const KILLS = 10
+const FORMATS = ['anthropic-messages', 'openai-responses'] as const
+
+/** Of a worker, each time with two turns at each stage. */
+const KILLS = 5
+
+const TURNS = KILLS * STAGES.length * FORMATS.length
 
 /** One turn, and what holds it at its stage. */
 interface Story {
@@ -51,7 +56,7 @@ interface Story {
   stage: Stage
   /** Whether it calls another tool beside the one that counts. */
   pair: boolean
-  format: 'anthropic-messages' | 'openai-responses'
+  format: (typeof FORMATS)[number]
   chatId: string
   turnId: string
   /** The answer with the calls, the answer of the tool, and the last answer. */
@@ -104,6 +109,17 @@ class ToolServer {
   }
 }
 
+/** Bounds a wait, so that what did not come is named. */
+async function inTime(work: Promise<void>, what: string): Promise<void> {
+  const late = new AbortController()
+  const overdue = sleep(30_000, undefined, { signal: late.signal }).then(() => {
+    throw new Error(`it took over 30 s to bring ${what}`)
+  })
+  overdue.catch(() => undefined)
+  await Promise.race([work, overdue])
+  late.abort()
+}
+
 /** The ground for one backend: an API, a database, a provider for each format, tools, and workers to kill. */
 class Battlefield {
   readonly turnmill: Turnmill
@@ -151,13 +167,17 @@ class Battlefield {
     this.#worker = await this.startWorker()
   }
 
-  /** Brings a turn to each stage, and kills the worker that has them all. */
+  /** Brings a turn over each format to each stage, and kills the worker that has them all. */
   async kill(wave: number): Promise<void> {
-    const stories = await Promise.all(STAGES.map((stage, index) => this.#begin(wave, stage, index)))
+    const stories = await Promise.all(
+      FORMATS.flatMap((format) => STAGES.map((stage) => this.#begin(wave, stage, format))),
+    )
     await Promise.all(stories.map((story) => story.asked.answer.opened))
     // All are taken: the successor gets none of them while the worker lives.
     const successor = this.startWorker()
-    await Promise.all(stories.map((story) => this.#bring(story)))
+    await Promise.all(
+      stories.map((story) => inTime(this.#bring(story), `${story.name} to where ${story.stage}`)),
+    )
     const next = await successor
     for (const story of stories) {
       if (story.stage.startsWith('the tool answers')) story.tool.release()
@@ -167,18 +187,17 @@ class Battlefield {
     this.#worker = next
     // What a dead process has sent is carried out all the same, or is not.
     for (const lock of stories.flatMap(({ locks }) => locks)) {
-      if (wave % 2 === 0) await lock.endWaiters()
+      if (wave % 4 < 2) await lock.endWaiters()
       await lock.release()
     }
     for (const story of stories) for (const gate of [story.answer, story.tool, story.last]) gate.release()
   }
 
-  async #begin(wave: number, stage: Stage, index: number): Promise<Story> {
-    const format = (wave + index) % 2 === 0 ? 'anthropic-messages' : 'openai-responses'
+  async #begin(wave: number, stage: Stage, format: Story['format']): Promise<Story> {
     const alone = stage === 'all results are about to be committed'
     const together = stage.includes('another one') || stage === 'the result is about to be kept'
     const story: Story = {
-      name: `story-${wave}-${index}`, stage, format, pair: together || (!alone && wave % 4 < 2), chatId: '', turnId: '',
+      name: `story-${wave}-${this.stories.size}`, stage, format, pair: together || (!alone && wave % 2 === 0), chatId: '', turnId: '',
       answer: hold(), tool: hold(), last: hold(), asked: { answer: hold(), tool: hold(), last: hold() }, locks: [],
     } // prettier-ignore
     this.stories.set(story.name, story)
@@ -216,7 +235,9 @@ class Battlefield {
         await first.granted
         answer.release()
         await first.waitedFor()
-        // In line behind the worker: granted right after its commit, and before its next write.
+        // In line behind the worker: granted right after its commit, and nearly always before its next write. Where the
+        // worker is faster, the tool's answer brings another write.
+        tool.release()
         const second = await this.#lock(story)
         await second.queued()
         await first.release()
@@ -289,6 +310,8 @@ async function openBattlefield(backend: BackendKind): Promise<Battlefield> {
     TURNMILL_RUNNING_ROOT_TURNS: '200',
     TURNMILL_PENDING_TURNS: '400',
     TURNMILL_WORKER_CONCURRENCY: '60',
+    // A write that a test holds holds a connection.
+    TURNMILL_DATABASE_POOL_SIZE: '30',
   }
   const turnmill = await startTurnmill({
     backend,
@@ -353,7 +376,7 @@ describe.each(BACKENDS)('workers killed around tool calls, on the %s backend', (
   test('every turn and the one after it completed, and no call is open', async () => {
     expect(await query(field.turnmill.services.db, leftOvers())).toEqual([])
     const { turn } = field.turnmill.services.db.prisma
-    expect(await turn.count()).toBe(2 * KILLS * STAGES.length)
+    expect(await turn.count()).toBe(2 * TURNS)
   })
 
   test.each(STAGES)(

@@ -4,6 +4,7 @@ import { toTurnError } from '../../src/protocol/errors.ts'
 import type { ScriptedCall } from '../support/fake-upstream.ts'
 import { toolsIn } from '../support/sent-tools.ts'
 import { ahead, call, createToolBench, ledgerOf, toolResult, type BenchCall } from '../support/tool-bench.ts'
+import { PNG } from '../support/tools.ts'
 import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
 const bench = createToolBench()
@@ -84,6 +85,22 @@ describe.each(BACKENDS)('a stop on the %s backend', (backend) => {
       { id: 'b', text: UNKNOWN },
     ])
     expect(bench.calls).toHaveLength(2)
+  })
+
+  test('while a tool runs keeps the images of another one that has ended', async () => {
+    scriptCalls(turnmill, call('a', 'picture'), call('b', 'held'))
+    const { chat, turn } = await user.client.create('go')
+    await bench.waitForCall(2)
+    await firstCallIs(turnmill, turn.id, 'done')
+    await interrupt(chat.id)
+    await user.client.ended(chat.id, turn.id)
+    const image = { type: 'image', fileId: expect.any(String), mediaType: 'image/png' }
+    expect(await resultsOf(user, chat.id)).toEqual([
+      { ...toolResult('a', 'picture', 'a picture'), images: [image] },
+      toolResult('b', 'held', UNKNOWN, true),
+    ])
+    await goesOn(chat.id)
+    expect(JSON.stringify(turnmill.upstream.requests.at(-1)?.body)).toContain(PNG.toString('base64'))
   })
 
   test('between the commit of a step and its tools lets none of them run', async () => {

@@ -134,7 +134,7 @@ describe.each(FORMATS)('a turn with tools over %s', (wireFormat) => {
     })
 
     const sent = turnmill.upstream.requests.map(toolsIn)
-    expect(sent.map(({ offered }) => offered)).toEqual([1, 2, 3].map(() => ['echo', 'charge', 'held', 'lookup', 'danger', 'odd'])) // prettier-ignore
+    expect(sent.map(({ offered }) => offered)).toEqual([1, 2, 3].map(() => ['echo', 'charge', 'held', 'lookup', 'picture', 'danger', 'odd'])) // prettier-ignore
     expect(sent[2]).toMatchObject({
       calls: [
         { id: 'call_a', name: 'held', input: {} },
@@ -291,7 +291,7 @@ describe('the limits of a turn', () => {
       )
       const { chat, turn } = await client.create('go')
       await expect(client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'completed' })
-      expect(turnmill.upstream.requests.map((request) => toolsIn(request).offered.length)).toEqual([6, 6, 0])
+      expect(turnmill.upstream.requests.map((request) => toolsIn(request).offered.length)).toEqual([7, 7, 0])
       expect(bench.count('echo')).toBe(2)
     }))
 

@@ -1,8 +1,9 @@
 import { z } from 'zod'
 import type { Chats } from '../../src/chats/index.ts'
 import type { ToolCallPart, ToolResultPart } from '../../src/protocol/messages.ts'
-import { defineTool, type Tool, type ToolContext } from '../../src/tools/index.ts'
+import { defineTool, toolOutcome, type Tool, type ToolContext } from '../../src/tools/index.ts'
 import { hold, type Gate, type ScriptedCall } from './fake-upstream.ts'
+import { PNG } from './tools.ts'
 import type { Turnmill } from './turnmill.ts'
 
 /** A call that a tool of the bench was given. */
@@ -73,6 +74,16 @@ export function createToolBench(): ToolBench {
           },
         }),
       ),
+      defineTool({
+        name: 'picture',
+        description: 'Shows a picture.',
+        inputSchema: anyInput,
+        readOnly: true,
+        execute: (_, context) => {
+          note('picture', context)
+          return toolOutcome({ output: 'a picture', images: [{ mediaType: 'image/png', bytes: PNG }] })
+        },
+      }),
       defineTool({
         name: 'danger',
         description: 'Is asked about first.',
