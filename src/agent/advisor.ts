@@ -3,7 +3,7 @@ import type { Claim, ContextMessage, Spent } from '../chats/index.ts'
 import type { BuiltRoute } from '../models/index.ts'
 import type { ModelMessage } from '../protocol/messages.ts'
 import type { CallPlace, Purpose } from '../protocol/routes.ts'
-import { defineTool } from '../tools/index.ts'
+import { defineTool, toolOutcome } from '../tools/index.ts'
 import { AskFailedError, askModel } from './ask-model.ts'
 import type { ModelCallEffects } from './model-call.ts'
 import type { TurnTool } from './tool-box.ts'
@@ -39,7 +39,10 @@ export function createAdvisorTool(claim: Claim, effects: AdvisorEffects): TurnTo
     execute: async ({ question }, { step, toolCallId, signal }) => {
       const [calls, messages] = await Promise.all([effects.callsOf(claim, NAME), effects.loadContext(claim)])
       if (calls.indexOf(toolCallId) >= effects.advisorUses)
-        throw new Error(`the advisor was asked ${effects.advisorUses} times in this turn, expected no more`)
+        return toolOutcome({
+          output: `the advisor was asked ${effects.advisorUses} times in this turn, expected no more`,
+          isError: true,
+        })
       const place = { step, epoch: claim.epoch, attempt: 1 }
       const built = await effects.buildRouteFor(claim, 'advisor', place)
       return { advice: await ask({ claim, question, messages, built }, effects, signal) }
