@@ -39,9 +39,7 @@ export function createAdvisorTool(claim: Claim, effects: AdvisorEffects): TurnTo
     execute: async ({ question }, { step, toolCallId, signal }) => {
       const [calls, messages] = await Promise.all([effects.callsOf(claim, NAME), effects.loadContext(claim)])
       if (calls.indexOf(toolCallId) >= effects.advisorUses)
-        return refusal(
-          `The advisor was asked ${effects.advisorUses} times in this turn, and no more is allowed.`,
-        )
+        return refusal(`the advisor was asked ${effects.advisorUses} times in this turn, expected no more`)
       const place = { step, epoch: claim.epoch, attempt: 1 }
       const built = await effects.buildRouteFor(claim, 'advisor', place)
       return { advice: await ask({ claim, question, messages, built }, effects, signal) }

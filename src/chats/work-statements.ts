@@ -63,10 +63,10 @@ export const readTurnState = statement(
 /** $1 chat. What the model is shown, oldest first; a summary stands before what it left in place. */
 export const readContext = statement(
   'chats/read-context',
-  // Qualified: the column of the answer is text, and would sort as such.
-  `select m.id::text, role, parts, turn_id, boundary, usage from messages m
-  where chat_id = $1 and deleted_at is null and not compressed and visibility <> 'user'
-  order by (boundary is not null) desc, m.id`,
+  `select m.id::text, m.role, m.parts, m.turn_id, m.boundary, m.usage from messages m
+  where m.chat_id = $1 and m.deleted_at is null and not m.compressed and m.visibility <> 'user'
+  -- By the number: an id without its table were the text of the answer.
+  order by (m.boundary is not null) desc, m.id`,
 )
 
 /** What a family has done since the turn of its root began: steps committed, and their cost. $1 root chat. */
