@@ -25,6 +25,7 @@ async function start(wireFormat: 'anthropic-messages' | 'openai-responses'): Pro
     wireFormat,
     environment: {
       TURNMILL_CHROMIUM_PATH: chromiumPath(),
+      TURNMILL_SUBAGENTS_ENABLED: 'true',
       TURNMILL_ALLOW_PRIVATE_WEB_FETCH: 'true',
       TURNMILL_COMPUTER_WIDTH: '640',
       TURNMILL_COMPUTER_HEIGHT: '400',

@@ -52,6 +52,8 @@ describe.each([
       environment: {
         TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED: gatewayRouting,
         TURNMILL_RETRY_ATTEMPTS: '2',
+        TURNMILL_SUBAGENTS_ENABLED: 'true',
+        TURNMILL_ADVISOR_USES: '3',
       },
     })
   })

@@ -39,6 +39,8 @@ describe.each(ROUTES)('on the $route route, own provider key: $byok', ({ route, 
         TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED: String(route === 'gateway'),
         TURNMILL_AUTO_TITLES: 'true',
         TURNMILL_STATUS_LABELS: 'true',
+        TURNMILL_SUBAGENTS_ENABLED: 'true',
+        TURNMILL_ADVISOR_USES: '3',
         TURNMILL_CHROMIUM_PATH: chromiumPath(),
       },
     })
@@ -134,6 +136,8 @@ describe('without a key ID, and with credentials in the environment', () => {
       reconcile: true,
       environment: {
         TURNMILL_WORKER_CONCURRENCY: '1',
+        TURNMILL_SUBAGENTS_ENABLED: 'true',
+        TURNMILL_ADVISOR_USES: '3',
         ...environment,
         TURNMILL_CHROMIUM_PATH: chromiumPath(),
         TURNMILL_AUTO_TITLES: 'true',

@@ -10,7 +10,8 @@ let turnmill: Turnmill
 let user: TestUser
 
 async function restart(environment: Record<string, string> = {}, reconcile = false): Promise<void> {
-  turnmill = await startTurnmill({ environment, reconcile })
+  const agents = { TURNMILL_SUBAGENTS_ENABLED: 'true' }
+  turnmill = await startTurnmill({ environment: { ...agents, ...environment }, reconcile })
   user = await turnmill.addUser()
 }
 
