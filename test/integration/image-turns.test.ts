@@ -47,7 +47,7 @@ describe.each<WireFormat>(['openai-responses', 'openai-chat', 'anthropic-message
     })
 
     const requests = () => turnmill.upstream.requests
-    const shape = (bytes = PNG, type = 'image/png') => SHAPES[wireFormat](type, bytes)
+    const shape = (bytes: Buffer = PNG, type = 'image/png') => SHAPES[wireFormat](type, bytes)
     const upload = async (bytes: Buffer, { client } = user) =>
       (await client.request<{ id: string }>('POST', '/v1/files', bytes)).body.id
 

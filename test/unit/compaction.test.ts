@@ -50,15 +50,16 @@ describe('a context is too long', () => {
     contextWindow,
     compactionThreshold,
   })
-  test.each([
-    ['at 70 % of the window', 70, sized(100), null, true],
-    ['not below', 69, sized(100), null, false],
-    ['at what the model config says', 50, sized(100, 50), null, true],
-    ['at the smaller window of the two', 35, sized(100), sized(50), true],
-    ['never where no window is known', 1e9, sized(null), sized(null), false],
-    ['by the one that is known', 70, sized(null), sized(100), true],
-  ])('%s', (_, tokens, model, summarizer, expected) => {
-    expect(isTooLong(tokens, model, summarizer)).toBe(expected)
+  type Sized = ReturnType<typeof sized>
+  test.each<[string, [number, Sized, Sized | null], boolean]>([
+    ['at 70 % of the window', [70, sized(100), null], true],
+    ['not below', [69, sized(100), null], false],
+    ['at what the model config says', [50, sized(100, 50), null], true],
+    ['at the smaller window of the two', [35, sized(100), sized(50)], true],
+    ['never where no window is known', [1e9, sized(null), sized(null)], false],
+    ['by the one that is known', [70, sized(null), sized(100)], true],
+  ])('%s', (_, asked, expected) => {
+    expect(isTooLong(...asked)).toBe(expected)
   })
 })
 
