@@ -171,22 +171,21 @@ describe('the calls beside a chat’s own steps', () => {
     const { client } = user
     const chat = await idleChat(user)
     await debug(user, chat.id, 5)
-    const gate = hold()
     turnmill.upstream.script(({ headers, number }) => {
       const purpose = headers['x-turnmill-purpose']
-      if (purpose === 'subagent_general') return { type: 'answer', text: 'the work of a subagent', gate }
-      if (number > 2 || purpose !== 'chat') return { type: 'answer', text: `an answer for ${purpose}` }
+      if (purpose === 'subagent_general') return { type: 'answer', text: 'the work of a subagent' }
+      if (number > 2 || purpose !== 'chat')
+        return { type: 'answer', text: `an answer for ${String(purpose)}` }
       return {
         type: 'answer',
         toolCalls: [
           { id: 'a', name: 'ask_advisor', args: ['{"question":"what next?"}'] },
-          { id: 's', name: 'spawn_agent', args: ['{"type":"general","prompt":"work"}'] },
+          { id: 's', name: 'spawn_agent', args: ['{"type":"general","task":"work"}'] },
           { id: 'w', name: 'wait_agent', args: ['{}'] },
         ],
       }
     })
     await client.send(chat.id, 'do it')
-    gate.release()
     expect(await client.settled(chat.id)).toMatchObject({ status: 'idle' })
     await client.request('POST', `/v1/chats/${chat.id}/title`)
     const watch = client.watch(chat.id)
