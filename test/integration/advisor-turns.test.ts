@@ -110,7 +110,9 @@ describe('a turn that asks its advisor', () => {
     }
     const { chat, turn } = await user.client.create('go')
     const ended = await reader.client.ended(chat.id, turn.id)
-    expect(ended).toMatchObject({ state: 'failed', error: { code: 'gateway_unauthorized' } })
+    // The gateway or the renewal of the lease finds it out, whichever comes first.
+    const code = expect.stringMatching(/^(gateway_unauthorized|missing_key)$/) as string
+    expect(ended).toMatchObject({ state: 'failed', error: { code } })
     expect(requests()).toHaveLength(1)
   })
 

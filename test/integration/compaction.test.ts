@@ -94,7 +94,7 @@ describe.each<WireFormat>(['openai-responses', 'openai-chat', 'anthropic-message
       expect(asked.length).toBeGreaterThan(1)
       expect(asked.length).toBeLessThan(20)
       expect(upstream.requests).toHaveLength(50 + asked.length)
-      expect(factsIn(upstream.requests.at(-1)!)).toEqual(['fact-1', 'fact-2', 'fact-3', 'fact-4', 'fact-5'])
+      expect(factsIn(upstream.requests.at(-1))).toEqual(['fact-1', 'fact-2', 'fact-3', 'fact-4', 'fact-5'])
 
       const messages = await client.messages(chat.id)
       const rows = messages.filter(isSummary)
@@ -195,7 +195,7 @@ describe('compaction', () => {
     expect(own).toHaveLength(13)
     for (const request of own) expect(bodyOf(request)).toContain(question)
     expect(summaries(requests()).length).toBeGreaterThan(1)
-    expect(factsIn(own.at(-1)!)).toEqual(
+    expect(factsIn(own.at(-1))).toEqual(
       expect.arrayContaining(['fact-early', 'fact-asked', 'fact-dug-1', 'fact-dug-12']),
     )
     const calls = (await client.messages(chat.id))
@@ -243,7 +243,7 @@ describe('compaction', () => {
     script(refuseUnsummed)
     expect(await say(client, chat.id, 'second')).toMatchObject({ state: 'completed', retry: null })
     expect(requests()).toHaveLength(4)
-    expect(factsIn(requests()[3]!)).toEqual(['fact-first'])
+    expect(factsIn(requests()[3])).toEqual(['fact-first'])
   })
 
   test('that does not help fails the turn, and never loops', async () => {
@@ -337,7 +337,7 @@ describe('compaction', () => {
       ['create', 'completed'],
     ])
     expect(turns[1]?.id).toBe(body.turn.id)
-    expect(factsIn(requests()[2]!)).toEqual(['fact-first'])
+    expect(factsIn(requests()[2])).toEqual(['fact-first'])
   })
 
   test('is interrupted, at the provider too, and leaves the history as it was', async () => {
@@ -380,7 +380,7 @@ describe('compaction', () => {
     expect(await client.ended(chat.id, edited.turn.id)).toMatchObject({ state: 'completed' })
     const body = bodyOf(requests().at(-1))
     expect(body).not.toContain('Summary of the conversation')
-    expect(factsIn(requests().at(-1)!)).toEqual(['fact-one'])
+    expect(factsIn(requests().at(-1))).toEqual(['fact-one'])
     expect(body).toContain('echo: one: fact-one')
     expect((await client.messages(chat.id)).filter(({ compressed }) => compressed)).toEqual([])
   })
@@ -398,7 +398,7 @@ describe('compaction', () => {
     const three = (await client.messages(chat.id)).find(({ parts }) => textOf(parts).startsWith('three'))
     const edited = await client.edit(chat.id, three?.id ?? '', 'three anew')
     expect(await client.ended(chat.id, edited.turn.id)).toMatchObject({ state: 'completed' })
-    const last = requests().at(-1)!
+    const last = requests().at(-1)
     expect(factsIn(last)).toEqual(['fact-one', 'fact-kept', 'fact-two'])
     expect(bodyOf(last)).toContain('unanswered: fact-kept')
     expect(bodyOf(last)).toContain('To be remembered: fact-one.')
@@ -411,15 +411,15 @@ describe('compaction', () => {
     await say(client, chat.id, 'two: fact-two')
     await clear(client, chat.id)
     await say(client, chat.id, 'three: fact-three')
-    expect(factsIn(requests().at(-1)!)).toEqual(['fact-three'])
+    expect(factsIn(requests().at(-1))).toEqual(['fact-three'])
     await compactAndWait(client, chat.id)
-    expect(factsIn(requests().at(-1)!)).toEqual(['fact-three'])
+    expect(factsIn(requests().at(-1))).toEqual(['fact-three'])
     await say(client, chat.id, 'four')
-    expect(factsIn(requests().at(-1)!)).toEqual(['fact-three'])
+    expect(factsIn(requests().at(-1))).toEqual(['fact-three'])
     const two = (await client.messages(chat.id)).find(({ parts }) => textOf(parts).startsWith('two'))
     const edited = await client.edit(chat.id, two?.id ?? '', 'two anew')
     await client.ended(chat.id, edited.turn.id)
-    expect(factsIn(requests().at(-1)!)).toEqual(['fact-one'])
+    expect(factsIn(requests().at(-1))).toEqual(['fact-one'])
     expect(bodyOf(requests().at(-1))).toContain('two anew')
   })
 

@@ -158,6 +158,61 @@ describe.each([
   })
 })
 
+describe('the calls beside a chat’s own steps', () => {
+  let turnmill: Turnmill
+  beforeAll(async () => {
+    turnmill = await startTurnmill({
+      auxiliaryWorkers: 1,
+      environment: { TURNMILL_ADVISOR_USES: '1', TURNMILL_SUBAGENTS_ENABLED: 'true' },
+    })
+  })
+  afterAll(() => turnmill.stop())
+
+  test('are recorded as well: an advisor’s, a subagent’s, a summary and a title', async () => {
+    const user = await turnmill.addUser()
+    const { client } = user
+    const chat = await idleChat(user)
+    await debug(user, chat.id, 5)
+    turnmill.upstream.script(({ headers, number }) => {
+      const purpose = headers['x-turnmill-purpose']
+      if (purpose === 'subagent_general') return { type: 'answer', text: 'the work of a subagent' }
+      if (number > 2 || purpose !== 'chat')
+        return { type: 'answer', text: `an answer for ${String(purpose)}` }
+      return {
+        type: 'answer',
+        toolCalls: [
+          { id: 'a', name: 'ask_advisor', args: ['{"question":"what next?"}'] },
+          { id: 's', name: 'spawn_agent', args: ['{"type":"general","task":"work"}'] },
+          { id: 'w', name: 'wait_agent', args: ['{}'] },
+        ],
+      }
+    })
+    await client.send(chat.id, 'do it')
+    expect(await client.settled(chat.id)).toMatchObject({ status: 'idle' })
+    await client.request('POST', `/v1/chats/${chat.id}/title`)
+    const watch = client.watch(chat.id)
+    await watch.until((event) => event.type === 'status' && event.title !== null)
+    watch.close()
+    await client.request('POST', `/v1/chats/${chat.id}/compact`)
+    expect(await client.settled(chat.id)).toMatchObject({ status: 'idle' })
+
+    const runs = await recorded(user, chat.id)
+    expect(runs.map(({ purpose }) => purpose).sort()).toEqual([
+      'advisor',
+      'chat',
+      'chat',
+      'compaction',
+      'title',
+    ])
+    for (const run of runs)
+      expect(run).toMatchObject({ status: 200, response: { ending: 'complete', body: expect.any(String) } })
+    const child = await turnmill.services.db.prisma.chat.findFirstOrThrow({ where: { parentId: chat.id } })
+    const [own] = await recorded(user, child.id)
+    expect(own).toMatchObject({ purpose: 'subagent_general', chatId: child.id, status: 200 })
+    expect(JSON.stringify([runs, own])).not.toContain(CENTRAL_KEY)
+  })
+})
+
 describe('recorded calls', () => {
   let turnmill: Turnmill
   let user: TestUser

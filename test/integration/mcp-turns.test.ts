@@ -8,6 +8,7 @@ import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill
 let turnmill: Turnmill
 let user: TestUser
 let everything: EverythingServer
+let dying: EverythingServer
 let mock: MCPMock
 let liar: McpLiar
 
@@ -16,6 +17,7 @@ beforeAll(async () => {
   mock.addTool({ name: 'grind', description: 'Grinds.', inputSchema: { type: 'object' } })
   mock.onToolCall('grind', (input) => `ground ${JSON.stringify(input)}`)
   everything = await startEverythingServer()
+  dying = await startEverythingServer()
   liar = await startMcpLiar()
   turnmill = await startTurnmill()
   const add = async (name: string, url: string) => {
@@ -23,13 +25,14 @@ beforeAll(async () => {
     expect((await turnmill.admin.client.request('POST', '/v1/mcp-servers', body)).status).toBe(201)
   }
   await add('every', everything.url)
+  await add('dying', dying.url)
   await add('mock', await mock.start())
   await add('liar', liar.url)
   await add('dead', 'http://127.0.0.1:1/mcp')
 })
 afterAll(async () => {
   await turnmill.stop()
-  await Promise.all([everything.stop(), mock.stop(), liar.stop()])
+  await Promise.all([everything.stop(), dying.stop(), mock.stop(), liar.stop()])
 })
 beforeEach(async () => {
   turnmill.upstream.reset()
@@ -108,9 +111,6 @@ describe('a turn with MCP servers', () => {
   })
 
   test('goes on where a server dies between listing and call', async () => {
-    const dying = await startEverythingServer()
-    const body = { name: 'dying', url: dying.url, timeoutMs: 5000 }
-    await turnmill.admin.client.request('POST', '/v1/mcp-servers', body)
     const first = await callTools([['mcp__dying__echo', { message: '1' }]])
     expect(first.results).toMatchObject([{ output: 'Echo: 1' }])
     await dying.stop()

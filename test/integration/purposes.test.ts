@@ -252,7 +252,7 @@ describe('without a key ID, and with credentials in the environment', () => {
 })
 
 test('a key that is revoked while its turn waits for agents stops them, and no further call is made', async () => {
-  const turnmill = await startTurnmill()
+  const turnmill = await startTurnmill({ environment: { TURNMILL_SUBAGENTS_ENABLED: 'true' } })
   try {
     const user = await turnmill.addUser()
     const reader = await turnmill.addKey(user.userId)

@@ -9,9 +9,10 @@ import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../suppor
 let turnmill: Turnmill
 let user: TestUser
 
+const AGENTS = { TURNMILL_SUBAGENTS_ENABLED: 'true', TURNMILL_BUILTIN_TOOLS: 'all' }
+
 async function restart(environment: Record<string, string> = {}, reconcile = false): Promise<void> {
-  const agents = { TURNMILL_SUBAGENTS_ENABLED: 'true' }
-  turnmill = await startTurnmill({ environment: { ...agents, ...environment }, reconcile })
+  turnmill = await startTurnmill({ environment: { ...AGENTS, ...environment }, reconcile })
   user = await turnmill.addUser()
 }
 
@@ -307,7 +308,8 @@ describe('a parent', () => {
 
 describe.each(BACKENDS)('on the %s backend', (backend) => {
   test('a parent with 8 children, each with 2 of their own, all waiting, ends on one worker with concurrency 1', async () => {
-    turnmill = await startTurnmill({ backend, environment: { TURNMILL_WORKER_CONCURRENCY: '1' } })
+    const environment = { ...AGENTS, TURNMILL_WORKER_CONCURRENCY: '1' }
+    turnmill = await startTurnmill({ backend, environment })
     try {
       user = await turnmill.addUser()
       const names = Array.from({ length: 8 }, (_, index) => `child ${index + 1}`)
@@ -334,8 +336,18 @@ describe('limits', () => {
 
   test('beyond its children a parent is refused one more, as a result', async () => {
     await restart({ TURNMILL_SUBAGENT_CHILDREN: '2' })
-    script({ manage: [asks(spawn('a'), spawn('b'), spawn('c')), waits(), asks(spawn('d')), waits()] })
-    expect(await run('manage')).toMatchObject({ state: 'completed' })
+    // Nobody is done before all three were asked for.
+    const gate = hold()
+    const done = (name: string): Act[] => [{ type: 'answer', text: `${name} is done`, gate, gateAt: 0 }]
+    script({
+      manage: [asks(spawn('a'), spawn('b'), spawn('c')), waits(), asks(spawn('d')), waits()],
+      a: done('a'),
+      b: done('b'),
+    })
+    const { chat, turn } = await user.client.create('manage')
+    await until(chat.id, 'waiting')
+    gate.release()
+    expect(await user.client.ended(chat.id, turn.id)).toMatchObject({ state: 'completed' })
     const { results, agents } = lastSeen('manage')
     expect(results.slice(0, 3)).toContainEqual('2 subagents are at work, expected fewer')
     expect(agents).toHaveLength(3)
@@ -372,7 +384,7 @@ describe('limits', () => {
   })
 
   test('a spawn is not repeated by the worker that takes over before its result is committed', async () => {
-    turnmill = await startTurnmill({ workers: 0, reconcile: true })
+    turnmill = await startTurnmill({ workers: 0, reconcile: true, environment: AGENTS })
     user = await turnmill.addUser()
     script({ manage: [asks(spawn('dig')), waits()], dig: [{ type: 'answer', text: 'found' }] })
     const { chats } = turnmill.services

@@ -36,8 +36,8 @@ export const tooLong = ({ wireFormat }: UpstreamRequest): Behaviour => ({
 const FACT = /\bfact-[a-z0-9-]+\b/g
 
 /** What there is to be remembered in a request: all words that begin with `fact-`. */
-export const factsIn = ({ body }: UpstreamRequest): string[] => [
-  ...new Set(JSON.stringify(body).match(FACT) ?? []),
+export const factsIn = (request: UpstreamRequest | undefined): string[] => [
+  ...new Set(JSON.stringify(request?.body ?? null).match(FACT) ?? []),
 ]
 
 /** Refuses what does not fit into the window, sums up facts when asked to, and else answers as told. */

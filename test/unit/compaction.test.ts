@@ -50,39 +50,16 @@ describe('a context is too long', () => {
     contextWindow,
     compactionThreshold,
   })
-  test.each([
-    { what: 'at 70 % of the window', tokens: 70, model: sized(100), summarizer: null, expected: true },
-    { what: 'not below', tokens: 69, model: sized(100), summarizer: null, expected: false },
-    {
-      what: 'at what the model config says',
-      tokens: 50,
-      model: sized(100, 50),
-      summarizer: null,
-      expected: true,
-    },
-    {
-      what: 'at the smaller window of the two',
-      tokens: 35,
-      model: sized(100),
-      summarizer: sized(50),
-      expected: true,
-    },
-    {
-      what: 'never where no window is known',
-      tokens: 1e9,
-      model: sized(null),
-      summarizer: sized(null),
-      expected: false,
-    },
-    {
-      what: 'by the one that is known',
-      tokens: 70,
-      model: sized(null),
-      summarizer: sized(100),
-      expected: true,
-    },
-  ])('$what', ({ tokens, model, summarizer, expected }) => {
-    expect(isTooLong(tokens, model, summarizer)).toBe(expected)
+  type Sized = ReturnType<typeof sized>
+  test.each<[string, [number, Sized, Sized | null], boolean]>([
+    ['at 70 % of the window', [70, sized(100), null], true],
+    ['not below', [69, sized(100), null], false],
+    ['at what the model config says', [50, sized(100, 50), null], true],
+    ['at the smaller window of the two', [35, sized(100), sized(50)], true],
+    ['never where no window is known', [1e9, sized(null), sized(null)], false],
+    ['by the one that is known', [70, sized(null), sized(100)], true],
+  ])('%s', (_, asked, expected) => {
+    expect(isTooLong(...asked)).toBe(expected)
   })
 })
 
