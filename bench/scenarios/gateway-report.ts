@@ -85,6 +85,7 @@ function reportRates(courses: readonly Course[]): string {
 
 /** What the in-process form adds to a call that is alone, in parts; medians. */
 interface Beyond {
+  direct: number
   added: number
   /** What the calls themselves have waited for their statements, and what is left without it. */
   ownRoundTrips: number
@@ -110,13 +111,13 @@ const waitsOf = (rounds: Rounds): number[] =>
 
 function beyondOf(direct: Rounds, roundTrips: Rounds, inProcess: Rounds): Beyond {
   const waits = waitsOf(inProcess)
-  const added = median(totalsOf(inProcess)) - median(totalsOf(direct))
+  const directMs = median(totalsOf(direct))
+  const added = median(totalsOf(inProcess)) - directMs
   return {
+    direct: directMs,
     added,
     ownRoundTrips: median(waits),
-    beyondOwn:
-      median(totalsOf(inProcess).map((total, call) => total - (waits[call] ?? NaN))) -
-      median(totalsOf(direct)),
+    beyondOwn: median(totalsOf(inProcess).map((total, call) => total - (waits[call] ?? NaN))) - directMs,
     roundTrips: median(totalsOf(roundTrips)),
     beyond: added - median(totalsOf(roundTrips)),
   }
@@ -145,6 +146,7 @@ function reportBeyond(alone: readonly Course[]): string {
     'added',
     'its round trips',
     'beyond them',
+    '÷ direct',
     'per round',
     'round trips alone',
     'beyond them',
@@ -155,6 +157,7 @@ function reportBeyond(alone: readonly Course[]): string {
     shown(beyond.added, 2),
     shown(beyond.ownRoundTrips, 2),
     shown(beyond.beyondOwn, 2),
+    shown(beyond.beyondOwn / beyond.direct, 2),
     perRound.map(({ beyondOwn }) => shown(beyondOwn, 2)).join(' '),
     shown(beyond.roundTrips, 2),
     shown(beyond.beyond, 2),
