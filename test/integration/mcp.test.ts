@@ -102,11 +102,18 @@ describe('the reference server', () => {
   })
 
   test('that is gone fails the call', async () => {
-    const restarting = await startEverythingServer()
-    const [echo] = (await toolsAt(restarting.url, { allow: ['echo'] })) as [Tool]
-    expect(await run(echo, { message: '1' })).toMatchObject({ output: 'Echo: 1' })
-    await restarting.stop()
-    expect(await run(echo, { message: '2' })).toMatchObject({ isError: true })
+    const leaving = await startEverythingServer()
+    try {
+      const [echo] = await toolsAt(leaving.url, { allow: ['echo'] })
+      expect(await run(echo, { message: '1' })).toMatchObject({ output: 'Echo: 1' })
+      await leaving.stop()
+      expect(await run(echo, { message: '2' })).toMatchObject({
+        isError: true,
+        output: 'the MCP server mill did not do it: fetch failed',
+      })
+    } finally {
+      await leaving.stop()
+    }
   })
 })
 
