@@ -254,8 +254,8 @@ function createWrites(
     }
   return {
     noteRetry: createNoteRetry(signal, deps),
-    commitStep: committing(chats.commitStep),
-    compact: committing(chats.compact),
+    commitStep: committing((claim, result) => chats.commitStep(claim, result)),
+    compact: committing((claim, compaction) => chats.compact(claim, compaction)),
     startCalls: repeating(chats.startCalls),
     keepResults: repeating(chats.keepResults),
     commitResults: repeating(chats.commitResults),

@@ -30,7 +30,7 @@ export const claimTurn = statement(
       lease_until = clock_timestamp() + $2 * interval '1 ms', claimed_at = clock_timestamp(),
       -- What a claim ran that was lost, as far as its lease went.
       running_ms = t.running_ms + case when t.state = 'pending' then 0
-        else (extract(epoch from least(clock_timestamp(), t.lease_until) - t.claimed_at) * 1000)::bigint end,
+        else greatest(0, extract(epoch from least(clock_timestamp(), t.lease_until) - t.claimed_at) * 1000)::bigint end,
       job_attempts = case when t.job_id = $4 then $5 else t.job_attempts end
     from chat
     where t.id = $1 and t.state = any($3)

@@ -22,7 +22,11 @@ let user: TestUser
 let liar: McpLiar
 const lines: string[] = []
 beforeAll(async () => {
-  turnmill = await startTurnmill({ workers: 0, onLog: (line) => void lines.push(line) })
+  turnmill = await startTurnmill({
+    workers: 0,
+    onLog: (line) => void lines.push(line),
+    environment: { TURNMILL_BUILTIN_TOOLS: 'all' },
+  })
   liar = await startMcpLiar()
 })
 afterAll(async () => {
