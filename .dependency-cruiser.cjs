@@ -1,22 +1,25 @@
 /** Which folders of src/ a folder may import besides itself; `telemetry` is open to all but `protocol`. */
 const LOWEST = ['protocol']
-const LOW = [...LOWEST, 'db', 'keys', 'queue', 'providers', 'tools', 'streams']
+const LOW = [...LOWEST, 'db', 'keys', 'files', 'queue', 'providers', 'tools', 'streams']
 const MIDDLE = [...LOW, 'chats', 'models', 'gateway']
-const HIGH = [...MIDDLE, 'agent', 'reconcile']
+const HIGH = [...MIDDLE, 'agent', 'auxiliary', 'reconcile']
 const MAY_IMPORT = {
   protocol: [],
   telemetry: LOWEST,
   db: LOWEST,
   keys: [...LOWEST, 'db'],
+  files: [...LOWEST, 'db'],
   queue: LOWEST,
   providers: LOWEST,
+  computer: [...LOWEST, 'tools'],
   tools: [...LOWEST, 'db'], // The servers of tools that admins configure.
   streams: [...LOWEST, 'db'], // The part log on Postgres.
   chats: LOW,
   models: LOW,
   gateway: [...LOW, 'models'],
   agent: MIDDLE.filter((folder) => folder !== 'db' && folder !== 'queue'), // Its effects are parameters.
-  reconcile: MIDDLE,
+  auxiliary: [...MIDDLE, 'agent'].filter((folder) => folder !== 'queue'), // Asks a model as turns do.
+  reconcile: [...MIDDLE, 'auxiliary'],
   api: HIGH,
   admin: HIGH,
   development: HIGH, // What `npm start` makes up where nothing is configured.

@@ -1,12 +1,13 @@
 import type { Scenario } from './scenarios/scenario.ts'
 import { durableTurns } from './scenarios/durable-turns.ts'
 import { fairness } from './scenarios/fairness.ts'
+import { gateway } from './scenarios/gateway.ts'
 import { stop } from './scenarios/stop.ts'
 import { Cleanup } from './support/cleanup.ts'
 import { helpText, optionsOf, readCommandLine, UsageError, type OptionValues } from './support/options.ts'
 
 /** Every scenario there is, in the order they run. */
-const SCENARIOS: readonly Scenario[] = [durableTurns, stop, fairness]
+const SCENARIOS: readonly Scenario[] = [durableTurns, gateway, stop, fairness]
 
 /** `bench [scenario …] [--option value …]`; all scenarios where none is named. */
 async function main(args: readonly string[]): Promise<void> {

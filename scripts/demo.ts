@@ -26,7 +26,14 @@ function demoConfig(dataDir: string): Config {
   // The Postgres driver reads these by itself, also for a connection that is spelled out.
   for (const name of Object.keys(process.env).filter((known) => known.startsWith('PG')))
     Reflect.deleteProperty(process.env, name)
-  return loadConfig({ TURNMILL_DATA_DIR: dataDir, PORT: '0', LOG_LEVEL: 'error', TURNMILL_DRAIN_MS: '500' })
+  return loadConfig({
+    TURNMILL_DATA_DIR: dataDir,
+    PORT: '0',
+    LOG_LEVEL: 'error',
+    TURNMILL_DRAIN_MS: '500',
+    // The journal is held against what was sent, message by message.
+    TURNMILL_AUTO_TITLES: 'false',
+  })
 }
 
 /** Passable for others, so that a root user's Postgres, which runs as somebody else, finds its data. */

@@ -1,4 +1,5 @@
 import { createApp } from './app.ts'
+import { createAuxiliaryWorker } from './auxiliary-worker.ts'
 import { demand, type Config } from './config.ts'
 import { migrate } from './db/migrate.ts'
 import { startLocalGround, startProviders, type SimulatedProvider } from './development/index.ts'
@@ -8,6 +9,7 @@ import type { Secret } from './protocol/secret.ts'
 import { demandFitting, openServices, type Services } from './services.ts'
 import type { Logger } from './telemetry/logger.ts'
 import { createTurnWorker } from './turn-worker.ts'
+import { joinWorkers } from './worker.ts'
 
 /** API and worker of one process, running. */
 export interface AllInOne {
@@ -45,7 +47,7 @@ export async function startAll(given: Config, logger: Logger, shutdown: Shutdown
 
 /** The API goes first when it all stops, so that nothing is accepted any more while the worker drains. */
 async function startRoles(services: Services, shutdown: Shutdown): Promise<string> {
-  const worker = createTurnWorker(services)
+  const worker = joinWorkers([createTurnWorker(services), createAuxiliaryWorker(services)])
   shutdown.add(() => worker.stop())
   await worker.start()
   const app = await createApp(services)

@@ -8,12 +8,19 @@ import { registerChatRoutes } from './api/chat-routes.ts'
 import { registerStreamRoute } from './api/stream-route.ts'
 import { registerBudgetRoutes } from './api/budget-routes.ts'
 import type { ApiContext, ApiServer } from './api/context.ts'
+import { registerDebugRoutes } from './api/debug-routes.ts'
 import { drainConnections } from './api/drain.ts'
+import { registerFileRoutes } from './api/file-routes.ts'
 import { registerGatewayRoutes } from './api/gateway-routes.ts'
 import { registerIdempotency } from './api/idempotency.ts'
 import { createLiveCalls } from './api/live-calls.ts'
 import { createLoadGuard } from './api/load.ts'
+import { registerMcpRoutes } from './api/mcp-routes.ts'
 import { registerModelRoutes } from './api/model-routes.ts'
+import { registerOverrideRoutes } from './api/override-routes.ts'
+import { registerOwnKeyRoutes } from './api/own-key-routes.ts'
+import { registerProviderRoutes } from './api/provider-routes.ts'
+import { registerUsageRoutes } from './api/usage-routes.ts'
 import { createErrorHandler, sendProblem } from './api/problems.ts'
 import * as answers from './api/answers.ts'
 import { registerSystemRoutes } from './api/system-routes.ts'
@@ -125,11 +132,18 @@ export async function createApp(services: Services): Promise<ApiServer> {
   })
   registerSystemRoutes(app, context)
   registerAccountRoutes(app, context)
+  registerProviderRoutes(app, context)
   registerModelRoutes(app, context)
+  registerMcpRoutes(app, context)
+  registerOverrideRoutes(app)
+  registerOwnKeyRoutes(app, context)
   registerChatRoutes(app, context)
+  registerFileRoutes(app, context)
+  registerDebugRoutes(app, context)
   registerStreamRoute(app, context)
   registerGatewayRoutes(app, context, calls)
   registerBudgetRoutes(app)
+  registerUsageRoutes(app, context)
   if (config.bullBoard) await app.register(bullBoard(services.backend), { prefix: BULL_BOARD_PATH })
   return app
 }

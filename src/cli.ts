@@ -31,10 +31,21 @@ export const COMMANDS = {
       'Needs `DATABASE_URL`, `TURNMILL_API_KEY_PEPPER` and `TURNMILL_ENCRYPTION_KEYS`, and `REDIS_URL` where the queue is on Redis. `TURNMILL_BOOTSTRAP_API_KEY` becomes the first admin key. Stops on SIGINT or SIGTERM; open event streams end, and clients connect again.',
   },
   worker: {
-    summary: 'Run a worker for turns',
-    entry: 'workers/turns',
+    summary: 'Run a worker for both queues',
+    entry: 'workers/all',
     details:
-      'Needs what `api` needs, with the same values. Run as many as the load asks for. On SIGINT or SIGTERM it takes no more turns, lets those under way end for `TURNMILL_DRAIN_MS` and gives the rest back; give it that long plus 5 seconds.',
+      'Takes turns, and titles and status labels. Needs what `api` needs, with the same values. Run as many as the load asks for. On SIGINT or SIGTERM it takes no more jobs, lets those under way end for `TURNMILL_DRAIN_MS` and gives the rest back; give it that long plus 5 seconds.',
+  },
+  'worker turns': {
+    summary: 'Run a worker for turns alone',
+    entry: 'workers/turns',
+    details: 'As `worker`, where the two are to be scaled apart. Somebody has to run the other one too.',
+  },
+  'worker auxiliary': {
+    summary: 'Run a worker for titles and labels alone',
+    entry: 'workers/auxiliary',
+    details:
+      'As `worker`, without turns. While none runs, chats are called by the beginning of their first message.',
   },
   'keys rotate': {
     summary: 'Encrypt stored credentials anew',

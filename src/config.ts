@@ -1,4 +1,5 @@
 import { Secret } from './protocol/secret.ts'
+import { BUILTIN_TOOLS, type BuiltinTool } from './protocol/tools.ts'
 
 /** One environment variable: the row that parsing, `docs/configuration.md` and `.env.example` are made from. */
 export interface Setting<T> {
@@ -74,6 +75,22 @@ function choice<T extends string>(row: Described<T>, values: readonly T[]): Sett
   return describe('choice', row, (value) => {
     const found = values.find((one) => one === value)
     if (found === undefined) throw new Error(`one of ${values.join(', ')}`)
+    return found
+  })
+}
+
+/** Some of these, separated by commas; `all` or `none` of them. */
+function choices<T extends string>(
+  row: Described<readonly T[]>,
+  values: readonly T[],
+): Setting<readonly T[]> {
+  return describe('text', row, (value) => {
+    if (value === 'all') return values
+    if (value === 'none') return []
+    const names = value.split(',').map((name) => name.trim())
+    const found = values.filter((one) => names.includes(one))
+    if (found.length !== new Set(names).size)
+      throw new Error(`all, none, or some of ${values.join(', ')}, separated by commas`)
     return found
   })
 }
@@ -192,6 +209,28 @@ export const SETTINGS = {
     1,
     10_000,
   ),
+  auxiliaryConcurrency: integer(
+    {
+      name: 'TURNMILL_AUXILIARY_CONCURRENCY',
+      default: '20',
+      unit: 'runs',
+      sentence: 'Titles and status labels that one worker process asks for at once.',
+    },
+    1,
+    10_000,
+  ),
+  autoTitles: flag({
+    name: 'TURNMILL_AUTO_TITLES',
+    default: 'true',
+    sentence:
+      'Whether a chat that nobody has named gets a title from a model after its first answer, under the key of that turn. Read by workers.',
+  }),
+  statusLabels: flag({
+    name: 'TURNMILL_STATUS_LABELS',
+    default: 'false',
+    sentence:
+      'Whether a model is asked for a few words on what each turn is doing, under the key of that turn: one more model call per turn. Read by workers.',
+  }),
   databasePoolSize: integer(
     {
       name: 'TURNMILL_DATABASE_POOL_SIZE',
@@ -296,6 +335,27 @@ export const SETTINGS = {
     64 * 1024 * 1024,
   ),
 
+  filesPerUserBytes: integer(
+    {
+      name: 'TURNMILL_FILES_PER_USER_BYTES',
+      default: '1073741824',
+      unit: 'bytes',
+      sentence: 'What the files of one user may take together; no further ones are kept beyond it.',
+    },
+    0,
+    2 ** 50,
+  ),
+  debugRetentionHours: integer(
+    {
+      name: 'TURNMILL_DEBUG_RETENTION_HOURS',
+      default: '24',
+      unit: 'hours',
+      sentence: 'How long recorded model calls are kept.',
+    },
+    1,
+    720,
+  ),
+
   leaseMs: milliseconds({
     name: 'TURNMILL_LEASE_MS',
     default: '10000',
@@ -336,10 +396,93 @@ export const SETTINGS = {
     default: '5000',
     sentence: 'How old an enqueueing must be before the reconciler asks the queue for its job.',
   }),
+  recordRetentionDays: integer(
+    {
+      name: 'TURNMILL_RECORD_RETENTION_DAYS',
+      default: '90',
+      unit: 'days',
+      sentence:
+        'How long the gateway keeps the record of a call: what it used and cost, and which tools it asked for.',
+    },
+    1,
+    36_500,
+  ),
+  promptRetentionDays: integer(
+    {
+      name: 'TURNMILL_PROMPT_RETENTION_DAYS',
+      default: '30',
+      unit: 'days',
+      sentence:
+        'How long the gateway keeps what the user said last before a call; no longer than the record.',
+    },
+    1,
+    36_500,
+  ),
   drainMs: milliseconds({
     name: 'TURNMILL_DRAIN_MS',
     default: '20000',
     sentence: 'How long a stopping worker lets its turns end before it gives them back.',
+  }),
+
+  turnSteps: integer(
+    {
+      name: 'TURNMILL_TURN_STEPS',
+      default: '100',
+      unit: 'steps',
+      sentence: 'Model calls that one turn may make; the last of them is offered no tools.',
+    },
+    1,
+    10_000,
+  ),
+  turnRunningMs: milliseconds({
+    name: 'TURNMILL_TURN_RUNNING_MS',
+    default: '1800000',
+    sentence: 'How long one turn may run. Waiting for a client, for subagents or for a slot is not running.',
+  }),
+  familySteps: integer(
+    {
+      name: 'TURNMILL_FAMILY_STEPS',
+      default: '500',
+      unit: 'steps',
+      sentence: 'Model calls that a turn and all its subagents may make together.',
+    },
+    1,
+    1_000_000,
+  ),
+  familyCostMicros: integer(
+    {
+      name: 'TURNMILL_FAMILY_COST_MICROS',
+      unit: 'micro-dollars',
+      sentence:
+        'What a turn and all its subagents may cost together before they take no further step; any amount where it is not set.',
+    },
+    0,
+    Number.MAX_SAFE_INTEGER,
+  ),
+  subagents: flag({
+    name: 'TURNMILL_SUBAGENTS_ENABLED',
+    default: 'true',
+    sentence: 'Whether models are offered the tools that spawn subagents.',
+  }),
+  advisorUses: integer(
+    {
+      name: 'TURNMILL_ADVISOR_USES',
+      default: '3',
+      unit: 'calls',
+      sentence: 'How often one turn may ask the advisor; 0 offers none.',
+    },
+    0,
+    1000,
+  ),
+  actionDeadlineMs: milliseconds({
+    name: 'TURNMILL_ACTION_DEADLINE_MS',
+    default: '300000',
+    sentence: 'How long a turn waits for its client to answer tool calls before they are refused.',
+  }),
+  waitingDeadlineMs: milliseconds({
+    name: 'TURNMILL_WAITING_DEADLINE_MS',
+    default: '1800000',
+    sentence: 'How long a turn waits for its subagents at most.',
   }),
 
   firstPartTimeoutMs: milliseconds({
@@ -403,6 +546,87 @@ export const SETTINGS = {
     sentence: 'A longer wait than this gives the slot back until it is over.',
   }),
 
+  toolTimeoutMs: milliseconds({
+    name: 'TURNMILL_TOOL_TIMEOUT_MS',
+    default: '60000',
+    sentence: 'Longest call of a tool that names no time of its own.',
+  }),
+  toolOutputBytes: integer(
+    {
+      name: 'TURNMILL_TOOL_OUTPUT_BYTES',
+      default: '262144',
+      unit: 'bytes',
+      sentence: 'The longest output of a tool that is kept and shown to the model; the rest is cut off.',
+    },
+    1024,
+    16 * 1024 * 1024,
+  ),
+  builtinTools: choices<BuiltinTool>(
+    {
+      name: 'TURNMILL_BUILTIN_TOOLS',
+      default: 'all',
+      sentence: `Which of the built-in tools models are given: \`all\`, \`none\`, or some of ${BUILTIN_TOOLS.map((name) => `\`${name}\``).join(', ')}, separated by commas.`,
+    },
+    BUILTIN_TOOLS,
+  ),
+  allowPrivateWebFetch: flag({
+    name: 'TURNMILL_ALLOW_PRIVATE_WEB_FETCH',
+    default: 'false',
+    sentence:
+      'Whether the tool `web_fetch` and the browsers of agents may fetch without https and from private, loopback and link-local addresses. Where they fetch from is decided by whatever a model has read.',
+  }),
+  toolsModule: text({
+    name: 'TURNMILL_TOOLS_MODULE',
+    sentence:
+      'A module whose default export is a tool, an array of tools, or a function that gives one: a path, absolute or relative to the working directory, of a .js or erasable .ts file.',
+  }),
+  chromiumPath: text({
+    name: 'TURNMILL_CHROMIUM_PATH',
+    sentence:
+      'The Chromium of agents that use a computer, such as `/usr/bin/chromium`. Without it there are none.',
+  }),
+  chromiumSandbox: flag({
+    name: 'TURNMILL_CHROMIUM_SANDBOX',
+    sentence:
+      'Whether Chromium runs pages in its own sandbox, which takes user namespaces: a container may refuse them. On unless the worker runs as root, for whom Chromium has none.',
+  }),
+  computerWidth: integer(
+    {
+      name: 'TURNMILL_COMPUTER_WIDTH',
+      default: '1280',
+      unit: 'pixels',
+      sentence: 'How wide the display is that an agent uses.',
+    },
+    320,
+    3840,
+  ),
+  computerHeight: integer(
+    {
+      name: 'TURNMILL_COMPUTER_HEIGHT',
+      default: '800',
+      unit: 'pixels',
+      sentence: 'How high that display is.',
+    },
+    240,
+    2160,
+  ),
+  computerSessions: integer(
+    {
+      name: 'TURNMILL_COMPUTER_SESSIONS',
+      default: '4',
+      unit: 'displays',
+      sentence:
+        'Displays that one worker process has open at once; the one unused for longest makes room for the next.',
+    },
+    1,
+    1000,
+  ),
+  computerIdleMs: milliseconds({
+    name: 'TURNMILL_COMPUTER_IDLE_MS',
+    default: '300000',
+    sentence: 'How long a display stays open that its agent does not use.',
+  }),
+
   partFlushMs: milliseconds({
     name: 'TURNMILL_PART_FLUSH_MS',
     default: '25',
@@ -442,12 +666,16 @@ type Optional =
   | 'databaseUrl'
   | 'redisUrl'
   | 'metricsPort'
+  | 'familyCostMicros'
   | 'openaiApiKey'
   | 'anthropicApiKey'
   | 'bootstrapApiKey'
   | 'apiKeyPepper'
   | 'encryptionKeys'
   | 'allowPrivateProviders'
+  | 'toolsModule'
+  | 'chromiumPath'
+  | 'chromiumSandbox'
 
 export type Config = {
   readonly [K in keyof typeof SETTINGS]: K extends Optional

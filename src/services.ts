@@ -1,4 +1,5 @@
-import { createChats, type AdmittedTurn, type Chats } from './chats/index.ts'
+import { createAuxiliaryRuns, type AuxiliaryRuns } from './auxiliary/index.ts'
+import { createChats, type AdmittedTurn, type Chats, type PendingRun } from './chats/index.ts'
 import { demand, type Config } from './config.ts'
 import { alone, openDatabase, type Database } from './db/index.ts'
 import {
@@ -8,20 +9,27 @@ import {
   createKeyHealth,
   createSettlements,
   hasBudgets,
+  pruneRecords,
   settleOverdueCalls,
 } from './gateway/index.ts'
+import { pruneFiles } from './files/index.ts'
 import { pruneIdempotencyKeys } from './keys/index.ts'
 import {
+  createDebugRuns,
   createEncryption,
   createProviderFetch,
+  type DebugRuns,
   type ProviderFetch,
   demandEncryptionKeys,
   type Encryption,
+  pruneDebugRuns,
 } from './models/index.ts'
 import {
+  openAuxiliaryQueue,
   openPostgresBackend,
   openRedisBackend,
   openTurnQueue,
+  type AuxiliaryQueue,
   type JobTrigger,
   type QueueBackend,
   type TurnQueue,
@@ -40,13 +48,16 @@ export interface Services {
   db: Database
   backend: QueueBackend
   queue: TurnQueue
+  auxiliaryQueue: AuxiliaryQueue
   parts: PartLog
   chats: Chats
+  auxiliaryRuns: AuxiliaryRuns
   reconciler: Reconciler
   encryption: Encryption
   gateway: Gateway
   /** Reaches providers, as far as the rules of destinations let it. */
   providerFetch: ProviderFetch
+  debugRuns: DebugRuns
   metrics: Metrics
   pepper: Secret
   close(): Promise<void>
@@ -93,7 +104,8 @@ export async function openServices(
       ? await openPostgresBackend({ url, onError, openSocket: db.openSocket })
       : await openRedisBackend(config.redisUrl, config.queuePrefix, onError)
   const queue = openTurnQueue(backend)
-  await queue.ready()
+  const auxiliaryQueue = openAuxiliaryQueue(backend)
+  await Promise.all([queue.ready(), auxiliaryQueue.ready()])
   const parts =
     config.redisUrl === null
       ? openPostgresPartLog({ db, url, ttlMs: config.partLogTtlMs, onError })
@@ -107,17 +119,33 @@ export async function openServices(
   const metrics = createMetrics(() => chats.counts())
   const enqueue = (turns: readonly AdmittedTurn[], trigger?: JobTrigger): Promise<void> =>
     enqueueTurns(queue, turns, logger, trigger)
+  const enqueueAuxiliary = (runs: readonly PendingRun[]): Promise<void> =>
+    enqueueRuns(auxiliaryQueue, runs, logger)
+  const onChanged = (chatId: string): void => parts.announce(chatId)
   const chats = createChats({
     db,
     limits: config,
     leaseMs: config.leaseMs,
+    auxiliary: { titles: config.autoTitles, labels: config.statusLabels },
     onAdmitted: enqueue,
-    onChanged: (chatId) => parts.announce(chatId),
+    onRuns: enqueueAuxiliary,
+    onChanged,
     onStop: (turnId) => parts.poke(turnId),
     onFenced: (transition) => metrics.fencedWrites.inc({ transition }),
   })
+  const auxiliaryRuns = createAuxiliaryRuns({
+    db,
+    leaseMs: config.leaseMs,
+    onPending: enqueueAuxiliary,
+    onChanged,
+  })
   const rules = { allowPrivate: config.allowPrivateProviders ?? false }
   const providerFetch = effects.providerFetch ?? createProviderFetch(rules)
+  const debugRuns = createDebugRuns({
+    db,
+    retentionHours: config.debugRetentionHours,
+    onError: (error) => logger.warn({ error }, 'a model call was not recorded'),
+  })
   const settlements = createSettlements()
   const gateway = createGateway({
     db,
@@ -139,11 +167,16 @@ export async function openServices(
     chats,
     queue,
     enqueue: (turns) => enqueue(turns, 'reconcile'),
+    auxiliary: { runs: auxiliaryRuns, queue: auxiliaryQueue, enqueue: enqueueAuxiliary },
     alone: (work) => alone(db, 'reconcile', work),
     settleCalls: (limit) => settleOverdueCalls(db, limit),
     prune: async (limit) => {
       await pruneIdempotencyKeys(db, limit)
       await chats.pruneQueue(limit)
+      await pruneFiles(db, limit)
+      await pruneRecords(db, config, limit)
+      await auxiliaryRuns.prune(limit)
+      await pruneDebugRuns(db, limit)
     },
     periodMs: config.reconcilerPeriodMs,
     lostAfterMs: config.lostAfterMs,
@@ -153,12 +186,13 @@ export async function openServices(
   backend.onReturn(() => void reconciler.catchUp())
 
   return {
-    config, logger, db, backend, queue, parts, chats, reconciler, encryption, gateway, providerFetch, metrics, pepper,
+    config, logger, db, backend, queue, auxiliaryQueue, parts, chats, auxiliaryRuns, debugRuns, reconciler, encryption, gateway,
+    providerFetch, metrics, pepper,
     close: async () => {
       await reconciler.stop()
       await settlements.idle(SETTLE_LIMIT_MS)
       await parts.close()
-      await queue.close().catch(onError)
+      await Promise.all([queue, auxiliaryQueue].map((one) => one.close().catch(onError)))
       await backend.close()
       await db.close()
     },
@@ -173,19 +207,31 @@ function reportPass(repaired: Repaired, metrics: Metrics, logger: Logger): void 
   else if (found.length > 0) logger.info(repaired, 'reconciled')
 }
 
-/** The fast path after a commit. Never throws: the row is the outbox, and the reconciler reads it. */
-async function enqueueTurns(
+const enqueueTurns = (
   queue: TurnQueue,
   turns: readonly AdmittedTurn[],
   logger: Logger,
   trigger?: JobTrigger,
-): Promise<void> {
-  if (turns.length === 0) return
-  const enqueued = Promise.all(turns.map((turn) => enqueueTurn(queue, turn, trigger))).catch(
-    (error: unknown) => {
-      logger.warn({ error, turns: turns.length }, 'turns were not enqueued; the reconciler will')
-    },
+): Promise<void> =>
+  enqueueSoon(
+    turns.map((turn) => enqueueTurn(queue, turn, trigger)),
+    (error) => logger.warn({ error, turns: turns.length }, 'turns were not enqueued; the reconciler will'),
   )
+
+const enqueueRuns = (queue: AuxiliaryQueue, runs: readonly PendingRun[], logger: Logger): Promise<void> =>
+  enqueueSoon(
+    runs.map(({ jobId, ...run }) => queue.enqueue(jobId, { version: 1, ...run })),
+    (error) =>
+      logger.warn({ error, runs: runs.length }, 'auxiliary runs were not enqueued; the reconciler will'),
+  )
+
+/** The fast path after a commit. Never throws: the row is the outbox, and the reconciler reads it. */
+async function enqueueSoon(
+  added: readonly Promise<void>[],
+  onError: (error: unknown) => void,
+): Promise<void> {
+  if (added.length === 0) return
+  const enqueued = Promise.all(added).then(() => undefined, onError)
   let timer: NodeJS.Timeout | undefined
   const limit = new Promise<void>((resolve) => (timer = setTimeout(resolve, ENQUEUE_LIMIT_MS)))
   await Promise.race([enqueued, limit])

@@ -1,29 +1,24 @@
-import {
-  createLeaseKeeper,
-  createTurnProcessor,
-  type JobOutcome,
-  type RetryPolicy,
-  type TurnProcessorDeps,
-} from './agent/index.ts'
-import type { Config } from './config.ts'
-import { buildRoute, connectRoute, readRouteFacts, type ReadFacts, type RoutingMode } from './models/index.ts'
-import { TurnmillError } from './protocol/errors.ts'
-import type { Gateway } from './protocol/routes.ts'
-import { providerAdapters } from './providers/index.ts'
-import { readJob, startTurnWorker, type TurnJobHandler } from './queue/index.ts'
+import { createLeaseKeeper, createTurnProcessor, type JobOutcome } from './agent/index.ts'
+import { readJob, startTurnWorker, TURNS_QUEUE, type TurnJobHandler } from './queue/index.ts'
 import type { Services } from './services.ts'
-import { createPartWriter } from './streams/index.ts'
+import type { Tool } from './tools/index.ts'
+import { createTurnEffects } from './turn-effects.ts'
+import { openWorkerTools, type WorkerTools } from './worker-tools.ts'
+import { drain, nameOutcome, workerStopped, type Worker } from './worker.ts'
 
-/** A worker for turns. `stop` lets them end for the drain time, gives the rest back, and resolves when nothing runs. */
-export interface TurnWorker {
-  /** Resolves once it takes jobs; rejects where its queue cannot be set up. */
-  start(): Promise<void>
-  stop(): Promise<void>
+/** A worker for turns. Starting it rejects where its tools cannot be loaded, too. */
+export type TurnWorker = Worker
+
+export interface TurnWorkerOptions {
+  /** Tools of the host's own, made by `defineTool`; they come beside those that are configured. */
+  tools?: readonly Tool[]
 }
 
-export function createTurnWorker(services: Services): TurnWorker {
+export function createTurnWorker(
+  services: Services,
+  { tools: own = [] }: TurnWorkerOptions = {},
+): TurnWorker {
   const { chats, config, logger, metrics } = services
-  const gateway = config.gatewayRouting ? services.gateway : null
   const leases = createLeaseKeeper({
     chats,
     leaseMs: config.leaseMs,
@@ -31,34 +26,38 @@ export function createTurnWorker(services: Services): TurnWorker {
     onError: (error) => logger.warn({ error }, 'leases were not renewed'),
   })
   const stopping = new AbortController()
-  const effects = { ...createEffects(services, gateway), stopping: stopping.signal }
-  const process = createTurnProcessor({
-    chats,
-    effects,
-    leases,
-    maxTakeovers: config.maxTakeovers,
-    onTakeover: () => metrics.takeovers.inc(),
-    logger,
-  })
-  const handle: TurnJobHandler = async (job) => {
-    const claim = readJob(job.data)
-    if (claim !== null)
-      return count(await process({ ...claim, jobId: job.id, attemptsMade: job.attemptsMade }))
-    logger.warn({ event: 'security', jobId: job.id }, 'the job names no turn')
-    return count('nameless')
-  }
-  const count = (outcome: JobOutcome): JobOutcome => {
-    metrics.jobs.inc({ outcome: nameOutcome(outcome) })
-    return outcome
-  }
   let stopListening: (() => void) | undefined
   let worker: ReturnType<typeof startTurnWorker> | undefined
+  let tools: WorkerTools | undefined
+
+  const createHandler = (opened: WorkerTools): TurnJobHandler => {
+    const process = createTurnProcessor({
+      chats,
+      effects: { ...createTurnEffects(services, opened), stopping: stopping.signal },
+      leases,
+      maxTakeovers: config.maxTakeovers,
+      onTakeover: () => metrics.takeovers.inc(),
+      logger,
+    })
+    return async (job) => {
+      const claim = readJob(job.data)
+      if (claim !== null)
+        return count(await process({ ...claim, jobId: job.id, attemptsMade: job.attemptsMade }))
+      logger.warn({ event: 'security', jobId: job.id }, 'the job names no turn')
+      return count('nameless')
+    }
+  }
+  const count = (outcome: JobOutcome): JobOutcome => {
+    metrics.jobs.inc({ queue: TURNS_QUEUE, outcome: nameOutcome(outcome) })
+    return outcome
+  }
 
   return {
     start: async () => {
+      tools ??= await openWorkerTools(services, own)
       leases.start()
       void services.parts.onPoke(leases.poke).then((stop) => (stopListening = stop))
-      worker ??= startTurnWorker(services.backend, handle, {
+      worker ??= startTurnWorker(services.backend, createHandler(tools), {
         concurrency: config.workerConcurrency,
         lockMs: config.lockMs,
         stalledCheckMs: config.stalledCheckMs,
@@ -67,105 +66,13 @@ export function createTurnWorker(services: Services): TurnWorker {
       await worker.ready()
     },
     stop: async () => {
-      stopping.abort(stopped())
+      stopping.abort(workerStopped())
       if (worker !== undefined) await drain(worker.close(), leases.abortAll, config.drainMs)
       worker = undefined
       stopListening?.()
       leases.stop()
+      await tools?.close()
+      tools = undefined
     },
   }
-}
-
-const nameOutcome = (outcome: JobOutcome): string =>
-  outcome === null ? 'completed' : typeof outcome === 'string' ? outcome : 'failed'
-
-function createEffects(
-  services: Services,
-  gateway: Gateway | null,
-): Omit<TurnProcessorDeps['effects'], 'stopping'> {
-  const { chats, config, db, encryption, logger, parts } = services
-  const mode: RoutingMode = { gatewayRouting: config.gatewayRouting, gatewayPresent: gateway !== null }
-  const readFacts: ReadFacts = (request) => readRouteFacts(db, encryption, request)
-  return {
-    settleCalls: chats.settleCalls,
-    loadContext: (claim) => chats.context(claim.chatId),
-    buildRoute: (claim, place) =>
-      buildRoute(
-        mode,
-        readFacts,
-        {
-          purpose: 'chat',
-          chatId: claim.chatId,
-          turnId: claim.turnId,
-          place,
-          chatUserId: claim.userId,
-          modelConfigIds: [claim.modelConfigId, claim.chatModelConfigId].filter((id) => id !== null),
-        },
-        claim,
-      ),
-    callModel: (route, request, signal) =>
-      providerAdapters[route.wireFormat]({
-        connection: connectRoute(route, gateway, services.providerFetch),
-        request,
-        signal,
-      }),
-    openParts: (claim, step, attempt) =>
-      createPartWriter(
-        {
-          chatId: claim.chatId,
-          snapshotVersion: claim.snapshotVersion,
-          turn: claim.number,
-          step,
-          epoch: claim.epoch,
-          attempt,
-        },
-        {
-          log: parts,
-          flushMs: config.partFlushMs,
-          flushBytes: config.partFlushBytes,
-          onError: (error) => logger.debug({ error }, 'parts were not logged'),
-        },
-      ),
-    deadlines: {
-      firstPartMs: config.firstPartTimeoutMs,
-      reasoningFirstPartMs: config.reasoningFirstPartTimeoutMs,
-      silenceMs: config.silenceTimeoutMs,
-      attemptMs: config.attemptTimeoutMs,
-    },
-    retries: createRetryPolicy(config),
-  }
-}
-
-/** The longest wait that a provider may ask a turn for, in ms. */
-const GIVE_UP_ABOVE_MS = 600_000
-
-const createRetryPolicy = (config: Config): RetryPolicy => ({
-  firstMs: config.retryFirstMs,
-  maximumMs: config.retryMaximumMs,
-  attempts: config.retryAttempts,
-  backoffAboveMs: config.backoffAboveMs,
-  giveUpAboveMs: GIVE_UP_ABOVE_MS,
-  random: Math.random,
-})
-
-const stopped = (): TurnmillError =>
-  new TurnmillError('worker_stopped', 'the worker was told to stop before the turn ended')
-
-/** How long a worker waits for the queue once its turns are given back, in ms: Redis may be away. */
-const CLOSE_LIMIT_MS = 3000
-
-/** Waits for the turns under way, then gives them back. */
-async function drain(
-  closed: Promise<void>,
-  abortAll: (reason: TurnmillError) => void,
-  drainMs: number,
-): Promise<void> {
-  const timers: NodeJS.Timeout[] = []
-  const after = (ms: number): Promise<'late'> =>
-    new Promise((resolve) => timers.push(setTimeout(() => resolve('late'), ms)))
-  if ((await Promise.race([closed, after(drainMs)])) === 'late') {
-    abortAll(stopped())
-    await Promise.race([closed, after(CLOSE_LIMIT_MS)])
-  }
-  timers.forEach(clearTimeout)
 }

@@ -61,6 +61,12 @@ export async function startProvider(cleanup: Cleanup, parts: number): Promise<Se
   return { url: `${origin}/v1`, pid }
 }
 
+/** The same for Chat Completions, whole or streamed. */
+export async function startChatProvider(cleanup: Cleanup, parts: number): Promise<Server> {
+  const { origin, pid } = await startServer(cleanup, 'chat-provider-server', { BENCH_PARTS: String(parts) })
+  return { url: `${origin}/v1`, pid }
+}
+
 /** The provider that does what each message tells it, in a process of its own. */
 export interface ScriptedProvider {
   /** As a provider's base URL. */

@@ -81,6 +81,8 @@ function environment({ databaseUrl, redisUrl }: Stage, adminToken: string): Reco
     TURNMILL_ALLOW_PRIVATE_PROVIDERS: 'true',
     TURNMILL_ENCRYPTION_KEYS: `bench:${random()}`,
     TURNMILL_DRAIN_MS: '2000',
+    // One model call per turn, as the peers make.
+    TURNMILL_AUTO_TITLES: 'false',
   }
 }
 

@@ -2,7 +2,7 @@ import { createBullBoard } from '@bull-board/api'
 import { FastifyAdapter } from '@bull-board/fastify'
 import type { FastifyInstance, FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import { TurnmillError } from '../protocol/errors.ts'
-import { TURNS_QUEUE, type JobQueue, type QueueBackend } from '../queue/index.ts'
+import { AUXILIARY_QUEUE, TURNS_QUEUE, type JobQueue, type QueueBackend } from '../queue/index.ts'
 import { guardBoard } from './board-guard.ts'
 import { adaptPage, BOARD_HEADERS } from './board-page.ts'
 import { BoardQueue } from './board-queue.ts'
@@ -18,10 +18,12 @@ const UI = { boardTitle: 'Turnmill', hideDocsLink: true }
  */
 export function bullBoard(backend: QueueBackend): FastifyPluginAsync {
   return async (app) => {
-    const queue = backend.queue<object>(TURNS_QUEUE)
+    const queues = [TURNS_QUEUE, AUXILIARY_QUEUE].map((name) => backend.queue<object>(name))
     // Connection errors also come as events, and an event without a listener would end the process.
-    queue.on('error', () => undefined)
-    app.addHook('onClose', () => queue.close())
+    for (const queue of queues) queue.on('error', () => undefined)
+    app.addHook('onClose', async () => {
+      await Promise.all(queues.map((queue) => queue.close()))
+    })
 
     // What the API's authenticator asks of every route there is, the board's own included.
     app.addHook('onRoute', (route) => {
@@ -33,13 +35,14 @@ export function bullBoard(backend: QueueBackend): FastifyPluginAsync {
     app.all('/*', { schema: { hide: true } }, (request) => {
       throw new TurnmillError('not_found', `there is no ${request.url.split('?')[0] ?? ''}`)
     })
-    await registerBoard(app, queue)
+    await registerBoard(app, queues)
   }
 }
 
-async function registerBoard(app: FastifyInstance, queue: JobQueue<object>): Promise<void> {
+async function registerBoard(app: FastifyInstance, queues: readonly JobQueue<object>[]): Promise<void> {
   const server = new FastifyAdapter()
-  createBullBoard({ queues: [new BoardQueue(queue)], serverAdapter: server, options: { uiConfig: UI } })
+  const shown = queues.map((queue) => new BoardQueue(queue))
+  createBullBoard({ queues: shown, serverAdapter: server, options: { uiConfig: UI } })
   server.setBasePath(app.prefix)
   // Errors are the application's to answer: as problems, and without the text of unexpected ones.
   server.setErrorHandler((error) => {

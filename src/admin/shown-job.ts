@@ -1,7 +1,7 @@
 import type { QueueJobJson } from '@bull-board/api/typings/app'
 import { isUuid } from '../protocol/ids.ts'
-import { JOB_NOTES } from '../protocol/views.ts'
-import { formatFailure, JOB_TRIGGERS, readFailure, TURN_JOB } from '../queue/index.ts'
+import { AUXILIARY_PURPOSES, JOB_NOTES } from '../protocol/views.ts'
+import { AUXILIARY_JOB, formatFailure, JOB_TRIGGERS, readFailure, TURN_JOB } from '../queue/index.ts'
 
 /** Stands where a job holds something else than what our producers write. */
 const NOT_AN_ID = '<not an id>'
@@ -15,7 +15,7 @@ const NOT_A_CODE = '<not a code>'
  */
 export const showJob = (job: QueueJobJson): QueueJobJson => ({
   id: isJobId(job.id) ? job.id : NOT_AN_ID,
-  name: job.name === TURN_JOB ? TURN_JOB : NOT_AN_ID,
+  name: [TURN_JOB, AUXILIARY_JOB].find((name) => name === job.name) ?? NOT_AN_ID,
   data: showPayload(job.data),
   failedReason: showReason(job.failedReason),
   stacktrace: [],
@@ -35,9 +35,11 @@ export const showJob = (job: QueueJobJson): QueueJobJson => ({
 const FIELDS: Record<string, (value: unknown) => boolean> = {
   version: Number.isSafeInteger,
   turnId: isUuid,
+  runId: isUuid,
   chatId: isUuid,
   apiKeyId: (value) => value === null || isUuid(value),
   trigger: (value) => JOB_TRIGGERS.some((trigger) => trigger === value),
+  purpose: (value) => AUXILIARY_PURPOSES.some((purpose) => purpose === value),
 }
 
 function showPayload(data: unknown): Record<string, unknown> {
@@ -49,8 +51,8 @@ function showPayload(data: unknown): Record<string, unknown> {
   )
 }
 
-/** `turn-<uuid>-<count>`, or a number where BullMQ gave the ID. */
-const JOB_ID = /^(turn-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-)?\d+$/
+/** `turn-<uuid>-<count>`, `aux-<uuid>-<count>`, or a number where BullMQ gave the ID. */
+const JOB_ID = /^((turn|aux)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-)?\d+$/
 
 export const isJobId = (id: unknown): id is string => typeof id === 'string' && JOB_ID.test(id)
 

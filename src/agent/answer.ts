@@ -31,27 +31,30 @@ export function createAnswer(): Answer {
       const block = blocks.get(part.id)
       switch (part.type) {
         case 'text-start':
-        case 'reasoning-start':
-          return void blocks.set(part.id, {
-            kind: part.type === 'text-start' ? 'text' : 'reasoning',
-            pieces: [],
-          })
-        case 'tool-input-start':
-          return void blocks.set(part.id, {
-            kind: 'tool-call',
-            toolCallId: part.toolCallId,
-            toolName: part.toolName,
-            end: null,
-          })
+        case 'reasoning-start': {
+          const kind = part.type === 'text-start' ? 'text' : 'reasoning'
+          blocks.set(part.id, { kind, pieces: [] })
+          return
+        }
+        case 'tool-input-start': {
+          const { toolCallId, toolName } = part
+          blocks.set(part.id, { kind: 'tool-call', toolCallId, toolName, end: null })
+          return
+        }
         case 'text-delta':
         case 'reasoning-delta':
-          return void (block?.kind !== 'tool-call' && block?.pieces.push(part.text))
+          if (block !== undefined && block.kind !== 'tool-call') block.pieces.push(part.text)
+          return
         case 'reasoning-end':
           if (block?.kind === 'reasoning' && part.providerData !== undefined)
             block.providerData = part.providerData
           return
         case 'tool-input-end':
           if (block?.kind === 'tool-call') block.end = part
+          return
+        case 'text-end':
+        case 'tool-input-delta':
+          return
       }
     },
     parts: () => [...blocks.values()].flatMap(toMessagePart),

@@ -4,8 +4,8 @@ import { TurnmillError } from '../protocol/errors.ts'
 import { textOf } from '../protocol/messages.ts'
 import { costMicros, type Usage } from '../protocol/usage.ts'
 import type { ModelRequest } from '../providers/contract.ts'
-import { collect, toSpent, type AttemptEffects } from './attempt.ts'
 import { withDeadlines } from './deadlines.ts'
+import { collect, reasons, toSpent, type ModelCallEffects } from './model-call.ts'
 
 /** What a call outside of a turn's steps gave: a title, an advice, a summary. */
 export interface ModelReply {
@@ -35,7 +35,7 @@ export class AskFailedError extends TurnmillError {
  * @throws {AskFailedError} with the code of what went wrong; an abort's own reason where it is a `TurnmillError`.
  */
 export async function askModel(
-  effects: Pick<AttemptEffects, 'callModel' | 'deadlines'>,
+  effects: ModelCallEffects,
   { route, facts }: BuiltRoute,
   request: ModelRequest,
   signal: AbortSignal,
@@ -43,7 +43,7 @@ export async function askModel(
   const stream = withDeadlines(
     (callSignal) => effects.callModel(route, request, callSignal),
     effects.deadlines,
-    { signal, reasoning: request.reasoningEffort !== null && request.reasoningEffort !== 'none' },
+    { signal, reasoning: reasons(request) },
   )
   const { prices } = facts.modelConfig
   const { parts, ending } = await collect(stream, () => undefined)

@@ -1,25 +1,34 @@
-import type { Claim, Spent, StepResult } from '../chats/index.ts'
-import type { BuiltRoute } from '../models/index.ts'
-import { TurnmillError } from '../protocol/errors.ts'
-import { charactersOf, type MessagePart, type ModelMessage } from '../protocol/messages.ts'
-import type { AnswerPart, EndPart, StreamPart } from '../protocol/parts.ts'
-import type { CallPlace, Route } from '../protocol/routes.ts'
-import { costMicros, NO_USAGE, type Prices, type Usage } from '../protocol/usage.ts'
+import type { Claim, ContextMessage, Spent, StepResult } from '../chats/index.ts'
+import { clampEffort, type BuiltRoute } from '../models/index.ts'
+import type { TurnmillError } from '../protocol/errors.ts'
+import { charactersOf, isToolCall, type MessagePart, type ModelMessage } from '../protocol/messages.ts'
+import type { StreamPart } from '../protocol/parts.ts'
+import type { CallPlace } from '../protocol/routes.ts'
+import type { ToolDefinition } from '../protocol/tools.ts'
+import { costMicros, NO_USAGE, type Usage } from '../protocol/usage.ts'
 import type { ModelRequest } from '../providers/contract.ts'
 import type { PartWriter } from '../streams/index.ts'
-import { createAnswer } from './answer.ts'
-import { withDeadlines, type Deadlines } from './deadlines.ts'
+import {
+  canCompact,
+  compactHistory,
+  contextTokens,
+  isTooLong,
+  type CompactionEffects,
+  type CompactionOutcome,
+} from './compaction.ts'
+import { withDeadlines } from './deadlines.ts'
+import { collect, NOTHING_SPENT, reasons, toSpent, type Collected } from './model-call.ts'
 
 /** Everything that an attempt does to the world. */
-export interface AttemptEffects {
-  /** What the model is shown, oldest first. */
-  loadContext(claim: Claim): Promise<ModelMessage[]>
-  /** @throws {TurnmillError} failing closed. */
+export interface AttemptEffects extends CompactionEffects {
+  /** The route of a step's call. @throws {TurnmillError} failing closed. */
   buildRoute(claim: Claim, place: CallPlace): Promise<BuiltRoute>
-  callModel(route: Route, request: ModelRequest, signal: AbortSignal): AsyncIterable<StreamPart>
+  /** The messages with the bytes of their images. */
+  showImages(claim: Claim, messages: readonly ContextMessage[]): Promise<readonly ModelMessage[]>
+  /** What a model is told beside the chat's own system prompt, by what the chat is for. */
+  systemPromptOf(claim: Claim): string | null
   /** Where watchers read the parts of one attempt. */
   openParts(claim: Claim, step: number, attempt: number): PartWriter
-  deadlines: Deadlines
 }
 
 /** One try at a step. */
@@ -30,6 +39,8 @@ export interface Attempt {
   number: number
   /** When the claim began, by this process's monotonic clock. */
   startedAt: number
+  /** What the model may ask for. */
+  tools: readonly ToolDefinition[]
 }
 
 /** How a model call ended: an answer to commit, or what to fail with and what it cost all the same. */
@@ -39,29 +50,88 @@ export type AttemptOutcome =
   /** It was told to stop; `partial` is what there was of the answer, `null` for nothing. Its usage is not in `spent`. */
   | { type: 'interrupted'; partial: StepResult | null; spent: Spent }
 
-export const NOTHING_SPENT: Spent = Object.freeze({ usage: null, costMicros: null })
-
-/** Calls the model once. The route is made for this one call. @throws {TurnmillError} before the model was called. */
+/**
+ * Calls the model once, with the history made to fit: compacted before the call where it is over the threshold, and
+ * after it where the provider counts otherwise, once in all. The route is made for this one call.
+ *
+ * @throws {TurnmillError} before the model was called.
+ */
 export async function runAttempt(
   attempt: Attempt,
   effects: AttemptEffects,
   signal: AbortSignal,
 ): Promise<AttemptOutcome> {
+  const { claim } = attempt
+  const place = { step: attempt.step, epoch: claim.epoch, attempt: attempt.number }
+  const load = () => Promise.all([effects.loadContext(claim), effects.buildRoute(claim, place)])
+  const [messages, built] = await load()
+  const compact = (): Promise<CompactionOutcome> => compactHistory(attempt, effects, signal)
+  if (await mustCompact(attempt, messages, built, effects)) {
+    const compaction = await compact()
+    if (compaction.type !== 'compacted') return compaction
+    return callModel(attempt, await load(), effects, signal)
+  }
+  const outcome = await callModel(attempt, [messages, built], effects, signal)
+  if (!isContextError(outcome) || !canCompact(claim, messages)) return outcome
+  const compaction = await compact()
+  return compaction.type === 'compacted' ? callModel(attempt, await load(), effects, signal) : compaction
+}
+
+const isContextError = (outcome: AttemptOutcome): boolean =>
+  outcome.type === 'failed' && outcome.error.code === 'context_too_long'
+
+/** The share of its window from which on a model is compared with the one that sums up. */
+const LOOK_FROM = 0.1
+
+async function mustCompact(
+  { claim, step, number }: Attempt,
+  messages: readonly ContextMessage[],
+  { facts }: BuiltRoute,
+  effects: AttemptEffects,
+): Promise<boolean> {
+  const { contextWindow } = facts.modelConfig
+  if (contextWindow === null || !canCompact(claim, messages)) return false
+  const tokens = contextTokens(messages)
+  if (tokens < contextWindow * LOOK_FROM) return false
+  const place = { step, epoch: claim.epoch, attempt: number }
+  // Where no summary can be had, the provider says whether the history is too long.
+  const summarizer = await effects.buildRouteFor(claim, 'compaction', place).catch(() => null)
+  return summarizer !== null && isTooLong(tokens, facts.modelConfig, summarizer.facts.modelConfig)
+}
+
+async function callModel(
+  attempt: Attempt,
+  [messages, { route, facts }]: readonly [readonly ContextMessage[], BuiltRoute],
+  effects: AttemptEffects,
+  signal: AbortSignal,
+): Promise<AttemptOutcome> {
   const { claim, step, number } = attempt
-  const [messages, { route, facts }] = await Promise.all([
-    effects.loadContext(claim),
-    effects.buildRoute(claim, { step, epoch: claim.epoch, attempt: number }),
-  ])
-  const request = toModelRequest(claim, messages, facts)
+  const shown = await effects.showImages(claim, messages)
+  const request = toModelRequest(attempt, shown, facts, effects.systemPromptOf(claim))
   const parts = effects.openParts(claim, step, number)
   const stream = withDeadlines(
     (callSignal) => effects.callModel(route, request, callSignal),
     effects.deadlines,
-    { signal, reasoning: request.reasoningEffort !== null && request.reasoningEffort !== 'none' },
+    { signal, reasoning: reasons(request) },
   )
-  const collected = await collect(stream, (part) => parts.write(part))
+  const collected = await collect(withOwnCallIds(stream, messages, step), (part) => parts.write(part))
   await parts.flush()
   return toOutcome({ attempt, request, facts, collected })
+}
+
+/** Some providers count the ids of their calls anew with each answer; within a turn each is its own. */
+async function* withOwnCallIds(
+  stream: AsyncIterable<StreamPart>,
+  messages: readonly ContextMessage[],
+  step: number,
+): AsyncGenerator<StreamPart> {
+  const used = new Set(messages.flatMap((message) => message.parts.filter(isToolCall)).map((call) => call.toolCallId)) // prettier-ignore
+  // What a summary took the place of is not seen here any more.
+  const isHidden = messages.some(({ isSummary }) => isSummary)
+  for await (const part of stream) {
+    const isTaken = part.type === 'tool-input-start' && step > 1 && (isHidden || used.has(part.toolCallId))
+    yield isTaken ? { ...part, toolCallId: `${part.toolCallId}-${step}` } : part
+  }
 }
 
 interface Ended {
@@ -82,9 +152,6 @@ function toOutcome(ended: Ended): AttemptOutcome {
   return { type: 'interrupted', partial: toResult(ended, usage, 'interrupted'), spent: NOTHING_SPENT }
 }
 
-export const toSpent = (usage: Usage | undefined, prices: Prices): Spent =>
-  usage === undefined ? NOTHING_SPENT : { usage, costMicros: costMicros(usage, prices) }
-
 const toResult = ({ attempt, facts, collected }: Ended, usage: Usage, finishReason: string): StepResult => ({
   step: attempt.step,
   parts: collected.parts,
@@ -96,53 +163,19 @@ const toResult = ({ attempt, facts, collected }: Ended, usage: Usage, finishReas
 })
 
 const toModelRequest = (
-  claim: Claim,
+  { claim, tools }: Attempt,
   messages: readonly ModelMessage[],
   { modelConfig }: BuiltRoute['facts'],
+  prompt: string | null,
 ): ModelRequest => ({
   model: modelConfig.model,
-  system: claim.systemPrompt,
+  system: [prompt, claim.systemPrompt].filter((text) => text !== null).join('\n\n') || null,
   messages,
-  tools: [],
+  tools: modelConfig.options.tools === false ? [] : tools,
   maxOutputTokens: modelConfig.maxOutputTokens,
   temperature: modelConfig.options.temperature ?? null,
-  reasoningEffort: claim.reasoningEffort ?? modelConfig.options.reasoningEffort ?? null,
+  reasoningEffort: clampEffort(claim.reasoningEffort, modelConfig.options),
 })
-
-export interface Collected {
-  /** The answer as far as it came. */
-  parts: MessagePart[]
-  ending: EndPart
-  firstPartAt: number | null
-}
-
-/** The whole answer is the stream, collected. */
-export async function collect(
-  stream: AsyncIterable<StreamPart>,
-  show: (part: AnswerPart) => void,
-): Promise<Collected> {
-  const answer = createAnswer()
-  let firstPartAt: number | null = null
-  let length = 0
-  for await (const part of stream) {
-    if (part.type === 'error' || part.type === 'finish')
-      return { parts: answer.parts(), ending: part, firstPartAt }
-    firstPartAt ??= performance.now()
-    length += 'text' in part ? part.text.length : 0
-    if (length > MAX_ANSWER_CHARACTERS)
-      return { parts: [], ending: { type: 'error', error: tooLong() }, firstPartAt }
-    answer.add(part)
-    show(part)
-  }
-  const error = new TurnmillError('provider_stream_broken', 'the stream ended without an ending')
-  return { parts: answer.parts(), ending: { type: 'error', error }, firstPartAt }
-}
-
-/** More than any model writes, and well within what a row takes. */
-const MAX_ANSWER_CHARACTERS = 8_000_000
-
-const tooLong = (): TurnmillError =>
-  new TurnmillError('provider_rejected', `the answer is longer than ${MAX_ANSWER_CHARACTERS} characters`)
 
 const CHARACTERS_PER_TOKEN = 4
 

@@ -1,18 +1,21 @@
-import type { Chats, Claim } from '../chats/index.ts'
+import type { Claim, RenewedLease } from '../chats/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 
 export interface LeaseKeeperOptions {
-  chats: Pick<Chats, 'renew'>
+  chats: { renew(held: readonly HeldLease[]): Promise<RenewedLease[]> }
   leaseMs: number
   renewalMs: number
   onError(error: unknown): void
 }
 
+/** What is held under a lease: a turn, or an auxiliary run, whose id stands where the turn's does. */
+export type HeldLease = Pick<Claim, 'turnId' | 'epoch' | 'apiKeyId'>
+
 /** The turns that this process holds: renews all their leases in one statement, and aborts those it has lost. */
 export interface LeaseKeeper {
   /** The signal aborts with a `TurnmillError`: `turn_fenced`, `turn_interrupted`, `key_revoked`, `database_unavailable` or what `abortAll` was given. */
-  hold(claim: Claim): AbortSignal
-  drop(claim: Claim): void
+  hold(claim: HeldLease): AbortSignal
+  drop(claim: HeldLease): void
   /** Looks at once whether the turn was told to stop, rather than with the next renewal. */
   poke(turnId: string): void
   abortAll(reason: TurnmillError): void
@@ -23,7 +26,7 @@ export interface LeaseKeeper {
 }
 
 interface HeldTurn {
-  claim: Claim
+  claim: HeldLease
   abort: AbortController
   /** By this process's monotonic clock: when the lease was surely ours last. */
   renewedAt: number
@@ -130,21 +133,21 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
   }
 }
 
-const fenced = ({ turnId, epoch }: Claim, why: string): TurnmillError =>
+const fenced = ({ turnId, epoch }: HeldLease, why: string): TurnmillError =>
   new TurnmillError('turn_fenced', `turn ${turnId} under epoch ${epoch} was lost: ${why}`)
 
 /** Whether somebody else holds it by now only Postgres can say: the next write finds it out, and gives the turn back if not. */
-const unrenewed = ({ turnId, epoch }: Claim, leaseMs: number): TurnmillError =>
+const unrenewed = ({ turnId, epoch }: HeldLease, leaseMs: number): TurnmillError =>
   new TurnmillError(
     'database_unavailable',
     `the lease of turn ${turnId} under epoch ${epoch} could not be renewed for ${leaseMs} ms`,
   )
 
-const interrupted = ({ turnId }: Claim): TurnmillError =>
+const interrupted = ({ turnId }: HeldLease): TurnmillError =>
   new TurnmillError('turn_interrupted', `turn ${turnId} was told to stop`)
 
-const deleted = ({ apiKeyId }: Claim): TurnmillError =>
+const deleted = ({ apiKeyId }: HeldLease): TurnmillError =>
   new TurnmillError('missing_key', `API key ${apiKeyId} was deleted while its turn ran`)
 
-const revoked = ({ apiKeyId }: Claim): TurnmillError =>
+const revoked = ({ apiKeyId }: HeldLease): TurnmillError =>
   new TurnmillError('key_revoked', `API key ${apiKeyId} was revoked or expired while its turn ran`)

@@ -3,7 +3,7 @@ import type { Chats, Claim, ClaimRequest, Spent, Unclaimed } from '../chats/inde
 import { toTurnError, TurnmillError } from '../protocol/errors.ts'
 import type { JobNote } from '../protocol/views.ts'
 import type { Logger } from '../telemetry/logger.ts'
-import { NOTHING_SPENT } from './attempt.ts'
+import { NOTHING_SPENT } from './model-call.ts'
 import type { LeaseKeeper } from './leases.ts'
 import type { NoteRetry } from './retries.ts'
 import { runTurn, type TurnEffects, type TurnOutcome } from './turn.ts'
@@ -14,20 +14,27 @@ export interface TurnProcessorDeps {
     | 'claim'
     | 'reopen'
     | 'finish'
+    | 'finishWithoutAnswer'
     | 'finishInterrupted'
     | 'isInterrupting'
     | 'fail'
     | 'noteRetry'
+    | 'commitStep'
+    | 'compact'
+    | WriteOnTheWay
     | 'backoff'
     | 'release'
   >
-  effects: Omit<TurnEffects, 'noteRetry'>
+  effects: Omit<TurnEffects, 'noteRetry' | 'commitStep' | 'compact' | WriteOnTheWay>
   leases: Pick<LeaseKeeper, 'hold' | 'drop'>
   maxTakeovers: number
   /** Called when a claim took a turn from a worker that was lost. */
   onTakeover(): void
   logger: Logger
 }
+
+/** Writes after which the turn goes on, and which may be repeated while Postgres is away. */
+type WriteOnTheWay = 'startCalls' | 'keepResults' | 'commitResults'
 
 /** What becomes of the job: `null` and a note end it as completed, an error as failed. */
 export type JobOutcome = TurnmillError | JobNote | null
@@ -157,6 +164,12 @@ async function settleOutcome(
       const end = () => chats.finishInterrupted(claim, outcome.result, NOTHING_SPENT)
       return unlessInterrupting(claim, chats, () => chats.finish(claim, outcome.result), end)
     }
+    case 'done': {
+      const end = () => chats.finishInterrupted(claim, null, NOTHING_SPENT)
+      return unlessInterrupting(claim, chats, () => chats.finishWithoutAnswer(claim), end)
+    }
+    case 'parked':
+      return
     case 'interrupted':
       return chats.finishInterrupted(claim, outcome.partial, outcome.spent)
     case 'backoff': {
@@ -176,12 +189,12 @@ const release = (claim: Claim, spent: Spent, chats: TurnProcessorDeps['chats']):
   )
 
 /** Writes, or does the other thing where the write is refused since the turn was told to stop meanwhile. */
-async function unlessInterrupting<T>(
+async function unlessInterrupting<Written, Otherwise>(
   claim: Claim,
   chats: Pick<Chats, 'isInterrupting'>,
-  write: () => Promise<T>,
-  otherwise: () => T | Promise<T>,
-): Promise<T> {
+  write: () => Promise<Written>,
+  otherwise: () => Otherwise | Promise<Otherwise>,
+): Promise<Written | Otherwise> {
   try {
     return await write()
   } catch (error) {
@@ -200,7 +213,7 @@ async function run(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps): 
         'worker_lost',
         `turn ${claim.turnId} was taken over ${claim.takeovers} times without progress, expected at most ${maxTakeovers}`,
       )
-    return await runTurn(claim, { ...effects, noteRetry: createNoteRetry(signal, deps) }, signal)
+    return await runTurn(claim, { ...effects, ...createWrites(signal, deps) }, signal)
   } catch (error) {
     const problem = toTurnError(error)
     if (problem.code === 'turn_interrupted') return INTERRUPTED
@@ -219,13 +232,43 @@ const wasToldToStop = (claim: Claim, { chats }: TurnProcessorDeps): Promise<bool
 /** Told to stop with nothing to show for it. */
 const INTERRUPTED: TurnOutcome = { type: 'interrupted', partial: null, spent: NOTHING_SPENT }
 
+/** The writes of a turn that goes on, repeated while Postgres is away. */
+function createWrites(
+  signal: AbortSignal,
+  deps: TurnProcessorDeps,
+): Pick<TurnEffects, 'noteRetry' | 'commitStep' | 'compact' | WriteOnTheWay> {
+  const { chats } = deps
+  const repeating =
+    <Values extends unknown[]>(write: (...values: Values) => Promise<void>) =>
+    (...values: Values): Promise<void> =>
+      untilCommitted(() => write(...values), signal)
+  /** Says so where the turn was told to stop meanwhile. */
+  const committing =
+    <Value>(write: (claim: Claim, value: Value) => Promise<void>) =>
+    (claim: Claim, value: Value): Promise<'committed' | 'interrupting'> => {
+      const commit = (): Promise<'committed'> => write(claim, value).then(() => 'committed')
+      return untilCommitted(
+        () => unlessInterrupting(claim, chats, commit, () => 'interrupting' as const),
+        signal,
+      )
+    }
+  return {
+    noteRetry: createNoteRetry(signal, deps),
+    commitStep: committing((claim, result) => chats.commitStep(claim, result)),
+    compact: committing((claim, compaction) => chats.compact(claim, compaction)),
+    startCalls: repeating(chats.startCalls),
+    keepResults: repeating(chats.keepResults),
+    commitResults: repeating(chats.commitResults),
+  }
+}
+
 const createNoteRetry =
   (signal: AbortSignal, { chats, logger }: TurnProcessorDeps): NoteRetry =>
   async (claim, retry, spent) => {
     const { step, attempts, retryAt, error } = retry
     logger.info({ turnId: claim.turnId, step, attempts, retryAt, code: error.code }, 'an attempt failed')
     const note = (): Promise<'noted'> => chats.noteRetry(claim, retry, spent).then(() => 'noted')
-    return untilCommitted(() => unlessInterrupting(claim, chats, note, () => 'interrupting'), signal)
+    return untilCommitted(() => unlessInterrupting(claim, chats, note, () => 'interrupting' as const), signal)
   }
 
 type FailedOutcome = Extract<TurnOutcome, { type: 'failed' }>
@@ -251,7 +294,7 @@ const RETRY_MS = 250
  * Repeats a commit while Postgres is away, beyond the lease too: nobody can have taken the turn either, and what an
  * attempt has spent is known here alone. Repeating is safe: the epoch fences it.
  */
-async function untilCommitted<T>(write: () => Promise<T>, signal: AbortSignal): Promise<T> {
+export async function untilCommitted<T>(write: () => Promise<T>, signal: AbortSignal): Promise<T> {
   for (;;) {
     try {
       return await write()

@@ -35,17 +35,24 @@ export interface RetryPolicy {
 export type NoteRetry = (claim: Claim, retry: RetryState, spent: Spent) => Promise<'noted' | 'interrupting'>
 
 /** How a step ended, or why the turn is given back. */
-export type StepOutcome =
-  | AttemptOutcome
+export type StepOutcome = Tried<AttemptOutcome>
+
+type Tried<Outcome> =
+  | Outcome
   /** The next attempt is far off: the turn waits for it without a slot. */
   | { type: 'backoff'; delayMs: number; retry: RetryState; spent: Spent }
 
-export interface RetryableStep {
+export interface RetryableStep<Outcome> {
   claim: Claim
   step: number
   /** @param number of the attempt: 1, 2, … over all claims of the turn. */
-  attempt(number: number): Promise<AttemptOutcome>
+  attempt(number: number): Promise<Outcome>
 }
+
+type Failed = Extract<AttemptOutcome, { type: 'failed' }>
+type Interrupted = Extract<AttemptOutcome, { type: 'interrupted' }>
+
+const isFailed = (outcome: { type: string } | Failed): outcome is Failed => outcome.type === 'failed'
 
 export interface RetryEffects {
   policy: RetryPolicy
@@ -55,16 +62,16 @@ export interface RetryEffects {
 }
 
 /** Tries a step until it is answered, or further tries are of no use. @throws what `signal` was aborted with. */
-export async function withRetries(
-  { claim, step, attempt }: RetryableStep,
+export async function withRetries<Outcome extends { type: string }>(
+  { claim, step, attempt }: RetryableStep<Outcome>,
   { policy, noteRetry, sleep }: RetryEffects,
   signal: AbortSignal,
-): Promise<StepOutcome> {
+): Promise<Tried<Outcome | Failed | Interrupted>> {
   const former = claim.retry?.step === step ? claim.retry : null
   if (former !== null) await sleep(remainingMs(former, policy), signal)
   for (let number = (former?.attempts ?? 0) + 1; ; number++) {
     const outcome = await attempt(number)
-    if (outcome.type !== 'failed') return outcome
+    if (!isFailed(outcome)) return outcome
     const { error, spent } = outcome
     if (!RETRYABLE.has(error.code) || number >= policy.attempts) return outcome
     const delayMs = retryDelayMs(policy, number, error.retryAfterMs)

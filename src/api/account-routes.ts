@@ -10,7 +10,7 @@ import {
 } from '../keys/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
-import { principalOf } from './authentication.ts'
+import { isAdmin, principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import { effectsOf } from './effects.ts'
 import * as answers from './answers.ts'
@@ -18,8 +18,6 @@ import * as schemas from './schemas.ts'
 
 const tags = ['accounts']
 const anyKey = { scope: 'any' } as const
-
-const isAdmin = ({ role, scopes }: Principal): boolean => role === 'admin' && scopes.includes('admin')
 
 /** Users, and the API keys they call with. */
 export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): void {

@@ -1,9 +1,9 @@
 import { z } from 'zod'
 import { isErrorCode, type ErrorCode } from '../protocol/errors.ts'
 import { IMAGE_TYPES, REASONING_EFFORTS } from '../protocol/messages.ts'
-import { PROVIDER_TYPES } from '../protocol/routes.ts'
-import { TURN_STATES } from '../protocol/views.ts'
-import { BUDGET_PERIODS, BUDGET_SUBJECTS } from '../gateway/index.ts'
+import { PROVIDER_TYPES, PURPOSES } from '../protocol/routes.ts'
+import { AUXILIARY_PURPOSES, RUN_STATES, TURN_STATES } from '../protocol/views.ts'
+import { BUDGET_PERIODS, BUDGET_SUBJECTS, USAGE_GROUPS } from '../gateway/index.ts'
 import { id, modelOptions } from './schemas.ts'
 
 /** What routes answer, for the reference: answers are built from typed views. */
@@ -66,6 +66,7 @@ export const chatAnswer = z
     id,
     title: nullable(z.string()),
     status: z.enum(['idle', 'failed', 'pending', 'running', 'interrupting', 'requires_action', 'waiting']),
+    statusLabel: nullable(z.string()),
     activeTurnId: nullable(id),
     lastTurnId: nullable(id),
     modelConfigId: nullable(id),
@@ -81,6 +82,17 @@ export const chatAnswer = z
     updatedAt: time,
   })
   .meta({ id: 'Chat' })
+
+export const auxiliaryRunAnswer = z
+  .object({
+    id,
+    chatId: id,
+    purpose: z.enum(AUXILIARY_PURPOSES),
+    state: z.enum(RUN_STATES),
+    apiKeyId: nullable(id),
+    createdAt: time,
+  })
+  .meta({ id: 'AuxiliaryRun' })
 
 export const messageAnswer = z
   .object({
@@ -141,6 +153,51 @@ export const queuedMessageAnswer = z
   })
   .meta({ id: 'QueuedMessage' })
 
+export const fileAnswer = z
+  .object({ id, mediaType: z.enum(IMAGE_TYPES), size: z.number(), createdAt: time })
+  .meta({ id: 'File' })
+
+const debugRun = {
+  id,
+  chatId: id,
+  turnId: nullable(id),
+  step: nullable(z.number()),
+  attempt: nullable(z.number()),
+  purpose: z.string(),
+  modelConfigId: nullable(id),
+  method: z.string(),
+  path: z.string(),
+  status: nullable(z.number()),
+  createdAt: time,
+  finishedAt: nullable(time),
+  expiresAt: time,
+}
+
+export const debugRunSummaryAnswer = z.object(debugRun).meta({ id: 'DebugRunSummary' })
+
+const headers = z.record(z.string(), z.string())
+
+export const debugRunAnswer = z
+  .object({
+    ...debugRun,
+    request: z.object({
+      method: z.string(),
+      path: z.string(),
+      headers,
+      body: z.unknown().meta({ description: 'JSON; its text where it is none, or too long.' }),
+    }),
+    response: nullable(
+      z.object({
+        status: nullable(z.number()),
+        headers,
+        body: z.string(),
+        ending: z.enum(['complete', 'broken', 'left']),
+        error: z.string().optional(),
+      }),
+    ),
+  })
+  .meta({ id: 'DebugRun', description: 'A recorded model call, without secrets.' })
+
 export const pageOf = <T extends z.ZodType>(item: T) =>
   z.object({
     items: z.array(item),
@@ -158,12 +215,16 @@ export const providerAnswer = z
     enabled: z.boolean(),
     allowByok: z.boolean(),
     attribution: z.boolean(),
+    extraHeaders: z.record(z.string(), z.string()),
     keys: z.array(z.object({ id, position: z.number(), hint: z.string() })),
     createdAt: time,
   })
   .meta({ id: 'Provider' })
 
 const priceAnswer = nullable(z.number())
+const prices = z
+  .object({ input: priceAnswer, output: priceAnswer, cacheRead: priceAnswer, cacheWrite: priceAnswer })
+  .meta({ id: 'Prices', description: 'Micro-dollars per million tokens; null where they are not known.' })
 
 export const modelConfigAnswer = z
   .object({
@@ -175,16 +236,41 @@ export const modelConfigAnswer = z
     isDefault: z.boolean(),
     contextWindow: nullable(z.number()),
     maxOutputTokens: nullable(z.number()),
+    compactionThreshold: nullable(z.number()),
     options: modelOptions,
-    prices: z.object({
-      input: priceAnswer,
-      output: priceAnswer,
-      cacheRead: priceAnswer,
-      cacheWrite: priceAnswer,
-    }),
+    prices,
     createdAt: time,
   })
   .meta({ id: 'ModelConfig' })
+
+export const modelOverrideAnswer = z
+  .object({ purpose: z.enum(PURPOSES), modelConfigId: id, createdAt: time })
+  .meta({ id: 'ModelOverride' })
+
+const effort = nullable(z.enum(REASONING_EFFORTS))
+
+export const modelAnswer = z
+  .object({
+    id,
+    model: z.string(),
+    displayName: z.string(),
+    provider: nullable(z.object({ name: z.string(), type: z.enum(PROVIDER_TYPES) })),
+    isDefault: z.boolean(),
+    contextWindow: nullable(z.number()),
+    maxOutputTokens: nullable(z.number()),
+    reasoning: z.object({ default: effort, max: effort }),
+    prices,
+    usable: z.boolean().meta({ description: 'Whether a call of yours may be made with it.' }),
+    reason: nullable(errorCode).meta({ description: 'What such a call would fail with.' }),
+    credential: nullable(z.enum(['byok', 'central'])).meta({
+      description: 'Whose credential it would be made with.',
+    }),
+  })
+  .meta({ id: 'Model' })
+
+export const userProviderKeyAnswer = z
+  .object({ provider: z.string(), hint: z.string() })
+  .meta({ id: 'UserProviderKey' })
 
 export const apiKeyAnswer = z
   .object({
@@ -236,3 +322,51 @@ export const budgetAnswer = z
     reservedMicros: z.number(),
   })
   .meta({ id: 'Budget' })
+
+const sums = {
+  inputTokens: z.number(),
+  outputTokens: z.number(),
+  cacheReadTokens: z.number(),
+  cacheWriteTokens: z.number(),
+  reasoningTokens: z.number(),
+  costMicros: z.number().meta({ description: 'Micro-dollars, of what has a price.' }),
+  estimated: z.number().meta({ description: 'How many of them hold a count of our own.' }),
+  unpriced: z
+    .number()
+    .meta({ description: 'How many of them have no price, and are missing in costMicros.' }),
+}
+
+const callSums = z
+  .object({
+    calls: z.number(),
+    failed: z.number(),
+    underWay: z.number(),
+    ...sums,
+  })
+  .meta({ id: 'CallSums', description: 'Model calls through the gateway, summed.' })
+
+export const usageAnswer = z
+  .object({
+    from: time,
+    to: time,
+    groupBy: nullable(z.enum(USAGE_GROUPS)),
+    total: callSums,
+    items: z.array(callSums.extend({ group: z.string() })).meta({
+      description:
+        'The dearest first; days in their order. `group` is an ID, a name, `provider/model`, a purpose or a day.',
+    }),
+    more: z.boolean().meta({ description: 'Whether there are more groups than are shown.' }),
+  })
+  .meta({ id: 'UsageReport' })
+
+export const chatUsageAnswer = z
+  .object({
+    turns: z
+      .object({ turns: z.number(), ...sums })
+      .meta({ description: 'What the turns of the chat say, kept as long as the chat is.' }),
+    calls: callSums,
+    purposes: z.array(callSums.extend({ purpose: z.string() })).meta({
+      description: 'What the gateway has recorded and not yet forgotten.',
+    }),
+  })
+  .meta({ id: 'ChatUsage' })

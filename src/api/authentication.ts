@@ -61,3 +61,6 @@ export function principalOf(request: FastifyRequest): Principal {
   if (request.principal === null) throw new TurnmillError('unauthenticated', 'the route needs an API key')
   return request.principal
 }
+
+/** Whether a request may see what belongs to others. */
+export const isAdmin = ({ role, scopes }: Principal): boolean => role === 'admin' && scopes.includes('admin')

@@ -34,6 +34,17 @@ export function registerBudgetRoutes(app: ApiServer): void {
     handler: async (request) => ({ items: await gateway.listBudgets(effectsOf(request).db) }),
   })
 
+  app.get('/v1/budgets/:id', {
+    config: admin,
+    schema: {
+      tags,
+      summary: 'Read a budget',
+      params: schemas.idParams,
+      response: { 200: answers.budgetAnswer },
+    },
+    handler: async (request) => gateway.readBudget(effectsOf(request).db, request.params.id),
+  })
+
   app.patch('/v1/budgets/:id', {
     config: admin,
     schema: {

@@ -1,6 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import { z } from 'zod'
-import type { Initiator, PageRequest } from '../chats/index.ts'
+import type { Initiator, MessageInput, PageRequest } from '../chats/index.ts'
+import { storeContent, type ContentPart } from '../files/index.ts'
 import { demandModelConfig } from '../models/index.ts'
 import type { MessagePart, ReasoningEffort } from '../protocol/messages.ts'
 import { principalOf } from './authentication.ts'
@@ -16,16 +17,10 @@ const initiatorOf = (request: FastifyRequest): Initiator => {
 }
 
 interface MessageBody {
-  content: MessagePart[]
+  content: ContentPart[]
   modelConfigId?: string | null | undefined
   reasoningEffort?: ReasoningEffort | null | undefined
 }
-
-const toMessageInput = (body: MessageBody) => ({
-  parts: body.content,
-  modelConfigId: body.modelConfigId ?? null,
-  reasoningEffort: body.reasoningEffort ?? null,
-})
 
 const toPageRequest = ({ limit, after }: { limit: number; after?: string | undefined }): PageRequest => ({
   limit,
@@ -38,7 +33,20 @@ const makeTurn = { ...write, makesTurn: true } as const
 const tags = ['chats']
 
 /** Chats, their messages and their queue. */
-export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void {
+export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext): void {
+  const store = (request: FastifyRequest, content: readonly ContentPart[]): Promise<MessagePart[]> => {
+    const owner = { userId: principalOf(request).userId, limitBytes: config.filesPerUserBytes }
+    return storeContent(effectsOf(request).db, owner, content)
+  }
+  const toMessageInput = async (request: FastifyRequest, body: MessageBody): Promise<MessageInput> => {
+    await demandModelConfig(effectsOf(request).db, body.modelConfigId ?? null)
+    return {
+      parts: await store(request, body.content),
+      modelConfigId: body.modelConfigId ?? null,
+      reasoningEffort: body.reasoningEffort ?? null,
+    }
+  }
+
   app.post('/v1/chats', {
     config: makeTurn,
     schema: {
@@ -48,13 +56,13 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       response: { 201: answers.startedAnswer.extend({ chat: answers.chatAnswer }) },
     },
     handler: async (request, reply) => {
-      const { title, labels, systemPrompt, ...message } = request.body
-      await demandModelConfig(effectsOf(request).db, message.modelConfigId ?? null)
+      const { title, labels, systemPrompt, clientTools, ...message } = request.body
       const input = {
-        ...toMessageInput(message),
+        ...(await toMessageInput(request, message)),
         title: title ?? null,
         labels: labels ?? [],
         systemPrompt: systemPrompt ?? null,
+        clientTools: clientTools ?? [],
       }
       return reply.code(201).send(await effectsOf(request).chats.create(initiatorOf(request), input))
     },
@@ -136,8 +144,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
     },
     handler: async (request, reply) => {
       const { whenBusy, ...message } = request.body
-      await demandModelConfig(effectsOf(request).db, message.modelConfigId ?? null)
-      const input = { ...toMessageInput(message), chatId: request.params.id, whenBusy }
+      const input = { ...(await toMessageInput(request, message)), chatId: request.params.id, whenBusy }
       return reply.code(202).send(await effectsOf(request).chats.send(initiatorOf(request), input))
     },
   })
@@ -168,8 +175,7 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
     },
     handler: async (request, reply) => {
       const { id: chatId, messageId } = request.params
-      await demandModelConfig(effectsOf(request).db, request.body.modelConfigId ?? null)
-      const input = { ...toMessageInput(request.body), chatId, messageId }
+      const input = { ...(await toMessageInput(request, request.body)), chatId, messageId }
       return reply.code(202).send(await effectsOf(request).chats.edit(initiatorOf(request), input))
     },
   })
@@ -212,7 +218,8 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
     handler: async (request) => {
       const { id: chatId, queuedId: queuedMessageId } = request.params
       const { content, position } = request.body
-      const change = { chatId, queuedMessageId, parts: content ?? null, position: position ?? null }
+      const parts = content === undefined ? null : await store(request, content)
+      const change = { chatId, queuedMessageId, parts, position: position ?? null }
       return effectsOf(request).chats.changeQueued(initiatorOf(request), change)
     },
   })
@@ -262,6 +269,20 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
         .send({ turn: await effectsOf(request).chats.retry(initiatorOf(request), request.params.id) }),
   })
 
+  app.post('/v1/chats/:id/compact', {
+    config: makeTurn,
+    schema: {
+      tags,
+      summary: 'Sum the history up, in a turn of its own and under your key',
+      params: schemas.chatParams,
+      response: { 202: z.object({ turn: answers.turnAnswer }) },
+    },
+    handler: async (request, reply) => {
+      const turn = await effectsOf(request).chats.compactHistory(initiatorOf(request), request.params.id)
+      return reply.code(202).send({ turn })
+    },
+  })
+
   app.post('/v1/chats/:id/clear', {
     config: write,
     schema: {
@@ -271,6 +292,20 @@ export function registerChatRoutes(app: ApiServer, { chats }: ApiContext): void 
       response: { 200: answers.chatAnswer },
     },
     handler: async (request) => effectsOf(request).chats.clear(initiatorOf(request), request.params.id),
+  })
+
+  app.post('/v1/chats/:id/title', {
+    config: write,
+    schema: {
+      tags,
+      summary: 'Have a model name the chat anew, under your key; the chat changes once it has',
+      params: schemas.chatParams,
+      response: { 202: z.object({ run: answers.auxiliaryRunAnswer }) },
+    },
+    handler: async (request, reply) => {
+      const run = await effectsOf(request).chats.requestTitle(initiatorOf(request), request.params.id)
+      return reply.code(202).send({ run })
+    },
   })
 
   app.post('/v1/chats/:id/tool-results', {

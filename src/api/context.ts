@@ -9,7 +9,7 @@ import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Chats } from '../chats/index.ts'
 import type { Config } from '../config.ts'
 import type { Gateway } from '../protocol/routes.ts'
-import type { Encryption } from '../models/index.ts'
+import type { Encryption, ProviderFetch } from '../models/index.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { PartLog, WatchRegistry } from '../streams/index.ts'
 import type { Logger } from '../telemetry/logger.ts'
@@ -24,6 +24,7 @@ export interface ApiContext {
   watching: WatchRegistry
   encryption: Encryption
   gateway: Gateway
+  providerFetch: ProviderFetch
   metrics: Metrics
   pepper: Secret
   /** Aborts when the API stops: open streams end. */

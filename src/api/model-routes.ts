@@ -10,109 +10,31 @@ import { withoutUndefined } from './without-undefined.ts'
 const admin = { scope: 'admin' } as const
 const tags = ['models']
 
-/** Providers and model configs, and the caller's own provider keys. Secrets go in and never come out. */
-export function registerModelRoutes(app: ApiServer, { config, encryption }: ApiContext): void {
-  const destinations = { allowPrivate: config.allowPrivateProviders ?? false }
-  app.post('/v1/providers', {
-    config: admin,
+/** Model configs for admins, and what of them a caller can use. */
+export function registerModelRoutes(app: ApiServer, { config }: ApiContext): void {
+  registerModelConfigs(app)
+
+  // Where routes go through the gateway, the workers have one.
+  const mode = { gatewayRouting: config.gatewayRouting, gatewayPresent: config.gatewayRouting }
+  app.get('/v1/models', {
+    config: { scope: 'any' },
     schema: {
       tags,
-      summary: 'Create a provider',
-      body: schemas.createProviderBody,
-      response: { 201: answers.providerAnswer },
-    },
-    handler: async (request, reply) => {
-      await models.checkDestination(request.body.baseUrl, destinations)
-      return reply
-        .code(201)
-        .send(await models.createProvider(effectsOf(request).db, encryption, request.body))
-    },
-  })
-
-  app.get('/v1/providers', {
-    config: admin,
-    schema: {
-      tags,
-      summary: 'List the providers',
-      response: { 200: z.object({ items: z.array(answers.providerAnswer) }) },
-    },
-    handler: async (request) => ({ items: await models.listProviders(effectsOf(request).db) }),
-  })
-
-  app.patch('/v1/providers/:id', {
-    config: admin,
-    schema: {
-      tags,
-      summary: 'Change a provider',
-      params: schemas.idParams,
-      body: schemas.updateProviderBody,
-      response: { 200: answers.providerAnswer },
-    },
-    handler: async (request) => {
-      const { baseUrl } = request.body
-      if (baseUrl !== undefined) await models.checkDestination(baseUrl, destinations)
-      return models.updateProvider(effectsOf(request).db, request.params.id, withoutUndefined(request.body))
-    },
-  })
-
-  app.delete('/v1/providers/:id', {
-    config: admin,
-    schema: { tags, summary: 'Delete a provider', params: schemas.idParams, response: { 204: z.null() } },
-    handler: async (request, reply) => {
-      await models.deleteProvider(effectsOf(request).db, request.params.id)
-      return reply.code(204).send(null)
-    },
-  })
-
-  app.get('/v1/providers/:id/keys', {
-    config: admin,
-    schema: {
-      tags,
-      summary: 'List the credentials of a provider, in the order of failover',
-      params: schemas.idParams,
-      response: { 200: z.object({ items: z.array(answers.providerKeyAnswer) }) },
+      summary: 'List the models, what you can use of them, and why not the rest',
+      response: { 200: z.object({ items: z.array(answers.modelAnswer) }) },
     },
     handler: async (request) => ({
-      items: await models.listProviderKeys(effectsOf(request).db, request.params.id),
+      items: await models.listAvailableModels(effectsOf(request).db, mode, principalOf(request)),
     }),
   })
+}
 
-  app.post('/v1/providers/:id/keys', {
-    config: admin,
-    schema: {
-      tags,
-      summary: 'Add a credential behind those that are there',
-      params: schemas.idParams,
-      body: schemas.providerKeyBody,
-      response: { 201: answers.providerKeyAnswer },
-    },
-    handler: async (request, reply) => {
-      const { db } = effectsOf(request)
-      const added = await models.addProviderKey(db, encryption, request.params.id, request.body.key)
-      return reply.code(201).send(added)
-    },
-  })
-
-  app.delete('/v1/providers/:id/keys/:keyId', {
-    config: admin,
-    schema: {
-      tags,
-      summary: 'Delete a credential',
-      params: schemas.providerKeyParams,
-      response: { 204: z.null() },
-    },
-    handler: async (request, reply) => {
-      const { id, keyId } = request.params
-      await models.deleteProviderKey(effectsOf(request).db, id, keyId)
-      return reply.code(204).send(null)
-    },
-  })
-
+function registerModelConfigs(app: ApiServer): void {
   app.post('/v1/model-configs', {
     config: admin,
     schema: {
       tags,
-      summary: 'Create a model config',
+      summary: 'Create a model config; the first enabled one is the default',
       body: schemas.createModelConfigBody,
       response: { 201: answers.modelConfigAnswer },
     },
@@ -137,53 +59,46 @@ export function registerModelRoutes(app: ApiServer, { config, encryption }: ApiC
     handler: async (request) => ({ items: await models.listModelConfigs(effectsOf(request).db) }),
   })
 
+  app.get('/v1/model-configs/:id', {
+    config: admin,
+    schema: {
+      tags,
+      summary: 'Read a model config',
+      params: schemas.idParams,
+      response: { 200: answers.modelConfigAnswer },
+    },
+    handler: async (request) => models.readModelConfig(effectsOf(request).db, request.params.id),
+  })
+
   app.patch('/v1/model-configs/:id', {
     config: admin,
     schema: {
       tags,
-      summary: 'Change a model config',
+      summary: 'Change a model config; a new default takes the place of the old one',
       params: schemas.idParams,
       body: schemas.updateModelConfigBody,
       response: { 200: answers.modelConfigAnswer },
     },
     handler: async (request) => {
-      const { options, ...change } = request.body
+      const { options, prices, ...change } = request.body
       return models.updateModelConfig(effectsOf(request).db, request.params.id, {
         ...withoutUndefined(change),
         ...(options === undefined ? {} : { options: withoutUndefined(options) }),
+        ...(prices === undefined ? {} : { prices: withoutUndefined(prices) }),
       })
     },
   })
 
-  app.put('/v1/me/provider-keys/:provider', {
-    config: { scope: 'chats:write' },
+  app.delete('/v1/model-configs/:id', {
+    config: admin,
     schema: {
       tags,
-      summary: 'Store your own key for a provider (BYOK)',
-      params: schemas.userProviderKeyParams,
-      body: schemas.userProviderKeyBody,
-      response: { 200: z.object({ provider: z.string(), hint: z.string() }) },
-    },
-    handler: async (request) => {
-      const owner = { userId: principalOf(request).userId, providerName: request.params.provider }
-      return models.putUserProviderKey(effectsOf(request).db, encryption, owner, request.body.key)
-    },
-  })
-
-  app.delete('/v1/me/provider-keys/:provider', {
-    config: { scope: 'chats:write' },
-    schema: {
-      tags,
-      summary: 'Delete your own key for a provider',
-      params: schemas.userProviderKeyParams,
+      summary: 'Delete a model config; who has chosen it falls to the next choice',
+      params: schemas.idParams,
       response: { 204: z.null() },
     },
     handler: async (request, reply) => {
-      await models.deleteUserProviderKey(
-        effectsOf(request).db,
-        principalOf(request).userId,
-        request.params.provider,
-      )
+      await models.deleteModelConfig(effectsOf(request).db, request.params.id)
       return reply.code(204).send(null)
     },
   })

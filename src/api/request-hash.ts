@@ -6,14 +6,14 @@ import { TurnmillError } from '../protocol/errors.ts'
  * spellings of one JSON value, in the order of its keys or in white space, are the same request; a field that is left
  * out and one that is sent with its default are not.
  *
- * @param body as parsed, before its schema changed it; `undefined` where none was sent.
+ * @param body as parsed, before its schema changed it; bytes where the route takes a file; `undefined` where none was sent.
  * @throws {TurnmillError} `invalid_request` where the body is nested too deeply to be written.
  */
 export function hashRequest(method: string, url: string, body: unknown): Buffer {
   const [path] = url.split('?')
   return createHash('sha256')
     .update(JSON.stringify([method, path]))
-    .update(toCanonicalJson(body))
+    .update(Buffer.isBuffer(body) ? body : toCanonicalJson(body))
     .digest()
 }
 

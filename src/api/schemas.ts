@@ -1,8 +1,11 @@
 import { z } from 'zod'
-import { BUDGET_PERIODS, BUDGET_SUBJECTS } from '../gateway/index.ts'
+import { BUDGET_PERIODS, BUDGET_SUBJECTS, USAGE_GROUPS } from '../gateway/index.ts'
+import { exceedsEffort, findBadHeaders, type ExtraHeaders } from '../models/index.ts'
 import { DEFAULT_SCOPES, SCOPES } from '../keys/index.ts'
-import { REASONING_EFFORTS, toStorableJson, toStorableText, type TextPart } from '../protocol/messages.ts'
-import { PROVIDER_TYPES } from '../protocol/routes.ts'
+import type { ContentPart } from '../files/index.ts'
+import { REASONING_EFFORTS, toStorableJson, toStorableText } from '../protocol/messages.ts'
+import { PROVIDER_TYPES, PURPOSES } from '../protocol/routes.ts'
+import { TOOL_NAME } from '../protocol/tools.ts'
 import { Secret } from '../protocol/secret.ts'
 
 /** What routes take. What they answer stands in answers.ts. */
@@ -12,17 +15,43 @@ export const id = z.uuid().toLowerCase()
 /** Text that Postgres can hold and that says something. */
 const text = z.string().regex(/\S/, 'expected text that is not blank').transform(toStorableText)
 
-const line = (maximum: number) => z.string().min(1).max(maximum).transform(toStorableText)
+export const line = (maximum: number) => z.string().min(1).max(maximum).transform(toStorableText)
+
+/** Images of one message. */
+const MAX_IMAGES = 20
+
+const contentPart = z.union([
+  z.strictObject({ type: z.literal('text'), text }),
+  z.strictObject({
+    type: z.literal('image'),
+    image: z.string().meta({ description: '`data:image/png;base64,…`; counts into the size of the body.' }),
+  }),
+  z.strictObject({
+    type: z.literal('image'),
+    fileId: id.meta({ description: 'A file of yours, as `POST /v1/files` named it.' }),
+  }),
+])
 
 const content = z
   .union([
-    text.transform((value): TextPart[] => [{ type: 'text', text: value }]),
+    text.transform((value): ContentPart[] => [{ type: 'text', text: value }]),
     z
-      .array(z.strictObject({ type: z.literal('text'), text }))
+      .array(contentPart)
       .min(1)
-      .max(100),
+      .max(100)
+      .refine(
+        (parts) => parts.filter((part) => part.type === 'image').length <= MAX_IMAGES,
+        `expected ${MAX_IMAGES} images at most`,
+      ),
   ])
-  .meta({ description: 'A string, or an array of text parts.' })
+  .meta({
+    description: `A string, or an array of parts: texts, and up to ${MAX_IMAGES} images (PNG, JPEG, GIF or WebP).`,
+  })
+
+/** The bytes of a request or an answer. */
+export const bytes = z
+  .custom<Buffer>((value) => Buffer.isBuffer(value), 'expected the bytes of a file')
+  .meta({ type: 'string', format: 'binary' })
 
 const message = {
   content,
@@ -43,11 +72,47 @@ export const idempotencyHeaders = z.looseObject({
     }),
 })
 
+/** A schema is kept as it is, and shown to models: it has to be JSON that can be kept, and not too much of it. */
+const MAX_SCHEMA_CHARACTERS = 32_768
+
+const toolSchema = z
+  .record(z.string(), z.unknown())
+  .refine((schema) => schema['type'] === 'object', 'expected a JSON Schema of type object')
+  .transform((schema, context) => {
+    const problem = (message: string) => {
+      context.addIssue({ code: 'custom', message })
+      return z.NEVER
+    }
+    if (JSON.stringify(schema).length > MAX_SCHEMA_CHARACTERS)
+      return problem(`expected at most ${MAX_SCHEMA_CHARACTERS} characters of JSON`)
+    try {
+      return toStorableJson(schema) as Record<string, unknown>
+    } catch (error) {
+      return problem((error as Error).message)
+    }
+  })
+
+const clientTool = z.strictObject({
+  name: z.string().regex(TOOL_NAME, 'expected 1 to 64 letters, digits, _ or -'),
+  description: z.string().max(10_000).transform(toStorableText).default(''),
+  inputSchema: toolSchema.prefault({ type: 'object' }),
+})
+
+const clientTools = z
+  .array(clientTool)
+  .max(64)
+  .refine(
+    (tools) => new Set(tools.map(({ name }) => name)).size === tools.length,
+    'expected names that differ',
+  )
+  .meta({ description: 'Tools that the client answers itself, by `POST …/tool-results`.' })
+
 export const createChatBody = z.strictObject({
   ...message,
   title: line(200).nullish(),
   labels: z.array(line(64)).max(20).optional(),
   systemPrompt: z.string().max(200_000).transform(toStorableText).nullish(),
+  clientTools: clientTools.optional(),
 })
 
 export const sendMessageBody = z.strictObject({
@@ -108,6 +173,9 @@ export const toolResultsBody = z.strictObject({
     .max(100),
 })
 
+export const debugBody = z.strictObject({ minutes: z.number().int().min(0).max(1440) })
+export const debugRunParams = z.object({ id, runId: id })
+
 const page = z.object({ limit: z.coerce.number().int().min(1).max(200).default(50) })
 const bigintCursor = z.string().regex(/^\d{1,18}$/)
 export const chatsQuery = page.extend({
@@ -121,6 +189,7 @@ export const chatsQuery = page.extend({
     .meta({ description: 'Found in the title or in what was said, whatever its case.' }),
   archived: z.enum(['true', 'false']).default('false'),
 })
+export const debugRunsQuery = page.extend({ after: id.optional() })
 export const messagesQuery = page.extend({ after: bigintCursor.optional() })
 export const turnsQuery = page.extend({
   after: z
@@ -140,10 +209,21 @@ const secret = z
 const isPlainUrl = (value: string): boolean =>
   /^https?:\/\/[^\s@?#\\\u0000-\u001f]+$/i.test(value) && URL.canParse(value)
 
-const baseUrl = z
+export const baseUrl = z
   .string()
   .max(2000)
   .refine(isPlainUrl, 'expected an http or https URL without credentials, query and fragment')
+
+/** By their names in lower case, as they are sent. */
+const extraHeaders = z
+  .record(z.string().max(64), z.string().max(1000))
+  .superRefine((headers, context) => {
+    for (const message of findBadHeaders(headers)) context.addIssue({ code: 'custom', message })
+  })
+  .transform((headers): ExtraHeaders =>
+    Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value])),
+  )
+  .meta({ description: 'Sent to the provider with every call. No credentials: those are `keys`.' })
 
 export const createProviderBody = z.strictObject({
   name: z
@@ -155,14 +235,24 @@ export const createProviderBody = z.strictObject({
   enabled: z.boolean().default(true),
   allowByok: z.boolean().default(false),
   attribution: z.boolean().default(false),
+  extraHeaders: extraHeaders.default({}),
   keys: z.array(secret).max(20).default([]),
 })
 
 export const updateProviderBody = z
-  .strictObject({ baseUrl, enabled: z.boolean(), allowByok: z.boolean(), attribution: z.boolean() })
+  .strictObject({
+    baseUrl,
+    enabled: z.boolean(),
+    allowByok: z.boolean(),
+    attribution: z.boolean(),
+    extraHeaders,
+  })
   .partial()
 
 export const providerKeyBody = z.strictObject({ key: secret })
+export const providerKeyOrderBody = z.strictObject({
+  keyIds: z.array(id).max(1000).meta({ description: 'Each of its keys, once.' }),
+})
 export const providerKeyParams = z.object({ id, keyId: id })
 
 const limitMicros = z
@@ -188,36 +278,67 @@ export const createBudgetBody = z
 export const changeBudgetBody = z.strictObject({ limitMicros })
 
 const tokens = z.number().int().min(1).max(2_000_000_000)
-const price = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable().default(null)
-
-export const modelOptions = z.strictObject({
-  temperature: z.number().min(0).max(2).optional(),
-  reasoningEffort: z.enum(REASONING_EFFORTS).optional(),
-  useResponsesApi: z.boolean().optional(),
+const price = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable()
+const unknownPrice = price.default(null)
+const threshold = z.number().int().min(1).max(100).nullable().meta({
+  description: 'Percent of the context window at which the history is compacted; null for the default.',
 })
+
+const effort = z.enum(REASONING_EFFORTS)
+
+export const modelOptions = z
+  .strictObject({
+    temperature: z.number().min(0).max(2).optional(),
+    reasoningEffort: effort.optional().meta({ description: 'Where the message asks for none.' }),
+    maxReasoningEffort: effort.optional().meta({ description: 'The most that a message may ask for.' }),
+    useResponsesApi: z.boolean().optional(),
+    tools: z.boolean().optional().meta({ description: 'Whether the model takes tools at all.' }),
+  })
+  .refine(
+    ({ reasoningEffort, maxReasoningEffort }) =>
+      reasoningEffort === undefined ||
+      maxReasoningEffort === undefined ||
+      !exceedsEffort(reasoningEffort, maxReasoningEffort),
+    'expected a reasoningEffort of maxReasoningEffort at most',
+  )
 
 export const createModelConfigBody = z.strictObject({
   providerId: id,
   model: line(200),
   displayName: line(200).optional(),
   enabled: z.boolean().default(true),
-  isDefault: z.boolean().default(false),
+  isDefault: z.boolean().default(false).meta({ description: 'The first enabled one is the default anyway.' }),
   contextWindow: tokens.nullable().default(null),
   maxOutputTokens: tokens.nullable().default(null),
+  compactionThreshold: threshold.default(null),
   options: modelOptions.default({}),
-  prices: z.strictObject({ input: price, output: price, cacheRead: price, cacheWrite: price }).prefault({}),
+  prices: z
+    .strictObject({
+      input: unknownPrice,
+      output: unknownPrice,
+      cacheRead: unknownPrice,
+      cacheWrite: unknownPrice,
+    })
+    .prefault({}),
 })
 
 export const updateModelConfigBody = z
   .strictObject({
+    providerId: id,
+    model: line(200),
     displayName: line(200),
     enabled: z.boolean(),
     isDefault: z.boolean(),
     contextWindow: tokens.nullable(),
     maxOutputTokens: tokens.nullable(),
-    options: modelOptions,
+    compactionThreshold: threshold,
+    options: modelOptions.meta({ description: 'Replaced as a whole.' }),
+    prices: z.strictObject({ input: price, output: price, cacheRead: price, cacheWrite: price }).partial(),
   })
   .partial()
+
+export const overrideParams = z.object({ purpose: z.enum(PURPOSES) })
+export const overrideBody = z.strictObject({ modelConfigId: id })
 
 export const userProviderKeyParams = z.object({ provider: z.string().regex(/^[a-z0-9-]{1,63}$/) })
 export const userProviderKeyBody = z.strictObject({ key: secret })
@@ -245,3 +366,21 @@ export const createApiKeyBody = z.strictObject({
 })
 
 export const idParams = z.object({ id })
+
+const moment = z.iso
+  .datetime({ offset: true })
+  .refine(
+    (value) => Date.parse(value) >= 0 && Date.parse(value) < Date.UTC(9999, 0),
+    'expected a date from 1970 on',
+  )
+
+export const usageQuery = z.object({
+  from: moment
+    .optional()
+    .meta({ description: 'The first moment; 30 days before `to` where it is left out.' }),
+  to: moment.optional().meta({ description: 'The first moment after it; now where it is left out.' }),
+  groupBy: z.enum(USAGE_GROUPS).optional().meta({ description: 'Days are those of UTC.' }),
+  userId: id.optional(),
+  apiKeyId: id.optional(),
+  chatId: id.optional(),
+})

@@ -1,4 +1,5 @@
 import { statement } from '../db/index.ts'
+import { insertTitleRun } from './auxiliary.ts'
 
 /** The writes of a worker. Each is conditional on the epoch: a zombie's changes no row. */
 
@@ -6,12 +7,6 @@ import { statement } from '../db/index.ts'
 export const lockChatOf = statement(
   'chats/lock-for-work',
   `select 1 from chats where id = $1 for no key update`,
-)
-
-/** $1 turn, $2 epoch, $3 states. No row: fenced. */
-export const isHeld = statement(
-  'chats/is-held',
-  `select 1 from turns where id = $1 and epoch = $2 and state = any($3)`,
 )
 
 // How long the claim ran, added to what earlier claims of the turn ran.
@@ -22,10 +17,10 @@ const spent = (usage: string, cost: string): string => `usage = turnmill_add_usa
       cost_micros = case when cost_micros is null then ${cost} else cost_micros + coalesce(${cost}, 0) end`
 
 /**
- * Commits the last answer, completes the turn and promotes the head of the queue, all hanging on the one update that
- * is fenced. $1 turn, $2 epoch, $3 states to finish from, $4 step, $5 parts, $6 model config, $7 finish reason,
- * $8 usage of the step, $9 its cost, $10 ms between claim and first part, $11 id of the promoted message's turn.
- * No row: fenced.
+ * Commits the last answer, completes the turn, promotes the head of the queue and has a chat without a title named, all
+ * hanging on the one update that is fenced. $1 turn, $2 epoch, $3 states to finish from, $4 step, $5 parts, $6 model config, $7 finish reason,
+ * $8 usage of the step, $9 its cost, $10 ms between claim and first part, $11 id of the promoted message's turn,
+ * $12 id of the run that names the chat, null for none. No row: fenced.
  */
 export const finishTurn = statement(
   'chats/finish',
@@ -51,10 +46,11 @@ export const finishTurn = statement(
     insert into turns (id, chat_id, number, user_id, pool, trigger, api_key_id, user_message_id, model_config_id, reasoning_effort)
     select $11, done.chat_id, done.number + 1, done.user_id, done.pool, 'promote', promoted.api_key_id, message.id,
       promoted.model_config_id, promoted.reasoning_effort
-    from done, promoted, message returning id)
+    from done, promoted, message returning id),
+  titled as (${insertTitleRun('done', '$12')})
   update chats c set status = case when next.id is null then 'idle' else 'pending' end, active_turn_id = next.id,
     last_turn_id = coalesce(next.id, done.id), last_error = null
-  from done left join next on true where c.id = done.chat_id returning done.id as turn_id`,
+  from done left join next on true left join titled on true where c.id = done.chat_id returning done.id as turn_id, titled.*`,
 )
 
 /**
@@ -81,8 +77,77 @@ export const commitStep = statement(
 )
 
 /**
+ * The calls of the turn's last committed step, as long as their results are not: `[{part, step, state, …}]` in the order
+ * in which the model asked. $1 turn.
+ */
+export const openCalls = statement(
+  'chats/open-calls',
+  `select call.part, m.step, c.state, c.output, c.is_error, c.images,
+    (extract(epoch from clock_timestamp() - c.started_at) * 1000)::float8 as started_ms
+  from messages m cross join lateral jsonb_array_elements(m.parts) with ordinality call (part, place)
+    left join tool_calls c on c.turn_id = m.turn_id and c.call_id = call.part->>'toolCallId'
+  where m.turn_id = $1 and m.role = 'assistant' and m.deleted_at is null and call.part->>'type' = 'tool-call'
+    and not exists (select 1 from messages r where r.turn_id = m.turn_id and r.step = m.step and r.role = 'tool')
+  order by m.step, call.place`,
+)
+
+/** The calls of a tool in a turn, also those that a summary took the place of. $1 turn, $2 tool. */
+export const callsOf = statement(
+  'chats/calls-of',
+  `select call_id from tool_calls where turn_id = $1 and name = $2 order by step, id`,
+)
+
+/** Notes that calls are about to run. $1 turn, $2 epoch, $3 states, $4 calls. No row: fenced. */
+export const startCalls = statement(
+  'chats/start-calls',
+  `with turn as (select id from turns where id = $1 and epoch = $2 and state = any($3)),
+  started as (
+    update tool_calls c set state = 'started', started_at = coalesce(c.started_at, clock_timestamp())
+    from turn where c.turn_id = turn.id and c.call_id = any($4) and c.state in ('requested', 'approved', 'started'))
+  select id as turn_id from turn`,
+)
+
+/**
+ * Keeps results in the ledger. $1 turn, $2 epoch, $3 states, $4 the results `[{toolCallId, output, isError, images, state}]`.
+ * No row: fenced.
+ */
+export const keepResults = statement(
+  'chats/keep-results',
+  `with turn as (select id from turns where id = $1 and epoch = $2 and state = any($3)),
+  ledger as (
+    update tool_calls c set state = r.state, output = coalesce(r.output, 'null'), is_error = r."isError",
+      images = coalesce(r.images, '[]'), finished_at = coalesce(c.finished_at, clock_timestamp())
+    from turn, jsonb_to_recordset($4::jsonb) r ("toolCallId" text, output jsonb, "isError" boolean, images jsonb, state text)
+    where c.turn_id = turn.id and c.call_id = r."toolCallId")
+  select id as turn_id from turn`,
+)
+
+/**
+ * Puts a summary in the place of the history before it, of which only what is named stays. Safe to repeat.
+ * $1 turn, $2 epoch, $3 states, $4 step, $5 parts of the summary, $6 the messages that stay, $7 model config, $8 usage,
+ * $9 cost. No row: fenced.
+ */
+export const compact = statement(
+  'chats/compact',
+  `with held as (select id, chat_id, api_key_id from turns where id = $1 and epoch = $2 and state = any($3)),
+  -- One that is repeated since its answer was lost finds the summary there.
+  fresh as (
+    select * from held where not exists (
+      select 1 from messages b where b.turn_id = held.id and b.step = $4 and b.boundary = 'compaction' and not b.compressed)),
+  turn as (
+    update turns set ${spent('$8::jsonb', '$9::bigint')} from fresh where turns.id = fresh.id),
+  boundary as (
+    insert into messages (chat_id, turn_id, step, role, parts, visibility, boundary, api_key_id, model_config_id, usage, cost_micros)
+    select chat_id, id, $4, 'system', $5, 'both', 'compaction', api_key_id, $7, $8, $9 from fresh returning id, chat_id),
+  hidden as (
+    update messages m set compressed = true, compressed_by = boundary.id from boundary
+    where m.chat_id = boundary.chat_id and m.id < boundary.id and not m.id = any($6) and m.deleted_at is null and not m.compressed)
+  select id as turn_id from held`,
+)
+
+/**
  * Commits the results of a step. $1 turn, $2 epoch, $3 states, $4 step, $5 the message's parts,
- * $6 the results `[{toolCallId, output, isError, state}]`. No row: fenced.
+ * $6 the results `[{toolCallId, output, isError, images, state}]`. Safe to repeat. No row: fenced.
  */
 export const commitResults = statement(
   'chats/commit-results',
@@ -90,11 +155,12 @@ export const commitResults = statement(
     update turns set takeovers = 0 where id = $1 and epoch = $2 and state = any($3) returning id, chat_id, api_key_id),
   results as (
     insert into messages (chat_id, turn_id, step, role, parts, api_key_id)
-    select chat_id, id, $4, 'tool', $5, api_key_id from turn),
+    select chat_id, id, $4, 'tool', $5, api_key_id from turn
+    where not exists (select 1 from messages r where r.turn_id = turn.id and r.step = $4 and r.role = 'tool')),
   ledger as (
     update tool_calls c set state = r.state, output = coalesce(r.output, 'null'), is_error = r."isError",
-      finished_at = coalesce(c.finished_at, clock_timestamp())
-    from turn, jsonb_to_recordset($6::jsonb) r ("toolCallId" text, output jsonb, "isError" boolean, state text)
+      images = coalesce(r.images, '[]'), finished_at = coalesce(c.finished_at, clock_timestamp())
+    from turn, jsonb_to_recordset($6::jsonb) r ("toolCallId" text, output jsonb, "isError" boolean, images jsonb, state text)
     where c.turn_id = turn.id and c.call_id = r."toolCallId")
   select id as turn_id from turn`,
 )
@@ -130,6 +196,26 @@ export const waitForChildren = statement(
     from held, open where t.id = held.id and open.ids is not null returning t.id, t.chat_id),
   chat as (update chats c set status = 'waiting' from turn where c.id = turn.chat_id)
   select held.id as turn_id, turn.id is not null as waits from held left join turn on true`,
+)
+
+/** Completes a turn that gave no answer. $1 turn, $2 epoch, $3 states. The queue's head is promoted after it. No row: fenced. */
+export const finishWithoutAnswer = statement(
+  'chats/finish-without-answer',
+  `with done as (
+    update turns set state = 'completed', finished_at = clock_timestamp(), lease_until = null, retry_state = null, ${ranFor}
+    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
+  update chats c set status = 'idle', active_turn_id = null, last_error = null
+  from done where c.id = done.chat_id returning done.id as turn_id`,
+)
+
+/**
+ * Adds what a call beside the steps has used, such as an advisor's. $1 turn, $2 epoch, $3 usage, $4 cost.
+ * No row: fenced.
+ */
+export const addSpent = statement(
+  'chats/add-spent',
+  `update turns set ${spent('$3::jsonb', '$4::bigint')}
+  where id = $1 and epoch = $2 and state in ('running', 'interrupting') returning id as turn_id`,
 )
 
 /** Ends an interrupted turn with what there is of its answer. Values as with finishing, without $11. No row: fenced. */

@@ -1,15 +1,24 @@
-import { batch, query, withTransaction, type Database, type Statement } from '../db/index.ts'
+import {
+  batch,
+  isUniqueViolation,
+  query,
+  withTransaction,
+  type Database,
+  type Statement,
+} from '../db/index.ts'
 import { toStoredError, TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import {
   toStorableJson,
+  type ImagePart,
   type MessagePart,
   type ToolCallPart,
   type ToolResultPart,
 } from '../protocol/messages.ts'
 import type { Usage } from '../protocol/usage.ts'
-import type { RetryState } from '../protocol/views.ts'
+import type { RetryState, ToolCallState } from '../protocol/views.ts'
 import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
+import { pendingRunsOf } from './auxiliary.ts'
 import * as sql from './commit-statements.ts'
 import { admit, closeOpenCalls, promoteHead } from './effect-statements.ts'
 import { admissionOf, type Aftermath } from './effects.ts'
@@ -68,9 +77,15 @@ export interface Written extends Aftermath {
   fenced: TurnmillError | null
 }
 
-/** Commits the last step, completes the turn and promotes the head of the queue: one round trip. */
-export const finishTurn = (held: HeldTurn, result: StepResult): Promise<Written> =>
-  writeLast(held, 'finish', [sql.finishTurn(...fence(held, 'finish'), ...stepValues(result), newId())])
+/**
+ * Commits the last step, completes the turn and promotes the head of the queue: one round trip.
+ *
+ * @param named whether a chat without a title is to get one.
+ */
+export const finishTurn = (held: HeldTurn, result: StepResult, named: boolean): Promise<Written> =>
+  writeLast(held, 'finish', [
+    sql.finishTurn(...fence(held, 'finish'), ...stepValues(result), newId(), named ? newId() : null),
+  ])
 
 /**
  * Ends an interrupted turn with what there is of its answer, closes its open calls and promotes the head of the queue.
@@ -90,12 +105,92 @@ export const finishInterruptedTurn = (
     promoteHead(held.claim.chatId, newId(), ['idle']),
   ])
 
-/** Commits a step that asked for tools, before any of them starts. */
+/** Completes a turn that gave no answer, and promotes the head of the queue. */
+export const finishWithoutAnswer = (held: HeldTurn): Promise<Written> =>
+  writeLast(held, 'finish', [
+    sql.finishWithoutAnswer(...fence(held, 'finish')),
+    promoteHead(held.claim.chatId, newId(), ['idle']),
+  ])
+
+/** Commits a step that asked for tools, before any of them starts. Safe to repeat. */
 export async function commitStep(held: HeldTurn, result: StepResult): Promise<void> {
   const calls = result.parts.flatMap((part) => (part.type === 'tool-call' ? [toLedgerRow(part)] : []))
   const values = [...fence(held, 'commitStep'), ...stepValues(result), JSON.stringify(calls)]
-  await writeOn(held, 'commitStep', sql.commitStep(...values))
+  try {
+    await writeOn(held, 'commitStep', sql.commitStep(...values))
+  } catch (error) {
+    // Only whoever holds the turn gets as far as the index: it is the step that this worker committed before.
+    if (!isUniqueViolation(error, 'messages_one_result_per_step')) throw error
+  }
 }
+
+/** A call that the model asked for and that has no committed result yet, as the ledger knows it. */
+export interface OpenCall {
+  step: number
+  call: ToolCallPart
+  state: ToolCallState
+  /** What it came to, in the states that end it. */
+  result: { output: unknown; isError: boolean; images: ImagePart[] }
+  /** How long ago it was started, in ms; `null` where it was not. */
+  startedMs: number | null
+}
+
+interface OpenCallRow {
+  part: ToolCallPart
+  step: number
+  state: ToolCallState | null
+  output: unknown
+  is_error: boolean | null
+  images: ImagePart[] | null
+  started_ms: number | null
+}
+
+/** The calls of the last committed step whose results are not committed, in the order in which the model asked. */
+export const readOpenCalls = async (db: Database, turnId: string): Promise<OpenCall[]> =>
+  (await query<OpenCallRow>(db, sql.openCalls(turnId))).map((row) => ({
+    step: row.step,
+    call: row.part,
+    state: row.state ?? 'unknown',
+    result: { output: row.output, isError: row.is_error ?? false, images: row.images ?? [] },
+    startedMs: row.started_ms,
+  }))
+
+/** Notes that calls are about to run: after a crash they may have. */
+export const startCalls = (held: HeldTurn, callIds: readonly string[]): Promise<void> =>
+  writeOn(held, 'startCalls', sql.startCalls(...fence(held, 'startCalls'), callIds))
+
+/** Keeps what calls came to until all of their step are answered. Safe to repeat. */
+export const keepResults = (held: HeldTurn, results: readonly CallResult[]): Promise<void> => {
+  const kept = JSON.stringify(results.map(toStorableResult))
+  return writeOn(held, 'keepResults', sql.keepResults(...fence(held, 'keepResults'), kept))
+}
+
+/** A summary that takes the place of the history before it. */
+export interface Compaction {
+  /** The step after which it stands: the last committed one, 0 before the first. */
+  step: number
+  parts: MessagePart[]
+  /** The messages that stay as they are. */
+  keep: readonly string[]
+  modelConfigId: string
+  usage: Usage
+  costMicros: number | null
+}
+
+/** Puts a summary in the place of the history. Safe to repeat. */
+export const compact = (held: HeldTurn, compaction: Compaction): Promise<void> => {
+  const { step, parts, keep, modelConfigId, usage, costMicros } = compaction
+  const values = [step, JSON.stringify(parts), keep, modelConfigId, JSON.stringify(usage), costMicros]
+  return writeOn(held, 'compact', sql.compact(...fence(held, 'compact'), ...values))
+}
+
+/** Adds what a call beside the steps has used, also where the turn was told to stop meanwhile. */
+export const addSpent = (held: HeldTurn, spent: Spent): Promise<void> =>
+  writeOn(held, 'keepResults', sql.addSpent(held.claim.turnId, held.claim.epoch, ...spentValues(spent)))
+
+/** The ids of all calls of a tool in a turn, in the order in which the model asked. */
+export const readCallsOf = async (db: Database, turnId: string, toolName: string): Promise<string[]> =>
+  (await query<{ call_id: string }>(db, sql.callsOf(turnId, toolName))).map((row) => row.call_id)
 
 const toLedgerRow = ({ toolCallId, toolName, input }: ToolCallPart) => ({
   id: newId(),
@@ -104,29 +199,22 @@ const toLedgerRow = ({ toolCallId, toolName, input }: ToolCallPart) => ({
   input: toStorableJson(input),
 })
 
-/** Commits all results of a step together. */
+/** Commits all results of a step together. Safe to repeat. */
 export async function commitResults(
   held: HeldTurn,
   step: number,
   results: readonly CallResult[],
 ): Promise<void> {
-  const kept = results.map((result) => ({ ...result, output: toStorableJson(result.output) }))
+  const kept = results.map(toStorableResult)
   const parts = kept.map(({ state: _, ...result }) => ({ type: 'tool-result', ...result }))
   const values = [...fence(held, 'commitResults'), step, JSON.stringify(parts), JSON.stringify(kept)]
   await writeOn(held, 'commitResults', sql.commitResults(...values))
 }
 
-/** Commits the results of the last step that came while the turn waited; a call without one is answered for. */
-export const settleCalls = (held: HeldTurn): Promise<void> =>
-  withTransaction(held.db, async (tx) => {
-    const { claim } = held
-    const [, [turn]] = await Promise.all([
-      tx.query(sql.lockChatOf(claim.chatId)),
-      tx.query(sql.isHeld(...fence(held, 'commitResults'))),
-    ])
-    if (turn === undefined) throw fenced(claim, 'commitResults')
-    await tx.commitWith([closeOpenCalls([claim.turnId], statesBefore('commitResults'))])
-  })
+const toStorableResult = (result: CallResult): CallResult => ({
+  ...result,
+  output: toStorableJson(result.output),
+})
 
 /** Waits for the client's results and approvals, holding no slot. @param deadlineMs how long. */
 export const requireAction = (
@@ -229,7 +317,7 @@ async function writeLast(
 ): Promise<Written> {
   const { rows, admitted } = await write(held, statements)
   const refusal = rows.length === 0 ? fenced(held.claim, transition) : null
-  return { ...aftermathOf(held.claim), admitted, fenced: refusal }
+  return { ...aftermathOf(held.claim), admitted, runs: pendingRunsOf(rows), fenced: refusal }
 }
 
 /** A write after which the turn runs on. */

@@ -70,11 +70,12 @@ export const closeOpenCalls = statement(
       'toolCallId', call.part->>'toolCallId', 'toolName', call.part->>'toolName',
       -- A result may be null, and is one all the same.
       'output', coalesce(closed.output, ledger.output, to_jsonb('This call was cancelled before it ran.'::text)),
-      'isError', coalesce(closed.is_error, ledger.is_error, true)) as part
+      'isError', coalesce(closed.is_error, ledger.is_error, true))
+      || case when ledger.images <> '[]' then jsonb_build_object('images', ledger.images) else '{}' end as part
     from step, jsonb_array_elements(step.parts) with ordinality call (part, place)
       left join lateral (select output, is_error from closed
         where closed.turn_id = step.turn_id and closed.call_id = call.part->>'toolCallId') closed on true
-      left join lateral (select output, is_error from tool_calls c
+      left join lateral (select output, is_error, images from tool_calls c
         where c.turn_id = step.turn_id and c.call_id = call.part->>'toolCallId') ledger on true
     where call.part->>'type' = 'tool-call')
   insert into messages (chat_id, turn_id, step, role, parts, api_key_id)
@@ -112,9 +113,8 @@ export const deleteMessagesFrom = statement(
 /** Shows again what only boundaries from here on had compressed. $1 chat, $2 the first message that goes. */
 export const showCompressed = statement(
   'chats/show-compressed',
-  `update messages set compressed = false
-  where chat_id = $1 and id < $2 and compressed and deleted_at is null and id > coalesce((
-    select max(id) from messages where chat_id = $1 and id < $2 and boundary is not null and deleted_at is null), 0)`,
+  `update messages set compressed = false, compressed_by = null
+  where chat_id = $1 and id < $2 and compressed_by >= $2 and deleted_at is null`,
 )
 
 /** $1 user, $2 pool, $3 slots. The rows are the turns it admitted, each to be enqueued under its job id. */

@@ -1,6 +1,7 @@
 import type { Statement, Transaction } from '../db/index.ts'
 import { newId } from '../protocol/ids.ts'
 import { toAdmittedTurns, type AdmittedTurn, type Pool, type PoolSlots } from './admission.ts'
+import type { PendingRun } from './auxiliary.ts'
 import * as sql from './effect-statements.ts'
 import { cascade, lockDescendants, lockFamilyTurns, runningTurnsOf, type Descendant } from './families.ts'
 import type { LockedChat } from './lock.ts'
@@ -17,6 +18,8 @@ export interface Aftermath {
   changed: string[]
   /** A parent that may have waited for this. */
   parentId: string | null
+  /** Auxiliary runs that wait for their job. */
+  runs?: PendingRun[]
 }
 
 export interface Committed<T> extends Aftermath {

@@ -1,25 +1,30 @@
 import type { Database } from '../db/index.ts'
 import { isTurnmillError, type TurnmillError } from '../protocol/errors.ts'
+import type { MessagePart } from '../protocol/messages.ts'
 import type { RetryState } from '../protocol/views.ts'
 import type { AdmittedTurn, PoolSlots } from './admission.ts'
+import * as auxiliary from './auxiliary.ts'
 import * as commit from './commit.ts'
+import { debugChat } from './debug.ts'
 import type { Aftermath, Committed } from './effects.ts'
-import { interruptChat } from './interrupt.ts'
+import { interruptChat, interruptSubagent } from './interrupt.ts'
 import * as manage from './manage.ts'
 import * as produce from './produce.ts'
 import * as queue from './queue.ts'
 import * as read from './read.ts'
 import * as recover from './recover.ts'
 import { reopenFailedTurn } from './reopen.ts'
-import { retryChat } from './retry.ts'
+import { compactChat, retryChat } from './retry.ts'
 import type { TurnTransition } from './states.ts'
 import * as subagents from './subagents.ts'
+import * as titles from './titles.ts'
 import * as toolResults from './tool-results.ts'
 import * as watch from './watch.ts'
 import * as work from './work.ts'
 
 /**
- * The chats: the only writer of chats, messages, queued messages and turns.
+ * The chats: the only writer of chats, messages, queued messages and turns. What an auxiliary run has found is written by
+ * `src/auxiliary` in one statement with the run's end, in the words of `nameChat`.
  *
  * I1 every acknowledged message reaches exactly one terminal state.
  * I2 at most one committed assistant result per (turn, step).
@@ -33,6 +38,15 @@ export interface ChatsOptions {
   limits: Omit<produce.ProducerLimits, 'slots'> &
     subagents.FamilyLimits & { runningRootTurns: number; runningSubagentTurns: number }
   leaseMs: number
+  /** What small models are asked beside the turns. */
+  auxiliary: {
+    /** Whether a chat that nobody named gets a title after its first answer. */
+    titles: boolean
+    /** Whether a chat gets a label of what its turn is doing. */
+    labels: boolean
+  }
+  /** Called after a commit with auxiliary runs: each is to be enqueued under its job id. Must not throw. */
+  onRuns(runs: readonly auxiliary.PendingRun[]): Promise<void>
   /** Called after a commit with the turns that got a slot: each is to be enqueued under its job id. Must not throw. */
   onAdmitted(turns: readonly AdmittedTurn[]): Promise<void>
   /** Called after a commit that watchers of the chat may see. Must not throw. */
@@ -56,6 +70,8 @@ export interface ChatsWithin {
   tell(): Promise<void>
 }
 
+const initiatorOf = ({ userId, apiKeyId }: work.Claim): produce.Initiator => ({ userId, apiKeyId })
+
 /** The slots of the two pools, as the settings have them. */
 const slotsOf = ({ limits }: Pick<ChatsOptions, 'limits'>): PoolSlots => ({
   root: limits.runningRootTurns,
@@ -75,6 +91,7 @@ function bindWithin(options: ChatsOptions, joined: Database): ChatsWithin {
       ...options,
       db: joined,
       onAdmitted: (turns) => hold(() => options.onAdmitted(turns)),
+      onRuns: (runs) => hold(() => options.onRuns(runs)),
       onChanged: (chatId) => void hold(() => options.onChanged(chatId)),
       onStop: (turnId) => void hold(() => options.onStop(turnId)),
     },
@@ -101,16 +118,19 @@ async function resumeParent(options: ChatsOptions, chatId: string): Promise<void
 }
 
 function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => Promise<void>) {
-  const { db, limits, leaseMs, onAdmitted, onChanged, onStop, onFenced } = options
+  const { db, limits, leaseMs, onAdmitted, onRuns, onChanged, onStop, onFenced } = options
   const slots = slotsOf(options)
   const producing = { ...limits, slots }
   const hold = (claim: work.Claim): commit.HeldTurn => ({ db, slots, claim })
 
   /** What follows a commit, and never before it. A crash in between costs nothing but time: the reconciler looks. */
-  async function publish(chatId: string, { admitted, stopped, changed, parentId }: Aftermath): Promise<void> {
+  async function publish(
+    chatId: string,
+    { admitted, stopped, changed, parentId, runs = [] }: Aftermath,
+  ): Promise<void> {
     for (const id of [chatId, ...changed]) onChanged(id)
     stopped.forEach(onStop)
-    await onAdmitted(admitted)
+    await Promise.all([onAdmitted(admitted), onRuns(runs)])
     if (parentId !== null) await onChildRested(parentId)
   }
 
@@ -142,6 +162,10 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
     }
   }
 
+  /** The turn does not wait for its label, and does without it where it cannot be asked for. */
+  const label = (claim: work.Claim): Promise<void> =>
+    auxiliary.startLabel(db, claim).then(onRuns, () => undefined)
+
   return {
     async create(initiator: produce.Initiator, input: produce.CreateInput) {
       const { result, ...aftermath } = await produce.createChat(db, producing, initiator, input)
@@ -154,6 +178,9 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       publishing(input.chatId, produce.editMessage(db, producing, initiator, input)),
     retry: (initiator: produce.Initiator, chatId: string) =>
       publishing(chatId, retryChat(db, { ...initiator, slots }, chatId)),
+    /** Sums the history up in a turn of its own. */
+    compactHistory: (initiator: produce.Initiator, chatId: string) =>
+      publishing(chatId, compactChat(db, { ...initiator, limits: producing }, chatId)),
     clear: (initiator: produce.Initiator, chatId: string) =>
       publishing(chatId, manage.clearChat(db, slots, initiator, chatId)),
     async interrupt(initiator: produce.Initiator, chatId: string) {
@@ -169,10 +196,21 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
         chatId,
         toolResults.submitToolResults(db, slots, { chatId, userId: initiator.userId }, answers),
       ),
+    async requestTitle(initiator: produce.Initiator, chatId: string) {
+      const { run, runs } = await titles.requestTitle(db, initiator, chatId)
+      await onRuns(runs)
+      return run
+    },
     async change(initiator: produce.Initiator, chatId: string, change: manage.ChatChange) {
       const { result, changed } = await manage.changeChat(db, { chatId, userId: initiator.userId }, change)
       for (const id of [chatId, ...changed]) onChanged(id)
       return result
+    },
+    /** Gives until when the chat's model calls are recorded. */
+    async debug(initiator: produce.Initiator, chatId: string, minutes: number): Promise<string | null> {
+      const until = await debugChat(db, { chatId, userId: initiator.userId }, minutes)
+      onChanged(chatId)
+      return until
     },
     delete: (initiator: produce.Initiator, chatId: string) =>
       publishing(chatId, manage.deleteChat(db, slots, { chatId, userId: initiator.userId })),
@@ -194,7 +232,9 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
 
     async claim(request: work.ClaimRequest): Promise<work.Claim | work.Unclaimed> {
       const claim = await work.claimTurn(db, leaseMs, request)
-      if (typeof claim !== 'string') onChanged(claim.chatId)
+      if (typeof claim === 'string') return claim
+      onChanged(claim.chatId)
+      if (options.auxiliary.labels && claim.epoch === 1 && claim.parentId === null) void label(claim)
       return claim
     },
     /** Whether an operator's retry of this job made its failed turn pending again. */
@@ -216,12 +256,41 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       await counting('commitResults', commit.commitResults(hold(claim), step, results))
       onChanged(claim.chatId)
     },
-    async settleCalls(claim: work.Claim) {
-      await counting('commitResults', commit.settleCalls(hold(claim)))
+    openCalls: (claim: work.Claim) => commit.readOpenCalls(db, claim.turnId),
+    callsOf: (claim: work.Claim, toolName: string) => commit.readCallsOf(db, claim.turnId, toolName),
+    startCalls: (claim: work.Claim, callIds: readonly string[]) =>
+      counting('startCalls', commit.startCalls(hold(claim), callIds)),
+    keepResults: (claim: work.Claim, results: readonly commit.CallResult[]) =>
+      counting('keepResults', commit.keepResults(hold(claim), results)),
+    async compact(claim: work.Claim, compaction: commit.Compaction) {
+      await counting('compact', commit.compact(hold(claim), compaction))
       onChanged(claim.chatId)
     },
+    addSpent: (claim: work.Claim, spent: commit.Spent) =>
+      counting('keepResults', commit.addSpent(hold(claim), spent)),
+    finishWithoutAnswer: (claim: work.Claim) =>
+      publishWork(claim, 'finish', commit.finishWithoutAnswer(hold(claim))),
+    familySpent: (claim: work.Claim) => work.readFamilySpent(db, claim.rootChatId),
     spawn: (claim: work.Claim, input: subagents.SpawnInput) =>
       publishing(claim.chatId, counting('spawn', subagents.spawnSubagent(hold(claim), limits, input))),
+    subagents: (claim: work.Claim) => subagents.listSubagents(db, claim.chatId),
+    /** Sends on under the parent turn's key. @throws {TurnmillError} `not_found` where it is no child of the turn's chat. */
+    async messageSubagent(claim: work.Claim, childId: string, parts: MessagePart[]) {
+      const { modelConfigId } = await subagents.demandChild(db, claim.chatId, childId)
+      const sent: produce.SendInput = {
+        chatId: childId,
+        parts,
+        modelConfigId,
+        reasoningEffort: null,
+        whenBusy: 'queue',
+      }
+      return publishing(childId, produce.sendMessage(db, producing, initiatorOf(claim), sent))
+    },
+    /** @throws {TurnmillError} `not_found` where it is no child of the turn's chat. */
+    async interruptSubagent(claim: work.Claim, childId: string) {
+      await subagents.demandChild(db, claim.chatId, childId)
+      await publishing(childId, interruptSubagent(db, slots, { chatId: childId, userId: claim.userId }))
+    },
     requireAction: (claim: work.Claim, calls: readonly commit.AwaitedCall[], deadlineMs: number) =>
       publishWork(claim, 'requireAction', commit.requireAction(hold(claim), calls, deadlineMs)),
     /** Whether the turn waits; it runs on where no child is at work. */
@@ -238,7 +307,7 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
     backoff: (claim: work.Claim, wait: commit.Backoff) =>
       publishWork(claim, 'backoff', commit.backOff(hold(claim), wait)),
     finish: (claim: work.Claim, result: commit.StepResult) =>
-      publishWork(claim, 'finish', commit.finishTurn(hold(claim), result)),
+      publishWork(claim, 'finish', commit.finishTurn(hold(claim), result, options.auxiliary.titles)),
     finishInterrupted: (claim: work.Claim, partial: commit.StepResult | null, spent: commit.Spent) =>
       publishWork(claim, 'finishInterrupt', commit.finishInterruptedTurn(hold(claim), partial, spent)),
     fail: (claim: work.Claim, error: TurnmillError, spent: commit.Spent) =>
@@ -289,7 +358,16 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
 }
 
 export type { AdmittedTurn, Pool, PoolSlots } from './admission.ts'
-export type { AwaitedCall, Backoff, CallResult, Spent, StepResult } from './commit.ts'
+export {
+  isWanted,
+  nameChat,
+  runJobId,
+  toPendingRun,
+  type PendingRun,
+  type PendingRunRow,
+} from './auxiliary.ts'
+export { lockChatOf } from './commit-statements.ts'
+export type { AwaitedCall, Backoff, CallResult, Compaction, OpenCall, Spent, StepResult } from './commit.ts'
 export type { ChatChange } from './manage.ts'
 export {
   CHAT_COMMANDS,
@@ -320,6 +398,15 @@ export {
   TURN_TRANSITIONS,
   type TurnTransition,
 } from './states.ts'
-export type { SpawnInput } from './subagents.ts'
+export type { SpawnInput, Subagent } from './subagents.ts'
 export type { ToolAnswer } from './tool-results.ts'
-export type { Claim, ClaimRequest, KeyState, RenewedLease, Unclaimed } from './work.ts'
+export type {
+  Claim,
+  ClaimRequest,
+  ContextMessage,
+  FamilySpent,
+  KeyState,
+  RenewedLease,
+  Unclaimed,
+} from './work.ts'
+export { keyState } from './work-statements.ts'

@@ -26,7 +26,7 @@ const insertBoundary = statement(
     insert into messages (chat_id, role, parts, visibility, boundary, created_by, api_key_id)
     values ($1, 'system', '[]', 'user', 'clear', $2, $3) returning id),
   hidden as (
-    update messages m set compressed = true from boundary
+    update messages m set compressed = true, compressed_by = boundary.id from boundary
     where m.chat_id = $1 and m.id < boundary.id and m.deleted_at is null and not m.compressed)
   update chats set status = 'idle', last_error = null where id = $1 returning to_jsonb(chats) as chat`,
 )

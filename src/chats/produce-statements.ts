@@ -5,18 +5,19 @@ import { statement } from '../db/index.ts'
  * what it reads of the chat is current: a statement's snapshot is taken after the lock was granted.
  */
 
-// A user over the limit of pending turns gets no row, and nothing is written.
-const room = `room as (
+/** A user ($3) over the limit of pending turns ($4) gets no row, and nothing is written. */
+export const ROOM = `room as (
   select 1 where (select count(*) from (
     select 1 from turns where user_id = $3 and state = 'pending' limit $4) counted) < $4)`
 
-/** $1 chat, $2 turn, $3 user, $4 pending limit, $5 key, $6 parts, $7 model config, $8 reasoning effort, $9 title, $10 labels, $11 system prompt. */
+/** $1 chat, $2 turn, $3 user, $4 pending limit, $5 key, $6 parts, $7 model config, $8 reasoning effort, $9 title, $10 labels, $11 system prompt, $12 fallback title, $13 client tools. */
 export const insertChat = statement(
   'chats/create',
-  `with ${room},
+  `with ${ROOM},
   chat as (
-    insert into chats (id, user_id, root_id, status, active_turn_id, last_turn_id, model_config_id, title, labels, system_prompt)
-    select $1, $3, $1, 'pending', $2, $2, $7, $9, $10, $11 from room returning *),
+    insert into chats (id, user_id, root_id, status, active_turn_id, last_turn_id, model_config_id, title, labels, system_prompt,
+      fallback_title, client_tools)
+    select $1, $3, $1, 'pending', $2, $2, $7, $9, $10, $11, $12, $13 from room returning *),
   message as (
     insert into messages (chat_id, turn_id, role, parts, api_key_id, created_by)
     select id, $2, 'user', $6, $5, $3 from chat returning *),
@@ -29,7 +30,7 @@ export const insertChat = statement(
 /** $1 chat, $2 turn, $3 user, $4 pending limit, $5 key, $6 parts, $7 model config, $8 reasoning effort, $9 trigger, $10 pool. */
 export const insertMessageAndTurn = statement(
   'chats/insert-message-and-turn',
-  `with ${room},
+  `with ${ROOM},
   message as (
     insert into messages (chat_id, turn_id, role, parts, api_key_id, created_by)
     select $1, $2, 'user', $6, $5, $3 from room returning *),
@@ -52,6 +53,13 @@ export const appendQueued = statement(
   insert into queued_messages (chat_id, position, parts, api_key_id, created_by, model_config_id, reasoning_effort)
   select $1, last + 1, $3, $4, $5, $6, $7 from queue where length < $2
   returning to_jsonb(queued_messages) as queued`,
+)
+
+/** The fallback title follows the first message. $1 chat, $2 the first message that goes, $3 what its replacement is called. */
+export const renameByFallback = statement(
+  'chats/rename-by-fallback',
+  `update chats set fallback_title = $3 where id = $1 and not exists (
+    select 1 from messages where chat_id = $1 and id < $2 and role = 'user' and deleted_at is null)`,
 )
 
 /** $1 chat, $2 message. */

@@ -2,10 +2,12 @@ import { batch, withTransaction, type Database, type Statement, type Transaction
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import type { MessagePart, ReasoningEffort } from '../protocol/messages.ts'
+import type { FunctionTool } from '../protocol/tools.ts'
 import type { ChatView, MessageView, QueuedMessageView, TurnView } from '../protocol/views.ts'
 import { toAdmittedTurns, type PoolSlots } from './admission.ts'
 import * as effectSql from './effect-statements.ts'
 import { carryOut, type Committed, type RowsOf } from './effects.ts'
+import { fallbackTitle } from './fallback-title.ts'
 import { lockDescendants, type Descendant } from './families.ts'
 import { lockOwnChat, type LockedChat } from './lock.ts'
 import { decideMove, type ChatMove } from './moves.ts'
@@ -24,7 +26,8 @@ export interface ProducerLimits {
 /** Who acts: the owner the chat is looked up for, and the API key that goes onto the turn. */
 export interface Initiator {
   userId: string
-  apiKeyId: string
+  /** `null` only for what a turn without a key sends on. */
+  apiKeyId: string | null
 }
 
 export interface MessageInput {
@@ -37,6 +40,8 @@ export interface CreateInput extends MessageInput {
   title: string | null
   labels: string[]
   systemPrompt: string | null
+  /** Tools that the client answers itself. */
+  clientTools: readonly Omit<FunctionTool, 'kind'>[]
 }
 
 export interface SendInput extends MessageInput {
@@ -77,7 +82,8 @@ export async function createChat(
   const { userId, apiKeyId } = initiator
   const insert = sql.insertChat(
     newId(), newId(), userId, limits.pendingTurns, apiKeyId, JSON.stringify(input.parts), input.modelConfigId,
-    input.reasoningEffort, input.title, input.labels, input.systemPrompt,
+    input.reasoningEffort, input.title, input.labels, input.systemPrompt, fallbackTitle(input.parts),
+    JSON.stringify(input.clientTools),
   ) // prettier-ignore
   const admit = effectSql.admit(userId, 'root', limits.slots.root)
   const [created = [], admitted = []] = await batch(db, [insert, admit])
@@ -134,6 +140,7 @@ export function editMessage(
           effectSql.supersedeQueues([chat.id]),
           effectSql.deleteMessagesFrom(chat.id, input.messageId),
           effectSql.showCompressed(chat.id, input.messageId),
+          sql.renameByFallback(chat.id, input.messageId, fallbackTitle(input.parts)),
         ],
         start: [insertTurn({ chat, limits, initiator }, input, 'edit')],
       },
@@ -213,7 +220,7 @@ function startedRow(rows: RowsOf, limits: ProducerLimits): StartedRow {
   return row
 }
 
-function tooManyPending(limits: ProducerLimits): TurnmillError {
+export function tooManyPending(limits: ProducerLimits): TurnmillError {
   const message = `${limits.pendingTurns} turns of this user are pending, expected fewer; wait until some have run`
   return new TurnmillError('too_many_pending_turns', message, { retryAfterMs: 5000 })
 }

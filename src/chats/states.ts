@@ -6,7 +6,10 @@ export const TURN_TRANSITION_MEANINGS = {
     'a worker takes an admitted turn whose time has come, or one whose lease is over; the epoch counts up',
   commitStep:
     'an answer that asks for tools is committed, with a row of the ledger per call, before any of them runs',
+  startCalls: 'calls are about to run: whoever takes the turn over knows that they may have',
+  keepResults: 'what some calls of a step came to is kept in the ledger, until all are answered',
   commitResults: 'the results of a step are committed together',
+  compact: 'a summary takes the place of the history before it; the turn goes on',
   spawn: 'a subagent is made: its chat, message and turn, and the call as done',
   requireAction: 'the turn waits for its client, until a deadline, and holds no slot',
   wait: 'the turn waits for subagents, until a deadline, and holds no slot; it runs on where none is at work',
@@ -37,7 +40,10 @@ export const TURN_MOVES: Record<TurnState, Partial<Record<TurnTransition, readon
   running: {
     claim: ['running'],
     commitStep: ['running'],
+    startCalls: ['running'],
+    keepResults: ['running'],
     commitResults: ['running'],
+    compact: ['running'],
     spawn: ['running'],
     requireAction: ['requires_action'],
     wait: ['waiting', 'running'],

@@ -1,8 +1,9 @@
 import { query, statement, withTransaction, type Database } from '../db/index.ts'
-import { TurnmillError } from '../protocol/errors.ts'
-import { newId } from '../protocol/ids.ts'
+import { TurnmillError, type StoredError } from '../protocol/errors.ts'
+import { isUuid, newId } from '../protocol/ids.ts'
 import type { MessagePart } from '../protocol/messages.ts'
-import type { ChatView } from '../protocol/views.ts'
+import type { SubagentType } from '../protocol/tools.ts'
+import type { ChatStatus, ChatView } from '../protocol/views.ts'
 import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
 import { lockChatOf } from './commit-statements.ts'
 import type { HeldTurn } from './commit.ts'
@@ -21,7 +22,7 @@ export interface FamilyLimits {
 export interface SpawnInput {
   /** The call that asked for it, in the ledger of the parent's turn: it spawns once. */
   callId: string
-  type: 'general' | 'explore' | 'computer_use'
+  type: SubagentType
   title: string | null
   parts: MessagePart[]
   systemPrompt: string | null
@@ -29,17 +30,21 @@ export interface SpawnInput {
 }
 
 /**
- * Commits a child chat, its message and its turn under the parent turn's key, and the call as done, all hanging on the
- * one call that is still open and whose turn is held. $1 parent's turn, $2 epoch, $3 states, $4 call, $5 child chat,
+ * Commits a child chat, its message and its turn under the parent turn's key, and the call as done with what the model is
+ * told, all hanging on the one call that is still open and whose turn is held. $1 parent's turn, $2 epoch, $3 states, $4 call, $5 child chat,
  * $6 its turn, $7 type, $8 title, $9 parts, $10 system prompt, $11 model config.
  */
 const spawn = statement(
   'subagents/spawn',
   `with parent as (
-    select t.id as turn_id, t.api_key_id, c.id, c.user_id, c.root_id, c.depth, c.model_config_id
+    select t.id as turn_id, t.api_key_id, c.id, c.user_id, c.root_id, c.depth, coalesce(
+      -- The model of the step that asks, unless it was deleted meanwhile.
+      (select used.id from messages m join model_configs used on used.id = m.model_config_id
+        where m.turn_id = t.id and m.role = 'assistant' order by m.step desc limit 1),
+      c.model_config_id) as model_config_id
     from turns t join chats c on c.id = t.chat_id where t.id = $1 and t.epoch = $2 and t.state = any($3)),
   call as (
-    update tool_calls set state = 'done', finished_at = clock_timestamp(), output = jsonb_build_object('chatId', $5::uuid)
+    update tool_calls set state = 'done', finished_at = clock_timestamp(), output = jsonb_build_object('agentId', $5::uuid)
     from parent where tool_calls.turn_id = parent.turn_id and call_id = $4 and state in ('requested', 'approved', 'started')
     returning tool_calls.id),
   chat as (
@@ -59,7 +64,7 @@ const spawn = statement(
 /** $1 parent's turn, $2 epoch, $3 states, $4 call. What a spawn must respect. */
 const surroundings = statement(
   'subagents/surroundings',
-  `select c.depth, l.state as call_state, l.output->>'chatId' as child_id,
+  `select c.depth, l.state as call_state, l.output->>'agentId' as child_id,
     (select count(*)::int from chats child where child.parent_id = c.id and child.active_turn_id is not null) as open_children
   from turns t join chats c on c.id = t.chat_id left join tool_calls l on l.turn_id = t.id and l.call_id = $4
   where t.id = $1 and t.epoch = $2 and t.state = any($3)`,
@@ -128,6 +133,68 @@ function demandRoom({ depth, open_children }: SurroundingsRow, limits: FamilyLim
       'subagent_limit',
       `${limits.subagentChildren} subagents are at work, expected fewer`,
     )
+}
+
+/** A child of a chat, as the turn that spawned it may read of it. */
+export interface Subagent {
+  /** Its chat. */
+  id: string
+  type: SubagentType
+  title: string | null
+  status: ChatStatus
+  /** Whether a turn of it has not ended. */
+  atWork: boolean
+  /** The text of its last answer, up to a bound; `null` where there is none yet. */
+  answer: string | null
+  error: StoredError | null
+}
+
+/** The longest answer of a subagent that its parent reads, in characters. */
+const LONGEST_ANSWER = 50_000
+
+/** $1 parent. */
+const children = statement(
+  'subagents/children',
+  `select c.id, c.subagent_type as type, c.title, c.status, c.active_turn_id is not null as at_work, c.last_error as error,
+    (select left(string_agg(part->>'text', '' order by place), ${LONGEST_ANSWER})
+      from (select parts from messages m where m.chat_id = c.id and m.role = 'assistant' and m.deleted_at is null
+        and m.parts @> '[{"type": "text"}]' order by m.id desc limit 1) last,
+        jsonb_array_elements(last.parts) with ordinality part (part, place)
+      where part->>'type' = 'text') as answer
+  from chats c where c.parent_id = $1 order by c.id`,
+)
+
+interface ChildRow extends Omit<Subagent, 'atWork'> {
+  at_work: boolean
+}
+
+/** The children of a chat, oldest first. */
+export const listSubagents = async (db: Database, chatId: string): Promise<Subagent[]> =>
+  (await query<ChildRow>(db, children(chatId))).map(({ at_work: atWork, ...child }) => ({ ...child, atWork }))
+
+/** $1 chat, $2 parent. */
+const findChild = statement(
+  'subagents/find-child',
+  `select (select model_config_id from turns where chat_id = c.id and number = 1) as model_config_id
+  from chats c where id = $1 and parent_id = $2`,
+)
+
+/**
+ * Finds a child, and the model that it was explicitly spawned with.
+ *
+ * @throws {TurnmillError} `not_found`.
+ */
+export async function demandChild(
+  db: Database,
+  parentId: string,
+  childId: string,
+): Promise<{ modelConfigId: string | null }> {
+  const [found] = isUuid(childId)
+    ? await query<{ model_config_id: string | null }>(db, findChild(childId, parentId))
+    : []
+  if (found === undefined)
+    throw new TurnmillError('not_found', `there is no agent ${JSON.stringify(childId)} of this chat`)
+  return { modelConfigId: found.model_config_id }
 }
 
 // The children are read anew under the parent's lock, so that the last of several to end is never overlooked.

@@ -20,10 +20,14 @@ const timeOrNull = (value: unknown): string | null => (value === null ? null : t
 const idOrNull = (value: unknown): string | null => (value === null ? null : `${value as number}`)
 const numberOrNull = (value: unknown): number | null => (value === null ? null : Number(value))
 
+/** In these a turn is at work, and a label tells at what. */
+const AT_WORK = new Set<unknown>(['running', 'interrupting', 'requires_action', 'waiting'])
+
 export const toChatView = (row: JsonRow): ChatView => ({
   id: row['id'] as string,
-  title: row['title'] as string | null,
+  title: (row['title'] ?? row['fallback_title']) as string | null,
   status: row['status'] as ChatStatus,
+  statusLabel: AT_WORK.has(row['status']) ? (row['status_label'] as string | null) : null,
   activeTurnId: row['active_turn_id'] as string | null,
   lastTurnId: row['last_turn_id'] as string | null,
   modelConfigId: row['model_config_id'] as string | null,

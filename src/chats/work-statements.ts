@@ -3,7 +3,7 @@ import { statement } from '../db/index.ts'
 /** The statements of a worker. Every write is conditional on the epoch: a zombie's changes no row. */
 
 // Whether a key may be used, as the gateway would judge it: 'none' where the turn carries no key ID.
-const keyState = (turn: string): string => `(
+export const keyState = (turn: string): string => `(
   select case when ${turn}.api_key_id is null then 'none'
     when k.id is null or u.status <> 'active' or k.revoked_at is not null or k.expires_at <= clock_timestamp() then 'invalid'
     else 'valid' end
@@ -28,6 +28,9 @@ export const claimTurn = statement(
     update turns t set state = case when t.state = 'pending' then 'running' else t.state end,
       epoch = t.epoch + 1, takeovers = t.takeovers + case when t.state = 'pending' then 0 else 1 end,
       lease_until = clock_timestamp() + $2 * interval '1 ms', claimed_at = clock_timestamp(),
+      -- What a claim ran that was lost, as far as its lease went.
+      running_ms = t.running_ms + case when t.state = 'pending' then 0
+        else greatest(0, extract(epoch from least(clock_timestamp(), t.lease_until) - t.claimed_at) * 1000)::bigint end,
       job_attempts = case when t.job_id = $4 then $5 else t.job_attempts end
     from chat
     where t.id = $1 and t.state = any($3)
@@ -36,16 +39,20 @@ export const claimTurn = statement(
       and (not $6 or t.api_key_id is null or (t.api_key_id = $7 and t.chat_id = $8))
     returning t.*),
   shown as (
-    update chats c set status = claimed.state from claimed where c.id = claimed.chat_id returning c.snapshot_version)
+    update chats c set status = claimed.state, status_label = case when claimed.epoch = 1 then null else c.status_label end
+    from claimed where c.id = claimed.chat_id returning c.snapshot_version)
   select claimed.id as turn_id, claimed.state, claimed.chat_id, claimed.number, claimed.epoch, claimed.takeovers, claimed.pool,
-    claimed.user_id, claimed.api_key_id, claimed.model_config_id, claimed.reasoning_effort, claimed.user_message_id,
+    claimed.user_id, claimed.api_key_id, claimed.model_config_id, claimed.reasoning_effort, claimed.user_message_id::text,
+    claimed.trigger, claimed.running_ms, chat.root_id, chat.depth, chat.subagent_type, chat.client_tools, chat.title,
     ${keyState('claimed')} as key_state,
     (select user_id from api_keys where id = claimed.api_key_id) as key_owner_id,
     owner.status as owner_status, chat.model_config_id as chat_model_config_id, chat.system_prompt, chat.parent_id,
     claimed.retry_state as retry,
     (select t.state <> 'pending' from turns t where t.id = claimed.id) as taken_over,
     (select coalesce(max(step), 0) from messages m where m.turn_id = claimed.id and m.role = 'assistant') as committed_steps,
-    shown.snapshot_version
+    shown.snapshot_version,
+    coalesce(chat.debug_until > clock_timestamp(), false) or (chat.root_id <> chat.id and exists (
+      select 1 from chats root where root.id = chat.root_id and root.debug_until > clock_timestamp())) as debug
   from claimed, chat, shown, users owner where owner.id = chat.user_id`,
 )
 
@@ -56,11 +63,25 @@ export const readTurnState = statement(
     coalesce(lease_until > clock_timestamp(), false) as held from turns where id = $1`,
 )
 
-/** $1 chat. What the model is shown, oldest first. */
+/** $1 chat. What the model is shown, oldest first; a summary stands before what it left in place. */
 export const readContext = statement(
   'chats/read-context',
-  `select role, parts from messages
-  where chat_id = $1 and deleted_at is null and not compressed and visibility <> 'user' order by id`,
+  `select m.id::text, m.role, m.parts, m.turn_id, m.boundary, m.usage from messages m
+  where m.chat_id = $1 and m.deleted_at is null and not m.compressed and m.visibility <> 'user'
+  -- By the number: an id without its table were the text of the answer.
+  order by (m.boundary is not null) desc, m.id`,
+)
+
+/** What a family has done since the turn of its root began: steps committed, and their cost. $1 root chat. */
+export const readFamilySpent = statement(
+  'chats/family-spent',
+  `with turn as (
+    select t.id, t.cost_micros from chats root join turns began on began.id = root.last_turn_id
+      join chats c on c.root_id = root.id join turns t on t.chat_id = c.id and t.created_at >= began.created_at
+    where root.id = $1)
+  select coalesce(sum(cost_micros), 0)::float8 as cost_micros,
+    (select count(*)::int from messages m join turn on m.turn_id = turn.id where m.role = 'assistant') as steps
+  from turn`,
 )
 
 /**

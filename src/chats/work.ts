@@ -1,6 +1,8 @@
 import { batch, query, type Database } from '../db/index.ts'
 import type { ModelMessage, ReasoningEffort } from '../protocol/messages.ts'
-import type { RetryState, TurnState } from '../protocol/views.ts'
+import type { FunctionTool, SubagentType } from '../protocol/tools.ts'
+import type { Usage } from '../protocol/usage.ts'
+import type { RetryState, TurnState, TurnTrigger } from '../protocol/views.ts'
 import type { Pool } from './admission.ts'
 import { statesBefore, TURN_MOVES } from './states.ts'
 import * as sql from './work-statements.ts'
@@ -37,6 +39,20 @@ export interface Claim {
   reasoningEffort: ReasoningEffort | null
   systemPrompt: string | null
   snapshotVersion: number
+  trigger: TurnTrigger
+  /** What its user said; a retry has the message of the turn it repeats. `null` for a compaction. */
+  userMessageId: string | null
+  /** How long earlier claims of the turn ran, in ms. */
+  runningMs: number
+  /** The chat at the top of its family; its own for a root. */
+  rootChatId: string
+  /** 0 for a root, 1 for its children, … */
+  depth: number
+  subagentType: SubagentType | null
+  /** Declared by the client, who answers their calls. */
+  clientTools: readonly FunctionTool[]
+  /** Whether the chat's model calls are recorded. */
+  debug: boolean
 }
 
 /** What a job says about itself. `compare` is what its payload must agree with; `null` for an unknown version. */
@@ -72,6 +88,14 @@ interface ClaimedRow {
   reasoning_effort: ReasoningEffort | null
   system_prompt: string | null
   snapshot_version: string
+  trigger: TurnTrigger
+  user_message_id: string | null
+  running_ms: string
+  root_id: string
+  depth: number
+  subagent_type: SubagentType | null
+  client_tools: Omit<FunctionTool, 'kind'>[]
+  debug: boolean
 }
 
 interface TurnStateRow {
@@ -130,11 +154,51 @@ const toClaim = (row: ClaimedRow): Claim => ({
   reasoningEffort: row.reasoning_effort,
   systemPrompt: row.system_prompt,
   snapshotVersion: Number(row.snapshot_version),
+  trigger: row.trigger,
+  userMessageId: row.user_message_id,
+  runningMs: Number(row.running_ms),
+  rootChatId: row.root_id,
+  depth: row.depth,
+  subagentType: row.subagent_type,
+  clientTools: row.client_tools.map((tool) => ({ ...tool, kind: 'function' })),
+  debug: row.debug,
 })
 
+/** A committed message as a model is shown it, and what is known of it. */
+export interface ContextMessage extends ModelMessage {
+  id: string
+  turnId: string | null
+  /** Whether it is the summary of what came before. */
+  isSummary: boolean
+  /** What the call that gave it used. */
+  usage: Usage | null
+}
+
+interface ContextRow extends ModelMessage {
+  id: string
+  turn_id: string | null
+  boundary: string | null
+  usage: Usage | null
+}
+
 /** What the model is shown: the committed history, oldest first. */
-export const readContext = (db: Database, chatId: string): Promise<ModelMessage[]> =>
-  query<ModelMessage>(db, sql.readContext(chatId))
+export const readContext = async (db: Database, chatId: string): Promise<ContextMessage[]> =>
+  (await query<ContextRow>(db, sql.readContext(chatId))).map(({ turn_id: turnId, boundary, ...message }) => ({
+    ...message,
+    turnId,
+    isSummary: boundary !== null,
+  }))
+
+/** What a family has done since the turn of its root began. */
+export interface FamilySpent {
+  steps: number
+  costMicros: number
+}
+
+export async function readFamilySpent(db: Database, rootChatId: string): Promise<FamilySpent> {
+  const [row] = await query<{ steps: number; cost_micros: number }>(db, sql.readFamilySpent(rootChatId))
+  return { steps: row?.steps ?? 0, costMicros: row?.cost_micros ?? 0 }
+}
 
 export interface RenewedLease {
   turnId: string

@@ -1,4 +1,5 @@
 import type { LLMock } from '@copilotkit/aimock'
+import { TITLE_INSTRUCTIONS } from '../auxiliary/index.ts'
 
 /** One request as the simulated provider saw it. Credentials are redacted by the mock itself. */
 export interface SimulatedRequest {
@@ -60,9 +61,21 @@ const answer = (prompt: string): string =>
   `You wrote: “${prompt.slice(0, 200)}”. I am the simulated provider of Turnmill, so this is all I can say about it; ` +
   'set OPENAI_API_KEY or ANTHROPIC_API_KEY for `npm start` to talk to a real model.'
 
+/** What a model might call a conversation that it is shown as `<user>…</user><assistant>…</assistant>`. */
+const title = (shown: string): string => {
+  const words =
+    shown
+      .replace(/^<user>/, '')
+      .split('</user>')[0]
+      ?.trim()
+      .split(/\s+/) ?? []
+  return `About “${words.slice(0, 5).join(' ')}${words.length > 5 ? ' …' : ''}”`
+}
+
 /** Without `usage` the mock reports zeros; under these two names it reports it in all wire formats. */
 function respond(messages: ChatMessages) {
-  const content = answer(textOfLast(messages))
+  const isTitle = messages.some((message) => textOf(message) === TITLE_INSTRUCTIONS)
+  const content = isTitle ? title(textOfLast(messages)) : answer(textOfLast(messages))
   const asked = messages.map(textOf).join('\n')
   return { content, usage: { input_tokens: countTokens(asked), output_tokens: countTokens(content) } }
 }

@@ -1,5 +1,5 @@
 import { query, statement, type Database } from '../db/index.ts'
-import { toPrices, type Encryption, type PriceColumns } from '../models/index.ts'
+import { toPrices, type Encryption, type ExtraHeaders, type PriceColumns } from '../models/index.ts'
 import type { Caller, ProviderType } from '../protocol/routes.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { Prices } from '../protocol/usage.ts'
@@ -23,7 +23,7 @@ export interface GatewayProvider {
   enabled: boolean
   attribution: boolean
   allowByok: boolean
-  extraHeaders: Record<string, string>
+  extraHeaders: ExtraHeaders
   /** In the order in which they are tried. */
   centralKeys: readonly StoredCredential[]
   /** What the key's owner has stored, where the provider allows it; for callers over HTTP. */
@@ -83,7 +83,7 @@ interface AuthorisationRow extends PriceColumns {
   enabled: boolean
   attribution: boolean
   allow_byok: boolean
-  extra_headers: Record<string, string>
+  extra_headers: ExtraHeaders
   central: StoredKey[] | null
   own: StoredKey | null
   model_id: string | null

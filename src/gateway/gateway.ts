@@ -1,5 +1,5 @@
 import type { Database } from '../db/index.ts'
-import { guardBody, guardHeaders, type Encryption } from '../models/index.ts'
+import { createBodyGuard, guardHeaders, type Encryption } from '../models/index.ts'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import type { Caller, Gateway } from '../protocol/routes.ts'
 import { authorise, type Authorisation, type GatewayProvider } from './authorise.ts'
@@ -237,6 +237,12 @@ async function forward(
   }
 }
 
+/** The caller gets the end of its answer first. */
+const afterwards = async (work: () => Promise<void>): Promise<void> => {
+  await new Promise((resolve) => setImmediate(resolve))
+  await work()
+}
+
 interface Answer {
   response: Response
   credential: Credential
@@ -249,8 +255,8 @@ function relay(call: OpenCall, answer: Answer, { track }: GatewayOptions): Respo
   const { response, credential, signal, wireFormat, usageAdded } = answer
   const meter = createMeter(wireFormat, (response.headers.get('content-type') ?? '').toLowerCase())
   let firstByteAt: number | null = null
-  const guarded = guardBody(response.body, credential.secret)
-  const body = relayBody(guarded, signal, {
+  const body = relayBody(response.body, signal, {
+    guard: createBodyGuard(credential.secret),
     onChunk: (chunk) => {
       firstByteAt ??= performance.now()
       meter.read(chunk)
@@ -259,7 +265,9 @@ function relay(call: OpenCall, answer: Answer, { track }: GatewayOptions): Respo
       meter.end()
       const { status, ok } = response
       const charged = ok && wireFormat !== null
-      track(settleCall(call, { status, errorCode, credential, meter, firstByteAt, charged }))
+      track(
+        afterwards(() => settleCall(call, { status, errorCode, credential, meter, firstByteAt, charged })),
+      )
     },
   })
   return new Response(usageAdded ? (body?.pipeThrough(hideUsage()) ?? null) : body, {

@@ -77,7 +77,7 @@ function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
       onEvent: ({ data }) => {
         characters += countText(wireFormat, data)
         // Most events are a few characters of text, and there are many.
-        if (data.includes('"usage"') || data.includes('tool') || data.includes('function')) take(data)
+        if (/"usage"|tool|function|computer_call/.test(data)) take(data)
       },
     })
     return {
@@ -128,7 +128,7 @@ function note(tools: Map<string, ToolAsked>, value: unknown): void {
   const call = asRecord(value)
   const named = asRecord(call.function ?? call)
   const callId = asText(call.call_id) || asText(call.id)
-  const name = asText(named.name)
+  const name = asText(named.name) || (call.type === 'computer_call' ? 'computer' : '')
   if (callId === '' || name === '' || tools.size >= MAX_TOOLS) return
   tools.set(callId, {
     callId: toStorableText(callId.slice(0, 200)),
@@ -141,7 +141,8 @@ const choiceTools = (choice: unknown): readonly unknown[] => {
   return asList(asRecord(message ?? delta).tool_calls)
 }
 
-const isFunctionCall = (item: unknown): boolean => /(function|tool)_call$/.test(asText(asRecord(item).type))
+const isFunctionCall = (item: unknown): boolean =>
+  /(function|tool|computer)_call$/.test(asText(asRecord(item).type))
 
 const isToolUse = (block: unknown): boolean => asText(asRecord(block).type).endsWith('tool_use')
 

@@ -1,6 +1,9 @@
+import type { BodyGuard } from '../models/index.ts'
 import { isTurnmillError } from '../protocol/errors.ts'
 
 export interface Relay {
+  /** Lets through what may be passed on. */
+  guard: BodyGuard
   onChunk(chunk: Uint8Array): void
   /** Called once. @param errorCode `null` where the body came to its end. */
   onEnd(errorCode: string | null): void
@@ -16,7 +19,7 @@ export const CLIENT_CLOSED = 'client_closed'
 export function relayBody(
   body: ReadableStream<Uint8Array> | null,
   signal: AbortSignal,
-  { onChunk, onEnd }: Relay,
+  { guard, onChunk, onEnd }: Relay,
 ): ReadableStream<Uint8Array> | null {
   if (body === null) {
     onEnd(null)
@@ -43,17 +46,18 @@ export function relayBody(
       },
       pull: async (controller) => {
         try {
-          const { done, value } = await reader.read()
-          if (done) {
-            end(null)
-            controller.close()
-            return
+          const { passed, done } = await readOn(reader, guard)
+          if (passed.length > 0) {
+            onChunk(passed)
+            controller.enqueue(passed)
           }
-          onChunk(value)
-          controller.enqueue(value)
+          if (!done) return
+          end(null)
+          controller.close()
         } catch (error) {
           end(codeOf(error))
           controller.error(error)
+          void reader.cancel(error).catch(() => undefined)
         }
       },
       cancel: async (reason) => {
@@ -63,6 +67,18 @@ export function relayBody(
     },
     { highWaterMark: 0 },
   )
+}
+
+/** Reads until there is something to pass on, or nothing left. */
+async function readOn(
+  reader: ReadableStreamDefaultReader<Uint8Array>,
+  guard: BodyGuard,
+): Promise<{ passed: Uint8Array; done: boolean }> {
+  for (;;) {
+    const { done, value } = await reader.read()
+    const passed = done ? guard.rest() : guard.pass(value)
+    if (done || passed.length > 0) return { passed, done }
+  }
 }
 
 /** The names of an abort's reason where nobody gave one of ours, and of a signal that timed out. */

@@ -1,4 +1,4 @@
-import { attributionHeaders, BYOK_HEADER, type ProviderFetch } from '../models/index.ts'
+import { attributionHeaders, BYOK_HEADER, setExtraHeaders, type ProviderFetch } from '../models/index.ts'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import type { Caller, ProviderType } from '../protocol/routes.ts'
 import { maskSecret, Secret } from '../protocol/secret.ts'
@@ -138,7 +138,7 @@ function upstreamHeaders(
   secret: Secret | null,
 ): Headers {
   const headers = headersToProvider(request.headers)
-  for (const [name, value] of Object.entries(provider.extraHeaders)) headers.set(name, value)
+  setExtraHeaders(headers, provider.extraHeaders)
   if (secret !== null) setCredential(headers, provider.type, secret)
   if (provider.attribution)
     for (const [name, value] of attributionHeaders(attributionOf(caller))) headers.set(name, value)

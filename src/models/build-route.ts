@@ -1,14 +1,7 @@
 import { TurnmillError } from '../protocol/errors.ts'
-import type {
-  Attribution,
-  CallPlace,
-  ProviderType,
-  Purpose,
-  Route,
-  RouteProvider,
-  WireFormat,
-} from '../protocol/routes.ts'
-import type { FactsRequest, RouteFacts } from './route-facts.ts'
+import type { Attribution, CallPlace, ProviderType, Purpose, Route, WireFormat } from '../protocol/routes.ts'
+import { demandPassage, type Passage, type RoutingMode } from './route-checks.ts'
+import type { FactsProvider, FactsRequest, RouteFacts } from './route-facts.ts'
 
 /**
  * The only place where a model route is made, for every purpose.
@@ -19,12 +12,14 @@ export interface RouteRequest {
   purpose: Purpose
   chatId: string
   turnId: string | null
-  /** The owner of the chat. */
+  /** The owner of the chat, whose choices of models count. */
   chatUserId: string
-  /** Stored choices, the most specific first. */
-  modelConfigIds: readonly string[]
-  /** Computer use asks by provider type instead. */
-  providerType?: ProviderType
+  /** What was asked for with the message, or by whoever makes the call. */
+  explicitModelConfigId: string | null
+  /** What is stored with the chat; a subagent's chat holds its parent's unless it was given its own. */
+  chatModelConfigId: string | null
+  /** Computer use asks by provider type: a choice of another type does not count, and any model of the type will do. */
+  providerType?: ProviderType | readonly ProviderType[]
   /** Which attempt of the turn makes the call; `null` outside of its steps. */
   place: CallPlace | null
 }
@@ -34,13 +29,8 @@ export interface RouteOptions {
   apiKeyId: string | null
   /** The owner of that key. */
   keyOwnerId: string | null
-}
-
-/** What this process has decided, once, at boot. */
-export interface RoutingMode {
-  gatewayRouting: boolean
-  /** Whether this process has a gateway to route to. */
-  gatewayPresent: boolean
+  /** Whether the call is to be recorded. */
+  recordHttp?: boolean
 }
 
 export type ReadFacts = (request: FactsRequest) => Promise<RouteFacts | null>
@@ -53,6 +43,9 @@ export interface BuiltRoute {
 /**
  * Makes the route of one model call, or fails closed: each check has its own code, in this order.
  *
+ * The model is the explicit choice, else the user's override for the purpose, the deployment's, the chat's model, the
+ * default. A choice that is gone or disabled falls to the next one; one that fails at the checks fails visibly.
+ *
  * @throws {TurnmillError} `model_config_missing`, `provider_missing`, `provider_disabled`, `no_provider_for_type`,
  * `provider_auth_failed`, `provider_name_missing`, `missing_key`, `gateway_unavailable`.
  */
@@ -63,27 +56,46 @@ export async function buildRoute(
   options: RouteOptions,
 ): Promise<BuiltRoute> {
   const facts = await readFacts({
-    modelConfigIds: request.modelConfigIds,
-    providerType: request.providerType ?? null,
+    purpose: request.purpose,
+    explicitModelConfigId: request.explicitModelConfigId,
+    chatModelConfigId: request.chatModelConfigId,
+    chatUserId: request.chatUserId,
+    providerTypes: typesOf(request),
     byokUserId: options.keyOwnerId === request.chatUserId ? options.keyOwnerId : null,
     withCentralKey: !mode.gatewayRouting,
   })
   if (facts === null) throw noModel(request)
-  const provider = demandProvider(facts)
-  demandCredential(facts, provider)
+  const passage = demandPassage(mode, facts, options.apiKeyId)
+  const { type } = passage.provider
   const base = {
-    provider,
-    wireFormat: chooseWireFormat(provider.type, facts.modelConfig.options.useResponsesApi),
+    provider: toRouteProvider(passage.provider),
+    wireFormat: chooseWireFormat(type, facts.modelConfig.options.useResponsesApi),
     modelConfigId: facts.modelConfig.id,
     model: facts.modelConfig.model,
     attribution: toAttribution(request, options),
     place: request.place,
+    ...(options.recordHttp === true && { recordHttp: true }),
   }
-  const route = mode.gatewayRouting ? toGatewayRoute(mode, base, facts, options) : toDirectRoute(base, facts)
-  return { route, facts }
+  return { route: toRoute(base, passage, facts), facts }
 }
 
-type RouteBase = Pick<Route, 'provider' | 'wireFormat' | 'modelConfigId' | 'model' | 'attribution' | 'place'>
+type RouteBase = Pick<
+  Route,
+  'provider' | 'wireFormat' | 'modelConfigId' | 'model' | 'attribution' | 'place' | 'recordHttp'
+>
+
+function typesOf({ providerType }: RouteRequest): readonly ProviderType[] | null {
+  if (providerType === undefined) return null
+  return typeof providerType === 'string' ? [providerType] : providerType
+}
+
+const toRouteProvider = ({ id, name, type, baseUrl, attribution }: FactsProvider): Route['provider'] => ({
+  id,
+  name: name ?? '',
+  type,
+  baseUrl,
+  attribution,
+})
 
 const toAttribution = (request: RouteRequest, { apiKeyId }: RouteOptions): Attribution => ({
   apiKeyId,
@@ -92,45 +104,21 @@ const toAttribution = (request: RouteRequest, { apiKeyId }: RouteOptions): Attri
   purpose: request.purpose,
 })
 
-function noModel({ purpose, providerType, modelConfigIds }: RouteRequest): TurnmillError {
-  if (providerType !== undefined)
+function noModel(request: RouteRequest): TurnmillError {
+  const { purpose, explicitModelConfigId, chatModelConfigId } = request
+  const types = typesOf(request)
+  if (types !== null)
     return new TurnmillError(
       'no_provider_for_type',
-      `purpose ${purpose} needs an enabled model of an enabled provider of type ${providerType}, and there is none`,
+      `purpose ${purpose} needs an enabled model of an enabled provider of type ${types.join(' or ')}, and there is none`,
     )
-  const chosen =
-    modelConfigIds.length === 0 ? 'none was chosen' : `${modelConfigIds.join(', ')} cannot be used`
+  const named = [explicitModelConfigId, chatModelConfigId].filter((id) => id !== null)
+  const chosen = named.length === 0 ? 'none was chosen' : `${named.join(', ')} cannot be used`
   return new TurnmillError(
     'model_config_missing',
-    `purpose ${purpose}: ${chosen}, and there is no enabled default model config`,
+    `purpose ${purpose}: ${chosen}, no override can be used, and there is no enabled default model config`,
   )
 }
-
-const nameOf = (facts: RouteFacts): string =>
-  `model config ${facts.modelConfig.id} (${facts.modelConfig.model})`
-
-function demandProvider(facts: RouteFacts): RouteProvider {
-  const { provider } = facts
-  if (provider === null) throw new TurnmillError('provider_missing', `${nameOf(facts)} has no provider`)
-  if (!provider.enabled)
-    throw new TurnmillError(
-      'provider_disabled',
-      `provider ${provider.name ?? provider.id} of ${nameOf(facts)} is disabled`,
-    )
-  const { id, name, type, baseUrl, attribution } = provider
-  return { id, name: name ?? '', type, baseUrl, attribution }
-}
-
-function demandCredential(facts: RouteFacts, provider: RouteProvider): void {
-  if (needsCredential(provider.type) && facts.byok === null && facts.provider?.hasCentralKey !== true)
-    throw new TurnmillError(
-      'provider_auth_failed',
-      `provider ${provider.name || provider.id} of ${nameOf(facts)} has no credential, neither a central one nor the user's own`,
-    )
-}
-
-/** Self-hosted servers of the compatible kind often take no key at all. */
-const needsCredential = (type: ProviderType): boolean => type !== 'openai-compatible'
 
 /** OpenAI's own models have Responses; whoever imitates its API has Chat Completions at least. */
 function chooseWireFormat(type: ProviderType, useResponsesApi: boolean | undefined): WireFormat {
@@ -138,34 +126,13 @@ function chooseWireFormat(type: ProviderType, useResponsesApi: boolean | undefin
   return (useResponsesApi ?? type === 'openai') ? 'openai-responses' : 'openai-chat'
 }
 
-function toGatewayRoute(
-  mode: RoutingMode,
-  base: RouteBase,
-  facts: RouteFacts,
-  { apiKeyId }: RouteOptions,
-): Route {
-  if (base.provider.name === '')
-    throw new TurnmillError(
-      'provider_name_missing',
-      `provider ${base.provider.id} of ${nameOf(facts)} has no name`,
-    )
-  if (apiKeyId === null)
-    throw new TurnmillError(
-      'missing_key',
-      `the turn carries no API key ID, so ${nameOf(facts)} of provider ${base.provider.name} is not called; send the message again`,
-    )
-  if (!mode.gatewayPresent)
-    throw new TurnmillError(
-      'gateway_unavailable',
-      `gateway routing is on, but this process has no gateway to reach provider ${base.provider.name} of ${nameOf(facts)}`,
-    )
-  return { ...base, kind: 'gateway', delegatedKeyId: apiKeyId, byok: facts.byok }
-}
-
-function toDirectRoute(base: RouteBase, { byok, centralKey }: RouteFacts): Route {
+function toRoute(base: RouteBase, passage: Passage<FactsProvider>, { byok, centralKey }: RouteFacts): Route {
+  if (passage.kind === 'gateway')
+    return { ...base, kind: 'gateway', delegatedKeyId: passage.delegatedKeyId, byok }
   return {
     ...base,
     kind: 'direct',
+    extraHeaders: passage.provider.extraHeaders,
     credential: byok ?? centralKey,
     credentialKind: byok === null ? 'central' : 'byok',
   }

@@ -3,6 +3,7 @@ import type { Attribution, DirectRoute, Gateway, GatewayRoute, Route } from '../
 import { Secret } from '../protocol/secret.ts'
 import type { ProviderConnection } from '../providers/contract.ts'
 import type { ProviderFetch } from './destination.ts'
+import { setExtraHeaders } from './extra-headers.ts'
 import { guardBody, guardHeaders } from './guard-response.ts'
 
 /** What the SDK is given where the real credential is not its business. The gateway strips it. */
@@ -51,7 +52,7 @@ function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderC
 }
 
 function connectDirect(
-  { provider, credential, attribution }: DirectRoute,
+  { provider, credential, attribution, extraHeaders }: DirectRoute,
   fetch: ProviderFetch,
 ): ProviderConnection {
   return {
@@ -59,6 +60,7 @@ function connectDirect(
     credential: credential ?? PLACEHOLDER,
     fetch: async (input, init) => {
       const headers = new Headers(init?.headers)
+      setExtraHeaders(headers, extraHeaders)
       if (credential === null) for (const name of ['authorization', 'x-api-key']) headers.delete(name)
       if (provider.attribution)
         for (const [name, value] of attributionHeaders(attribution)) headers.set(name, value)

@@ -1,5 +1,6 @@
 import dns from 'node:dns'
 import type { LookupAddress } from 'node:dns'
+import type { LookupFunction } from 'node:net'
 import ipaddr from 'ipaddr.js'
 import { Agent, fetch as undiciFetch } from 'undici'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
@@ -87,6 +88,23 @@ export async function checkDestination(url: string, rules: DestinationRules): Pr
   )
   demandPublic(hostname, addresses)
 }
+
+/** The rules for who connects by other means than a fetch (D1). */
+export interface Destinations {
+  allowUrl(url: string): Promise<boolean>
+  /** In place of the lookup of a socket; the system's where it is absent. */
+  lookup?: LookupFunction
+}
+
+export const destinationsOf = (rules: DestinationRules): Destinations => ({
+  allowUrl: (url) =>
+    checkDestination(url, rules).then(
+      () => true,
+      () => false,
+    ),
+  // The types of Node have it that an address is there beside an error.
+  ...(rules.allowPrivate ? {} : { lookup: lookUpPublic(rules) as LookupFunction }),
+})
 
 /** @throws {TurnmillError} `provider_address_refused` where one of them is not public. */
 function demandPublic(hostname: string, addresses: readonly LookupAddress[]): void {

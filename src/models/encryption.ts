@@ -1,10 +1,12 @@
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createSecretKey, randomBytes, type KeyObject } from 'node:crypto'
 import { Secret } from '../protocol/secret.ts'
 
 /** Where a ciphertext belongs. It decrypts nowhere else, so that rows cannot be swapped. */
 export type CipherPlace = { rowId: string } & (
   | { table: 'provider_keys' | 'user_provider_keys'; column: 'encrypted' }
   | { table: 'idempotency_keys'; column: 'response' }
+  | { table: 'mcp_servers'; column: 'headers' }
+  | { table: 'mcp_user_headers'; column: 'encrypted' }
 )
 
 export interface Encryption {
@@ -45,20 +47,20 @@ export function createEncryption(keys: Secret): Encryption {
   }
 }
 
-function parseKeys(keys: Secret): Map<string, Buffer> {
+function parseKeys(keys: Secret): Map<string, KeyObject> {
   const entries = keys.reveal().split(',').map((entry) => entry.trim()).filter((entry) => entry !== '') // prettier-ignore
   return new Map(entries.map(parseKey))
 }
 
-function parseKey(entry: string, index: number): [id: string, key: Buffer] {
+function parseKey(entry: string, index: number): [id: string, key: KeyObject] {
   const [, id, encoded] = /^([a-zA-Z0-9_-]{1,32}):([A-Za-z0-9+/_=-]+)$/.exec(entry) ?? []
   const key = Buffer.from(encoded ?? '', 'base64')
   if (id === undefined || key.length !== 32)
     throw new Error(`TURNMILL_ENCRYPTION_KEYS: entry ${index + 1} is not <id>:<32 bytes in base64>`)
-  return [id, key]
+  return [id, createSecretKey(key)]
 }
 
-function keyOf(ring: Map<string, Buffer>, id: string): Buffer {
+function keyOf(ring: Map<string, KeyObject>, id: string): KeyObject {
   const key = ring.get(id)
   if (key === undefined)
     throw new Error(
@@ -70,14 +72,14 @@ function keyOf(ring: Map<string, Buffer>, id: string): Buffer {
 const additionalData = ({ table, column, rowId }: CipherPlace): Buffer =>
   Buffer.from(`${table}/${column}/${rowId}`)
 
-function encryptWith(id: string, key: Buffer, place: CipherPlace, plain: Secret): string {
+function encryptWith(id: string, key: KeyObject, place: CipherPlace, plain: Secret): string {
   const nonce = randomBytes(NONCE_BYTES)
   const cipher = createCipheriv(ALGORITHM, key, nonce).setAAD(additionalData(place))
   const body = Buffer.concat([cipher.update(plain.reveal(), 'utf8'), cipher.final(), cipher.getAuthTag()])
   return `${id}.${nonce.toString('base64url')}.${body.toString('base64url')}`
 }
 
-function decryptWith(key: Buffer, place: CipherPlace, nonce: Buffer, body: Buffer): Secret {
+function decryptWith(key: KeyObject, place: CipherPlace, nonce: Buffer, body: Buffer): Secret {
   const decipher = createDecipheriv(ALGORITHM, key, nonce).setAAD(additionalData(place))
   decipher.setAuthTag(body.subarray(body.length - TAG_BYTES))
   const text = decipher.update(body.subarray(0, body.length - TAG_BYTES))

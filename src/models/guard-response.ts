@@ -6,30 +6,57 @@ export const MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
 const REDACTED = Buffer.from('<redacted>')
 
+/** Reads a provider's answer piece by piece and gives what of it may be passed on. */
+export interface BodyGuard {
+  /** @throws {TurnmillError} `provider_rejected` beyond `MAX_ANSWER_BYTES`. */
+  pass(chunk: Uint8Array): Uint8Array
+  /** What was held back until the end. */
+  rest(): Uint8Array
+}
+
+/** Nothing that passes repeats the credential of the call, wherever chunk borders fall. */
+export function createBodyGuard(credential: Secret | null): BodyGuard {
+  const secret = Buffer.from(secretOf(credential))
+  let held: Buffer = Buffer.alloc(0)
+  let size = 0
+  return {
+    pass: (chunk) => {
+      size += chunk.byteLength
+      if (size > MAX_ANSWER_BYTES) throw tooLong()
+      if (secret.length === 0) return chunk
+      const text = redact(held.length === 0 ? toBuffer(chunk) : Buffer.concat([held, chunk]), secret)
+      const keep = beginningOf(secret, text)
+      // A copy: whoever gets the rest may take its memory.
+      held = Buffer.from(text.subarray(text.length - keep))
+      return text.subarray(0, text.length - keep)
+    },
+    rest: () => held,
+  }
+}
+
+/** The same bytes, not a copy. */
+const toBuffer = ({ buffer, byteOffset, byteLength }: Uint8Array): Buffer =>
+  Buffer.from(buffer, byteOffset, byteLength)
+
 /**
- * A provider's answer as it may be passed on: nothing in it repeats the credential of the call, wherever chunk borders
- * fall, and its body breaks off with `provider_rejected` beyond `MAX_ANSWER_BYTES`.
+ * A provider's answer as it may be passed on, see `createBodyGuard`. Its body breaks off with `provider_rejected` beyond
+ * `MAX_ANSWER_BYTES`.
  */
 export function guardBody(
   body: ReadableStream<Uint8Array> | null,
   credential: Secret | null,
 ): ReadableStream<Uint8Array> | null {
   if (body === null) return null
-  const secret = Buffer.from(secretOf(credential))
-  let held: Buffer = Buffer.alloc(0)
-  let size = 0
+  const guard = createBodyGuard(credential)
   return body.pipeThrough(
     new TransformStream<Uint8Array, Uint8Array>({
       transform(chunk, controller) {
-        size += chunk.byteLength
-        if (size > MAX_ANSWER_BYTES) throw tooLong()
-        const text = secret.length === 0 ? Buffer.from(chunk) : redact(Buffer.concat([held, chunk]), secret)
-        const keep = beginningOf(secret, text)
-        held = text.subarray(text.length - keep)
-        if (text.length > keep) controller.enqueue(text.subarray(0, text.length - keep))
+        const passed = guard.pass(chunk)
+        if (passed.length > 0) controller.enqueue(passed)
       },
       flush(controller) {
-        if (held.length > 0) controller.enqueue(held)
+        const rest = guard.rest()
+        if (rest.length > 0) controller.enqueue(rest)
       },
     }),
   )
@@ -65,7 +92,9 @@ function redact(text: Buffer, secret: Buffer): Buffer {
 
 /** How many bytes at the end of the text may be the beginning of the secret. */
 function beginningOf(secret: Buffer, text: Buffer): number {
-  for (let length = Math.min(secret.length - 1, text.length); length > 0; length--)
-    if (text.subarray(text.length - length).equals(secret.subarray(0, length))) return length
+  const from = Math.max(0, text.length - secret.length + 1)
+  const [first = 0] = secret
+  for (let at = text.indexOf(first, from); at !== -1; at = text.indexOf(first, at + 1))
+    if (secret.subarray(0, text.length - at).equals(text.subarray(at))) return text.length - at
   return 0
 }

@@ -1,29 +1,70 @@
+export { findModelConfig } from './find-model.ts'
 export {
   buildRoute,
   type BuiltRoute,
   type ReadFacts,
   type RouteOptions,
   type RouteRequest,
-  type RoutingMode,
 } from './build-route.ts'
-export * from './catalog.ts'
+export { listAvailableModels, type AvailableModel } from './available-models.ts'
 export { attributionHeaders, BYOK_HEADER, connectRoute, ERROR_HEADER } from './connection.ts'
 export {
   checkDestination,
   createProviderFetch,
   type ProviderFetch,
   demandDestination,
+  destinationsOf,
   type DestinationRules,
+  type Destinations,
 } from './destination.ts'
+export {
+  createDebugRuns,
+  listDebugRuns,
+  pruneDebugRuns,
+  readDebugRun,
+  type DebugRuns,
+  type DebugRunSummary,
+  type DebugRunView,
+} from './debug-runs.ts'
 export { createEncryption, type CipherPlace, type Encryption } from './encryption.ts'
-export { guardBody, guardHeaders, MAX_ANSWER_BYTES } from './guard-response.ts'
-export { addProviderKey, deleteProviderKey, listProviderKeys, type ProviderKeyView } from './provider-keys.ts'
+export { findBadHeaders, setExtraHeaders, type ExtraHeaders } from './extra-headers.ts'
+export {
+  createBodyGuard,
+  guardBody,
+  guardHeaders,
+  MAX_ANSWER_BYTES,
+  type BodyGuard,
+} from './guard-response.ts'
+export * from './model-configs.ts'
+export { clampEffort, exceedsEffort, type ModelOptions } from './model-options.ts'
+export {
+  deleteModelOverride,
+  listModelOverrides,
+  putModelOverride,
+  type ModelOverrideView,
+  type OverrideOwner,
+} from './model-overrides.ts'
+export {
+  addProviderKey,
+  deleteProviderKey,
+  listProviderKeys,
+  orderProviderKeys,
+  type ProviderKeyView,
+} from './provider-keys.ts'
+export * from './providers.ts'
+export type { RoutingMode } from './route-checks.ts'
 export { demandEncryptionKeys, rotateSecrets } from './stored-secrets.ts'
+export type { RecordedRequest, RecordedResponse } from './recording.ts'
 export {
   readRouteFacts,
   toPrices,
   type FactsRequest,
-  type ModelOptions,
   type PriceColumns,
   type RouteFacts,
 } from './route-facts.ts'
+export {
+  deleteUserProviderKey,
+  listUserProviderKeys,
+  putUserProviderKey,
+  type UserProviderKeyView,
+} from './user-provider-keys.ts'

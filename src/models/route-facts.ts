@@ -1,17 +1,17 @@
-import { query, statement, type Database } from '../db/index.ts'
-import type { ReasoningEffort } from '../protocol/messages.ts'
-import type { ProviderType } from '../protocol/routes.ts'
+import { query, statement, type Database, type Statement } from '../db/index.ts'
+import type { ProviderType, Purpose } from '../protocol/routes.ts'
 import type { Secret } from '../protocol/secret.ts'
 import type { Prices } from '../protocol/usage.ts'
 import type { Encryption } from './encryption.ts'
+import type { ExtraHeaders } from './extra-headers.ts'
+import type { ModelOptions } from './model-options.ts'
+import type { CheckedProvider } from './route-checks.ts'
 
-/** Per-model settings, as stored in `model_configs.options`. */
-export interface ModelOptions {
-  temperature?: number
-  /** Effort where the message asks for none. */
-  reasoningEffort?: ReasoningEffort
-  /** Responses instead of Chat Completions, or the other way round; otherwise the provider's type decides. */
-  useResponsesApi?: boolean
+/** What is stored of a model's provider. */
+export interface FactsProvider extends CheckedProvider {
+  baseUrl: string
+  attribution: boolean
+  extraHeaders: ExtraHeaders
 }
 
 /** What is stored of the chosen model and its provider, as far as it is there. */
@@ -19,20 +19,15 @@ export interface RouteFacts {
   modelConfig: {
     id: string
     model: string
+    /** In tokens; `null` where nobody has said. */
+    contextWindow: number | null
     maxOutputTokens: number | null
+    /** Share of the context window, in percent, at which the history is compacted; `null` for the default. */
+    compactionThreshold: number | null
     options: ModelOptions
     prices: Prices
   }
-  provider: {
-    id: string
-    name: string | null
-    type: ProviderType
-    baseUrl: string
-    enabled: boolean
-    attribution: boolean
-    /** Whether there is a central credential. */
-    hasCentralKey: boolean
-  } | null
+  provider: FactsProvider | null
   /** The credential of the user, where there is one and the provider allows it. */
   byok: Secret | null
   /** The first central credential; loaded for direct routes only. */
@@ -40,36 +35,68 @@ export interface RouteFacts {
 }
 
 export interface FactsRequest {
-  /** Stored choices, the most specific first; one that is gone or disabled falls to the next, and all to the default. */
-  modelConfigIds: readonly string[]
-  /** Computer use asks by provider type instead. */
-  providerType: ProviderType | null
+  purpose: Purpose
+  explicitModelConfigId: string | null
+  chatModelConfigId: string | null
+  /** Whose overrides count, before the deployment's. */
+  chatUserId: string
+  /** Only models of enabled providers of these types count, and any of them will do; `null` for all types. */
+  providerTypes: readonly ProviderType[] | null
   /** Whose own provider key is to be used; `null` for nobody's. */
   byokUserId: string | null
   /** Whether the central credential is to be read. */
   withCentralKey: boolean
 }
 
-/** $1 choices, $2 provider type, $3 user for BYOK, $4 whether to read the central credential. */
-const findFacts = statement(
-  'models/route-facts',
-  `select m.id, m.model, m.max_output_tokens, m.options, m.input_price_micros, m.output_price_micros,
-    m.cache_read_price_micros, m.cache_write_price_micros,
-    p.id as provider_id, p.name, p.type, p.base_url, p.enabled, p.attribution,
-    central.id as central_id, case when $4 then central.encrypted end as central_encrypted,
+/** $1 to $4 as below; $5 user for BYOK, $6 whether to read the central credential. @param chosen SQL of the model's ID. */
+const factsOf = (chosen: string): string => `
+  select m.id, m.model, m.context_window, m.max_output_tokens, m.compaction_threshold, m.options, m.input_price_micros,
+    m.output_price_micros, m.cache_read_price_micros, m.cache_write_price_micros,
+    p.id as provider_id, p.name, p.type, p.base_url, p.enabled, p.attribution, p.extra_headers,
+    central.id as central_id, case when $6 then central.encrypted end as central_encrypted,
     own.id as own_id, own.encrypted as own_encrypted
   from model_configs m
   left join providers p on p.id = m.provider_id
   left join lateral (select id, encrypted from provider_keys k where k.provider_id = p.id order by position limit 1) central on true
-  left join user_provider_keys own on own.provider_id = p.id and own.user_id = $3 and p.allow_byok
-  where m.enabled and case when $2::text is null then m.id = any($1::uuid[]) or m.is_default else p.type = $2 and p.enabled end
-  order by array_position($1::uuid[], m.id) nulls last, m.is_default desc, m.id limit 1`,
+  left join user_provider_keys own on own.provider_id = p.id and own.user_id = $5 and p.allow_byok
+  where m.id = ${chosen}`
+
+/**
+ * The first that counts: explicit, the user's override, the deployment's, the chat's, the default. Each is a look into an
+ * index, and none that comes after the first is made.
+ *
+ * $1 purpose, $2 explicit choice, $3 user of the overrides, $4 the chat's model.
+ *
+ * @param counts SQL of whether a model config `c` counts.
+ * @param otherwise SQL of an ID where none of them does.
+ */
+const firstOf = (counts: string, otherwise: string): string => `coalesce(
+  (select c.id from model_configs c where c.id = $2 and ${counts}),
+  (select c.id from model_overrides o join model_configs c on c.id = o.model_config_id
+    where o.purpose = $1 and o.user_id = $3 and ${counts}),
+  (select c.id from model_overrides o join model_configs c on c.id = o.model_config_id
+    where o.purpose = $1 and o.user_id is null and ${counts}),
+  (select c.id from model_configs c where c.id = $4 and ${counts}),
+  (select c.id from model_configs c where c.is_default and ${counts}),
+  ${otherwise})`
+
+const findFacts = statement('models/route-facts', factsOf(firstOf('c.enabled', 'null')))
+
+const OF_TYPE =
+  'c.enabled and exists (select from providers t where t.id = c.provider_id and t.enabled and t.type = any($7::text[]))'
+
+/** $7 provider types. Any model of them will do, the oldest first. */
+const findFactsOfTypes = statement(
+  'models/route-facts-of-types',
+  factsOf(firstOf(OF_TYPE, `(select c.id from model_configs c where ${OF_TYPE} order by c.id limit 1)`)),
 )
 
 interface FactsRow extends PriceColumns {
   id: string
   model: string
+  context_window: number | null
   max_output_tokens: number | null
+  compaction_threshold: number | null
   options: ModelOptions
   provider_id: string | null
   name: string | null
@@ -77,6 +104,7 @@ interface FactsRow extends PriceColumns {
   base_url: string
   enabled: boolean
   attribution: boolean
+  extra_headers: ExtraHeaders
   central_id: string | null
   central_encrypted: string | null
   own_id: string | null
@@ -89,14 +117,15 @@ export async function readRouteFacts(
   encryption: Encryption,
   request: FactsRequest,
 ): Promise<RouteFacts | null> {
-  const { modelConfigIds, providerType, byokUserId, withCentralKey } = request
-  const [row] = await query<FactsRow>(db, findFacts(modelConfigIds, providerType, byokUserId, withCentralKey))
+  const [row] = await query<FactsRow>(db, toStatement(request))
   if (row === undefined) return null
   return {
     modelConfig: {
       id: row.id,
       model: row.model,
+      contextWindow: row.context_window,
       maxOutputTokens: row.max_output_tokens,
+      compactionThreshold: row.compaction_threshold,
       options: row.options,
       prices: toPrices(row),
     },
@@ -106,13 +135,28 @@ export async function readRouteFacts(
   }
 }
 
-const toProvider = (row: FactsRow, id: string): RouteFacts['provider'] => ({
+function toStatement(request: FactsRequest): Statement {
+  const {
+    purpose,
+    explicitModelConfigId,
+    chatUserId,
+    chatModelConfigId,
+    providerTypes,
+    byokUserId,
+    withCentralKey,
+  } = request
+  const values = [purpose, explicitModelConfigId, chatUserId, chatModelConfigId, byokUserId, withCentralKey]
+  return providerTypes === null ? findFacts(...values) : findFactsOfTypes(...values, providerTypes)
+}
+
+const toProvider = (row: FactsRow, id: string): FactsProvider => ({
   id,
   name: row.name,
   type: row.type,
   baseUrl: row.base_url,
   enabled: row.enabled,
   attribution: row.attribution,
+  extraHeaders: row.extra_headers,
   hasCentralKey: row.central_id !== null,
 })
 

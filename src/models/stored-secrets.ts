@@ -1,21 +1,29 @@
 import { query, statement, type Database, type Statement } from '../db/index.ts'
 import type { CipherPlace, Encryption } from './encryption.ts'
 
+/** The tables that hold secrets for long. */
+const TABLES = ['provider_keys', 'user_provider_keys', 'mcp_servers', 'mcp_user_headers'] as const
+
 /** A stored ciphertext, and where it belongs. */
 interface StoredSecret {
-  table: 'provider_keys' | 'user_provider_keys'
+  table: (typeof TABLES)[number]
   id: string
   encrypted: string
 }
 
-const placeOf = ({ table, id }: StoredSecret): CipherPlace => ({ table, column: 'encrypted', rowId: id })
+const placeOf = ({ table, id }: StoredSecret): CipherPlace =>
+  table === 'mcp_servers'
+    ? { table, column: 'headers', rowId: id }
+    : { table, column: 'encrypted', rowId: id }
 
 /** One secret of each encryption key that is in use. */
 const samples = statement(
   'models/secret-samples',
   `select distinct on (split_part(encrypted, '.', 1)) "table", id, encrypted
   from (select 'provider_keys' as "table", id, encrypted from provider_keys
-    union all select 'user_provider_keys', id, encrypted from user_provider_keys) stored
+    union all select 'user_provider_keys', id, encrypted from user_provider_keys
+    union all select 'mcp_servers', id, headers from mcp_servers where headers is not null
+    union all select 'mcp_user_headers', id, encrypted from mcp_user_headers) stored
   order by split_part(encrypted, '.', 1), id`,
 )
 
@@ -52,6 +60,16 @@ const outdated = {
     `select 'user_provider_keys' as "table", id, encrypted from user_provider_keys
     where split_part(encrypted, '.', 1) <> $1 and id > $2 order by id limit $3`,
   ),
+  mcp_servers: statement(
+    'models/outdated-mcp-servers',
+    `select 'mcp_servers' as "table", id, headers as encrypted from mcp_servers
+    where split_part(headers, '.', 1) <> $1 and id > $2 order by id limit $3`,
+  ),
+  mcp_user_headers: statement(
+    'models/outdated-mcp-headers',
+    `select 'mcp_user_headers' as "table", id, encrypted from mcp_user_headers
+    where split_part(encrypted, '.', 1) <> $1 and id > $2 order by id limit $3`,
+  ),
 }
 
 /** $1 row, $2 its ciphertext as it was read, $3 the new one. Whoever changed it meanwhile has the last word. */
@@ -63,6 +81,14 @@ const replace = {
   user_provider_keys: statement(
     'models/rotate-user-key',
     'update user_provider_keys set encrypted = $3 where id = $1 and encrypted = $2',
+  ),
+  mcp_servers: statement(
+    'models/rotate-mcp-server',
+    'update mcp_servers set headers = $3 where id = $1 and headers = $2',
+  ),
+  mcp_user_headers: statement(
+    'models/rotate-mcp-headers',
+    'update mcp_user_headers set encrypted = $3 where id = $1 and encrypted = $2',
   ),
 } satisfies Record<StoredSecret['table'], (...values: unknown[]) => Statement>
 
@@ -80,7 +106,7 @@ export async function rotateSecrets(
   onProgress: (rows: number) => void,
 ): Promise<number> {
   let rotated = 0
-  for (const table of ['provider_keys', 'user_provider_keys'] as const)
+  for (const table of TABLES)
     for (let after = NIL; ;) {
       const rows = await query<StoredSecret>(db, outdated[table](encryption.currentKeyId, after, ROWS))
       for (const row of rows) {

@@ -40,9 +40,20 @@ export const ERRORS = {
   payload_too_large: {
     status: 413,
     recovery: 'stop',
-    meaning: 'The body is larger than the route takes (1 MB for messages).',
+    meaning: 'The body is larger than the route takes (1 MB for messages, 10 MB for files).',
   },
-  unsupported_media_type: { status: 415, recovery: 'stop', meaning: 'The body is not `application/json`.' },
+  unsupported_media_type: {
+    status: 415,
+    recovery: 'stop',
+    meaning:
+      'The body is of a kind that the route does not take: a file must be an image (PNG, JPEG, GIF or WebP), all else `application/json`.',
+  },
+  files_full: {
+    status: 409,
+    recovery: 'stop',
+    meaning:
+      'With this file the user would keep more than `TURNMILL_FILES_PER_USER_BYTES`. Delete files, or chats that name them.',
+  },
   internal: {
     status: 500,
     recovery: 'stop',
@@ -227,6 +238,28 @@ export const ERRORS = {
   },
 
   // turns
+  step_limit: {
+    status: 409,
+    recovery: 'stop',
+    meaning:
+      'The turn, or it and its subagents together, have taken as many steps as allowed. Send another message to go on.',
+  },
+  cost_limit: {
+    status: 402,
+    recovery: 'stop',
+    meaning: 'The turn and its subagents have cost as much as one turn may. Send another message to go on.',
+  },
+  turn_timeout: {
+    status: 504,
+    recovery: 'stop',
+    meaning: 'The turn has run for as long as one turn may. Send another message to go on.',
+  },
+  compaction_failed: {
+    status: 502,
+    recovery: 'stop',
+    meaning:
+      'The history is to be summed up, and no summary could be had of it. Try again, with another model for the purpose `compaction`, or clear the chat.',
+  },
   turn_failed: {
     status: 500,
     recovery: 'stop',

@@ -56,6 +56,8 @@ export interface ToolResultPart {
 /** What a committed message is made of, as it stands in the `parts` column. */
 export type MessagePart = TextPart | ReasoningPart | ImagePart | ToolCallPart | ToolResultPart
 
+export const isToolCall = (part: MessagePart): part is ToolCallPart => part.type === 'tool-call'
+
 /** One message as a model is shown it. */
 export interface ModelMessage {
   role: 'user' | 'assistant' | 'tool' | 'system'

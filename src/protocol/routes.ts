@@ -50,6 +50,8 @@ interface RouteBase {
   model: string
   attribution: Attribution
   place: CallPlace | null
+  /** What is sent and answered is written down, for the owner of the chat to read. */
+  recordHttp?: boolean
 }
 
 /** Through the AI gateway, under a delegated key ID. `byok` is the user's own provider key, when it is to be used. */
@@ -62,6 +64,8 @@ export interface GatewayRoute extends RouteBase {
 /** Straight to the provider with its credential; `null` for a provider that takes none. */
 export interface DirectRoute extends RouteBase {
   kind: 'direct'
+  /** What the provider is sent with every call beside what the call says; the gateway knows them by itself. */
+  extraHeaders: Readonly<Record<string, string>>
   credential: Secret | null
   credentialKind: 'byok' | 'central'
 }

@@ -27,3 +27,7 @@ export const TOOL_NAME = /^[a-zA-Z0-9_-]{1,64}$/
 /** What an agent that another one spawned is for. */
 export const SUBAGENT_TYPES = ['general', 'explore', 'computer_use'] as const
 export type SubagentType = (typeof SUBAGENT_TYPES)[number]
+
+/** The tools that come with Turnmill; `TURNMILL_BUILTIN_TOOLS` chooses among them. */
+export const BUILTIN_TOOLS = ['current_time', 'calculator', 'web_fetch'] as const
+export type BuiltinTool = (typeof BUILTIN_TOOLS)[number]

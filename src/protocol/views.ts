@@ -19,11 +19,21 @@ export type TurnState = (typeof TURN_STATES)[number]
 export type ChatStatus =
   'idle' | 'failed' | 'pending' | 'running' | 'interrupting' | 'requires_action' | 'waiting'
 
+/** What a small model is asked beside the turns: a title for a chat, or a label of what it is doing (`quickgen`). */
+export const AUXILIARY_PURPOSES = ['title', 'quickgen'] as const
+export type AuxiliaryPurpose = (typeof AUXILIARY_PURPOSES)[number]
+
+export const RUN_STATES = ['pending', 'running', 'completed', 'failed'] as const
+export type RunState = (typeof RUN_STATES)[number]
+
 /** A chat as its owner sees it. Times are ISO 8601 in UTC, versions count up from 1. */
 export interface ChatView {
   id: string
+  /** Its owner's, or a model's; until there is one, the beginning of the first message. */
   title: string | null
   status: ChatStatus
+  /** What its turn is doing, in a few words of a small model; `null` without one, and while no turn is at work. */
+  statusLabel: string | null
   activeTurnId: string | null
   lastTurnId: string | null
   modelConfigId: string | null
@@ -93,14 +103,14 @@ export interface TurnView {
   finishedAt: string | null
 }
 
-/** An attempt at a step that failed and is tried again. */
-export interface RetryState {
-  step: number
-  /** Attempts of that step that failed so far. */
-  attempts: number
-  error: StoredError
-  /** When the next attempt begins, ISO 8601. */
-  retryAt: string
+/** A title that was asked for. */
+export interface AuxiliaryRunView {
+  id: string
+  chatId: string
+  purpose: AuxiliaryPurpose
+  state: RunState
+  apiKeyId: string | null
+  createdAt: string
 }
 
 export interface QueuedMessageView {
@@ -115,6 +125,17 @@ export interface QueuedMessageView {
 
 /** What made a turn. */
 export type TurnTrigger = 'create' | 'send' | 'edit' | 'promote' | 'subagent' | 'compact' | 'retry'
+
+/** Where a call stands in the ledger: asked for, waiting, about to run or running, ended. */
+export type ToolCallState =
+  | 'requested'
+  | 'awaiting_client'
+  | 'awaiting_approval'
+  | 'approved'
+  | 'started'
+  | 'done'
+  | 'denied'
+  | 'unknown'
 
 /** The calls that a turn waits for its client to answer. */
 export interface RequiredAction {

@@ -1,25 +1,23 @@
 import Anthropic from '@anthropic-ai/sdk'
-import type {
-  ContentBlockParam,
-  MessageCreateParamsStreaming,
-  ToolResultBlockParam,
-} from '@anthropic-ai/sdk/resources/messages'
-import type { MessagePart, ModelMessage, ToolResultPart } from '../protocol/messages.ts'
-import { textOf, toStorableText } from '../protocol/messages.ts'
+import { toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
+import { COMPUTER_TOOL } from '../protocol/tools.ts'
 import type { Usage } from '../protocol/usage.ts'
-import { thinks, toThinkingParams } from './anthropic-thinking.ts'
+import type { ComputerUse } from './anthropic-computer.ts'
+import { computerBeta, isComputerUse, readComputerUses } from './anthropic-computer.ts'
+import { toParams } from './anthropic-request.ts'
 import type { BlockKind } from './blocks.ts'
 import { AnswerBlocks } from './blocks.ts'
 import { apiKeyHeader, clientOptions } from './connect.ts'
 import type { ModelCall, ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { unofferedToolCall } from './errors.ts'
-import { asCount, asRecord, asText } from './outside.ts'
-import { ownProviderData, toProviderData } from './provider-data.ts'
+import { asCount, asRecord, asText, lookUp } from './outside.ts'
+import { toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
-import { isToolCall, outputText, repairToolCalls } from './tool-history.ts'
+import { cutOffInput, ToolCalls } from './tool-calls.ts'
+import type { NativeInput } from './tool-input.ts'
 import { highestOf, readUsage } from './reported-usage.ts'
 import { estimateUsage } from './usage.ts'
 
@@ -43,15 +41,13 @@ export const streamAnthropicMessages: StreamModel = (call) =>
 const API_VERSION = '2026-10-21'
 const API_VERSION_WITH_TEMPERATURE = '2023-06-01'
 
-/** The SDK's parameters no longer know it. */
-type MessagesParams = MessageCreateParamsStreaming & { temperature?: number }
-
 async function openMessages({ connection, request }: ModelCall, signal: AbortSignal) {
   const params = toParams(request)
   const version = params.temperature === undefined ? API_VERSION : API_VERSION_WITH_TEMPERATURE
+  const headers = { 'anthropic-version': version, ...computerBeta(request) }
   const client = new Anthropic({
     // Anthropic takes the key in either header, most of what speaks its format only in its own.
-    ...clientOptions(connection, { ...apiKeyHeader(connection), 'anthropic-version': version }, signal),
+    ...clientOptions(connection, { ...apiKeyHeader(connection), ...headers }, signal),
     baseURL: connection.baseUrl.replace(/\/v1$/, ''),
     webhookKey: null,
     openTelemetry: false,
@@ -60,96 +56,32 @@ async function openMessages({ connection, request }: ModelCall, signal: AbortSig
   return client.post<AsyncIterable<unknown>>('/v1/messages', { body: params, stream: true, signal })
 }
 
-function toParams(request: ModelRequest): MessagesParams {
-  const thinking = toThinkingParams(request)
-  const { model, temperature } = request
-  const system = systemOf(request)
-  const messages = repairToolCalls(request.messages)
-  return {
-    model,
-    messages: mergeRoles(messages.flatMap((message) => toMessages(message, model))),
-    stream: true,
-    ...(system !== '' && { system }),
-    ...(temperature !== null && !thinks(thinking) && { temperature }),
-    ...declareFormerTools(messages),
-    ...thinking,
-  }
-}
-
-/** A conversation with tool calls in it is refused where no tools are declared; these are not to be called any more. */
-function declareFormerTools(
-  messages: readonly ModelMessage[],
-): Pick<MessagesParams, 'tools' | 'tool_choice'> {
-  const calls = messages.flatMap(({ parts }) => parts.filter(isToolCall))
-  if (calls.length === 0) return {}
-  const names = [...new Set(calls.map(({ toolName }) => toolName))]
-  const tools = names.map((name) => ({ name, input_schema: { type: 'object' as const } }))
-  return { tools, tool_choice: { type: 'none' } }
-}
-
-/** All system messages stand at the top: only few models take one among the others. */
-const systemOf = ({ system, messages }: ModelRequest): string =>
-  [system ?? '', ...messages.filter(isSystem).map(({ parts }) => textOf(parts))].filter(Boolean).join('\n\n')
-
-const isSystem = ({ role }: ModelMessage): boolean => role === 'system'
-
-interface Message {
-  role: 'user' | 'assistant'
-  content: ContentBlockParam[]
-}
-
-function toMessages({ role, parts }: ModelMessage, model: string): Message[] {
-  if (role === 'system') return []
-  const content = parts.flatMap((part) => toBlocks(part, model))
-  const saysSomething = content.some(({ type }) => !type.endsWith('thinking'))
-  return saysSomething ? [{ role: role === 'tool' ? 'user' : role, content }] : []
-}
-
-/** Roles take turns, and results of tools stand before what the user says next. */
-function mergeRoles(messages: readonly Message[]): Message[] {
-  const merged: Message[] = []
-  for (const message of messages) {
-    const last = merged.at(-1)
-    if (last?.role === message.role) last.content.push(...message.content)
-    else merged.push(message)
-  }
-  return merged
-}
-
-/** Empty text is refused, and thinking without its signature. */
-function toBlocks(part: MessagePart, model: string): ContentBlockParam[] {
-  if (part.type === 'text') return part.text === '' ? [] : [{ type: 'text', text: part.text }]
-  if (part.type === 'tool-call')
-    return [{ type: 'tool_use', id: part.toolCallId, name: part.toolName, input: part.input }]
-  if (part.type === 'tool-result') return [toResultBlock(part)]
-  if (part.type === 'image') return []
-  const data = ownProviderData(part, { wireFormat, model })
-  if (data === null) return []
-  const redacted = asText(data.redacted)
-  if (redacted !== '') return [{ type: 'redacted_thinking', data: redacted }]
-  return [{ type: 'thinking', thinking: part.text, signature: asText(data.signature) }]
-}
-
-const toResultBlock = (result: ToolResultPart): ToolResultBlockParam => ({
-  type: 'tool_result',
-  tool_use_id: result.toolCallId,
-  content: outputText(result),
-  is_error: result.isError,
-})
-
 const FINISH_REASONS: Readonly<Record<string, FinishReason>> = {
   end_turn: 'stop',
   stop_sequence: 'stop',
   max_tokens: 'length',
   model_context_window_exceeded: 'length',
   refusal: 'refusal',
+  tool_use: 'tool_calls',
 }
 
-/** A content block while it streams. */
+/** A content block of text or thinking while it streams. */
 interface ContentBlock {
   kind: BlockKind
   signature: string
   redacted: string
+}
+
+const BLOCK_KINDS: Readonly<Record<string, BlockKind>> = {
+  text: 'text',
+  thinking: 'reasoning',
+  redacted_thinking: 'reasoning',
+}
+
+/** Uses of the computer in a row, which are one call, by the keys of their blocks. */
+interface ComputerCall {
+  key: string
+  uses: Map<string, ComputerUse>
 }
 
 class MessagesReader implements EventReader {
@@ -157,6 +89,8 @@ class MessagesReader implements EventReader {
   readonly #context: FailureContext
   readonly #blocks = new AnswerBlocks()
   readonly #contents = new Map<string, ContentBlock>()
+  readonly #calls: ToolCalls
+  #computer: ComputerCall | null = null
   #stopReason = ''
   #usage: Usage | undefined
   #providerModel = ''
@@ -165,6 +99,7 @@ class MessagesReader implements EventReader {
   constructor(request: ModelRequest, context: FailureContext) {
     this.#request = request
     this.#context = context
+    this.#calls = new ToolCalls(this.#blocks, context, (_name, input) => ({ input }))
   }
 
   *read(raw: unknown): Generator<StreamPart, void> {
@@ -214,12 +149,34 @@ class MessagesReader implements EventReader {
   }
 
   *#startBlock(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {
+    const { tools } = this.#request
     const type = asText(block.type)
-    if (/tool|_result$/.test(type)) throw unofferedToolCall(asText(block.name) || type, this.#context)
-    const kind = type === 'text' ? 'text' : 'reasoning'
+    const isCall = type === 'tool_use' && tools.length > 0
+    if (!isCall && /tool|_result$/.test(type))
+      throw unofferedToolCall(asText(block.name) || type, tools, this.#context)
+    if (isCall && isComputerUse(block) && tools.some((tool) => tool.kind === 'computer'))
+      return yield* this.#startComputerUse(key, block)
+    yield* this.#endComputerCall()
+    if (isCall) return yield* this.#startCall(key, block)
+    const kind = lookUp(BLOCK_KINDS, type)
+    if (kind === undefined) return
     const [signature, redacted] = [asText(block.signature), asText(block.data)]
     this.#contents.set(key, { kind, signature, redacted })
     yield* this.#blocks.delta(key, kind, asText(block[kind === 'text' ? 'text' : 'thinking']))
+  }
+
+  #startCall(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {
+    const piece = { id: asText(block.id), name: asText(block.name), text: inputTextOf(block) }
+    return this.#calls.add(key, piece)
+  }
+
+  *#startComputerUse(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {
+    const id = asText(block.id)
+    if (this.#computer === null) {
+      this.#computer = { key, uses: new Map() }
+      yield* this.#calls.add(key, { id, name: COMPUTER_TOOL, text: '' })
+    }
+    this.#computer.uses.set(key, { id, name: asText(block.name), text: inputTextOf(block) })
   }
 
   *#readDelta(key: string, delta: Record<string, unknown>): Generator<StreamPart, void> {
@@ -229,12 +186,31 @@ class MessagesReader implements EventReader {
         return yield* this.#blocks.delta(key, 'text', asText(delta.text))
       case 'thinking_delta':
         return yield* this.#blocks.delta(key, 'reasoning', asText(delta.thinking))
+      case 'input_json_delta':
+        return yield* this.#readInput(key, asText(delta.partial_json))
       case 'signature_delta':
         if (content !== undefined) content.signature += asText(delta.signature)
     }
   }
 
+  *#readInput(key: string, text: string): Generator<StreamPart, void> {
+    const use = this.#computer?.uses.get(key)
+    if (use !== undefined) use.text += text
+    else if (this.#calls.textOf(key) !== undefined) yield* this.#calls.add(key, { id: '', name: '', text })
+  }
+
+  *#endComputerCall(reason: FinishReason = 'stop'): Generator<StreamPart, void> {
+    if (this.#computer === null) return
+    const { key } = this.#computer
+    const uses = [...this.#computer.uses.values()]
+    this.#computer = null
+    const cutOff = cutOffInput(uses.at(-1)?.text ?? '', reason)
+    const { providerData, ...input }: NativeInput = cutOff ?? readComputerUses(uses, this.#request)
+    yield* this.#calls.end(key, input, providerData)
+  }
+
   *#endBlock(key: string): Generator<StreamPart, void> {
+    yield* this.#calls.settle(key)
     const content = this.#contents.get(key)
     if (content === undefined) return
     this.#contents.delete(key)
@@ -253,12 +229,17 @@ class MessagesReader implements EventReader {
   }
 
   *#finish(): Generator<StreamPart, void> {
-    if (this.#stopReason === 'tool_use') throw unofferedToolCall('', this.#context)
+    const { tools } = this.#request
+    if (this.#stopReason === 'tool_use' && tools.length === 0)
+      throw unofferedToolCall('', tools, this.#context)
     for (const key of [...this.#contents.keys()]) yield* this.#endBlock(key)
+    const reason = lookUp(FINISH_REASONS, this.#stopReason) ?? 'stop'
+    yield* this.#endComputerCall(reason)
+    yield* this.#calls.endAll(reason)
     yield {
       type: 'finish',
-      reason: FINISH_REASONS[this.#stopReason] ?? 'stop',
-      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters),
+      reason: this.#calls.reasonOf(reason),
+      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters + this.#calls.characters),
       ...(this.#providerModel !== '' && { providerModel: this.#providerModel }),
       ...(this.#responseId !== '' && { responseId: this.#responseId }),
     }
@@ -266,3 +247,8 @@ class MessagesReader implements EventReader {
 }
 
 const keyOf = (event: Record<string, unknown>): string => String(asCount(event.index))
+
+/** The input is empty where it streams; servers that do not stream it give it whole. */
+function inputTextOf({ input }: Record<string, unknown>): string {
+  return Object.keys(asRecord(input)).length === 0 ? '' : JSON.stringify(input)
+}

@@ -60,7 +60,10 @@ function budgeted(effort: ReasoningEffort, maxTokens: number): Partial<ThinkingP
 /** `claude-opus-4-6`, `claude-sonnet-5`, `claude-3-7-sonnet-20250219`: a date is no version. */
 const VERSION = /claude-(?:[a-z]+-)?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?/
 
-function isAdaptive(model: string): boolean {
+/** The version in a Claude model's name, 406 for 4.6; null where the name says none. */
+export function claudeVersionOf(model: string): number | null {
   const [, major, minor] = VERSION.exec(model) ?? []
-  return major !== undefined && Number(major) * 100 + Number(minor ?? 0) >= 406
+  return major === undefined ? null : Number(major) * 100 + Number(minor ?? 0)
 }
+
+const isAdaptive = (model: string): boolean => (claudeVersionOf(model) ?? 0) >= 406

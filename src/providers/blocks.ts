@@ -21,6 +21,11 @@ export class AnswerBlocks {
   #started = 0
   #characters = 0
 
+  /** The id of the next block within this model call, for blocks of other kinds too. */
+  nextId(): string {
+    return String(this.#started++)
+  }
+
   /** How much text was streamed, in UTF-16 units. */
   get characters(): number {
     return this.#characters
@@ -70,7 +75,7 @@ export class AnswerBlocks {
   }
 
   #start(block: OpenBlock): AnswerPart {
-    block.id = String(this.#started++)
+    block.id = this.nextId()
     return { type: `${block.kind}-start`, id: block.id }
   }
 }
@@ -89,7 +94,7 @@ function endPart(block: OpenBlock, providerData?: Record<string, unknown>): Answ
 }
 
 /** Cuts a high surrogate off the end: JSON escapes let a provider split a pair over two deltas. */
-function splitHalfPair(text: string): [whole: string, half: string] {
+export function splitHalfPair(text: string): [whole: string, half: string] {
   const last = text.charCodeAt(text.length - 1)
   return last >= 0xd800 && last <= 0xdbff ? [text.slice(0, -1), text.slice(-1)] : [text, '']
 }

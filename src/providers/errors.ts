@@ -7,6 +7,7 @@ import type { ErrorCode } from '../protocol/errors.ts'
 import { isErrorCode, isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import type { WireFormat } from '../protocol/routes.ts'
 import type { Secret } from '../protocol/secret.ts'
+import type { ToolDefinition } from '../protocol/tools.ts'
 import { asRecord, asText, isRecord } from './outside.ts'
 import { parseRetryAfter } from './retry-after.ts'
 import { scrub } from './scrub.ts'
@@ -50,11 +51,28 @@ export function reportedInEvent(error: unknown, context: FailureContext): Turnmi
 export const brokenStream = (what: string, context: FailureContext): TurnmillError =>
   new TurnmillError('provider_stream_broken', `${subjectOf(context)} ${scrub(what, context.credential)}`)
 
-/** Turnmill offers no tools, so nobody could run this one. `name` may be empty. */
-export function unofferedToolCall(name: string, context: FailureContext): TurnmillError {
+/**
+ * A call that nobody could run: no tools were offered, or the provider has tools of its own that were not.
+ *
+ * @param name of the tool; may be empty.
+ * @param tools what was offered.
+ */
+export function unofferedToolCall(
+  name: string,
+  tools: readonly ToolDefinition[],
+  context: FailureContext,
+): TurnmillError {
   const tool = name === '' ? 'a tool' : `the tool '${name}'`
-  return brokenStream(`asked for ${tool}, expected text: no tools were offered`, context)
+  const why = tools.length === 0 ? 'no tools were offered' : 'this one was not offered'
+  return brokenStream(`asked for ${tool}, expected text: ${why}`, context)
 }
+
+/** @param limit the most characters that the arguments of one call may have. */
+export const overlongArguments = (limit: number, context: FailureContext): TurnmillError =>
+  new TurnmillError(
+    'provider_rejected',
+    `${subjectOf(context)} called a tool with more than ${limit} characters of arguments`,
+  )
 
 const subjectOf = ({ wireFormat, model }: FailureContext): string => `${wireFormat} model ${model}`
 

@@ -1,24 +1,24 @@
-import type {
-  ChatCompletionCreateParamsStreaming,
-  ChatCompletionMessageFunctionToolCall,
-  ChatCompletionMessageParam,
-} from 'openai/resources/chat/completions'
-import type { ModelMessage, ToolCallPart, ToolResultPart } from '../protocol/messages.ts'
-import { textOf, toStorableText } from '../protocol/messages.ts'
+import { toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
 import type { Usage } from '../protocol/usage.ts'
+import { toParams } from './openai-chat-request.ts'
 import type { BlockKind } from './blocks.ts'
 import { AnswerBlocks } from './blocks.ts'
+import { CallSlots } from './call-slots.ts'
+import { argumentsReaderOf } from './computer-actions.ts'
 import type { ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { brokenStream, unofferedToolCall } from './errors.ts'
 import { createOpenAiClient } from './openai-client.ts'
-import { asList, asRecord, asText, isRecord } from './outside.ts'
+import { asList, asRecord, asText, isRecord, lookUp } from './outside.ts'
+import { toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
-import { isToolCall, isToolResult, outputText, repairToolCalls } from './tool-history.ts'
+import { ToolCalls } from './tool-calls.ts'
 import { readUsage } from './reported-usage.ts'
 import { estimateUsage } from './usage.ts'
+
+const wireFormat = 'openai-chat'
 
 /**
  * Streams a call of an OpenAI Chat Completions endpoint, OpenAI's own or a compatible server's.
@@ -29,59 +29,17 @@ import { estimateUsage } from './usage.ts'
 export const streamOpenAiChat: StreamModel = (call) =>
   readStream({
     call,
-    wireFormat: 'openai-chat',
+    wireFormat,
     createReader: (context) => new ChatReader(call.request, context),
     open: (signal) =>
       createOpenAiClient(call.connection, signal).chat.completions.create(toParams(call.request), { signal }),
   })
 
-function toParams(request: ModelRequest): ChatCompletionCreateParamsStreaming {
-  const { model, maxOutputTokens, temperature, reasoningEffort } = request
-  return {
-    model,
-    messages: toMessages(request),
-    stream: true,
-    stream_options: { include_usage: true },
-    ...(maxOutputTokens !== null && { [outputLimitName(model)]: maxOutputTokens }),
-    ...(temperature !== null && { temperature }),
-    ...(reasoningEffort !== null && { reasoning_effort: reasoningEffort }),
-  }
-}
-
-/** OpenAI's newer models refuse the old name, compatible servers may not know the new one. */
-const outputLimitName = (model: string): 'max_completion_tokens' | 'max_tokens' =>
-  /(^|\/)(gpt-|chatgpt-|codex-|o\d)/.test(model) ? 'max_completion_tokens' : 'max_tokens'
-
-function toMessages({ system, messages }: ModelRequest): ChatCompletionMessageParam[] {
-  const opening: ChatCompletionMessageParam[] = system === null ? [] : [{ role: 'system', content: system }]
-  return [...opening, ...repairToolCalls(messages).flatMap(toMessage)]
-}
-
-/** Empty messages are left out; a tool's results are a message each. */
-function toMessage({ role, parts }: ModelMessage): ChatCompletionMessageParam[] {
-  if (role === 'tool') return parts.filter(isToolResult).map(toToolMessage)
-  const content = textOf(parts)
-  const calls = parts.filter(isToolCall).map(toToolCall)
-  if (calls.length > 0) return [{ role: 'assistant', content: content || null, tool_calls: calls }]
-  return content === '' ? [] : [{ role, content }]
-}
-
-const toToolCall = (call: ToolCallPart): ChatCompletionMessageFunctionToolCall => ({
-  id: call.toolCallId,
-  type: 'function',
-  function: { name: call.toolName, arguments: JSON.stringify(call.input) },
-})
-
-const toToolMessage = (result: ToolResultPart): ChatCompletionMessageParam => ({
-  role: 'tool',
-  tool_call_id: result.toolCallId,
-  content: outputText(result),
-})
-
 const FINISH_REASONS: Readonly<Record<string, FinishReason>> = {
   stop: 'stop',
   length: 'length',
   content_filter: 'content_filter',
+  tool_calls: 'tool_calls',
 }
 
 /** Finish reasons by which compatible servers say that they failed. */
@@ -91,6 +49,8 @@ class ChatReader implements EventReader {
   readonly #request: ModelRequest
   readonly #context: FailureContext
   readonly #blocks = new AnswerBlocks()
+  readonly #calls: ToolCalls
+  readonly #slots: CallSlots
   #finishReason: FinishReason | undefined
   #refused = false
   #usage: Usage | undefined
@@ -100,6 +60,8 @@ class ChatReader implements EventReader {
   constructor(request: ModelRequest, context: FailureContext) {
     this.#request = request
     this.#context = context
+    this.#calls = new ToolCalls(this.#blocks, context, argumentsReaderOf(request.tools))
+    this.#slots = new CallSlots(this.#calls)
   }
 
   *read(event: unknown): Generator<StreamPart, void> {
@@ -117,10 +79,12 @@ class ChatReader implements EventReader {
   *end(): Generator<StreamPart, void> {
     if (this.#finishReason === undefined) return
     yield* this.#blocks.endAll()
+    yield* this.#calls.endAll(this.#finishReason)
+    const reason = this.#calls.reasonOf(this.#finishReason)
     yield {
       type: 'finish',
-      reason: this.#refused ? 'refusal' : this.#finishReason,
-      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters),
+      reason: this.#refused ? 'refusal' : reason,
+      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters + this.#calls.characters),
       ...(this.#providerModel !== '' && { providerModel: this.#providerModel }),
       ...(this.#responseId !== '' && { responseId: this.#responseId }),
     }
@@ -131,18 +95,38 @@ class ChatReader implements EventReader {
   }
 
   *#readDelta(delta: Record<string, unknown>): Generator<StreamPart, void> {
-    this.#refuseToolCall(delta)
+    this.#refuseCalls(delta)
     // Not OpenAI's, but common: DeepSeek and vLLM say `reasoning_content`, OpenRouter and Ollama `reasoning`.
     yield* this.#append('reasoning', asText(delta.reasoning_content) || asText(delta.reasoning))
     yield* this.#append('text', asText(delta.content))
     const refusal = asText(delta.refusal)
     this.#refused ||= refusal !== ''
     yield* this.#append('text', refusal)
+    for (const call of asList(delta.tool_calls).filter(isRecord)) yield* this.#readCall(call)
   }
 
-  #refuseToolCall(delta: Record<string, unknown>): void {
-    const [call] = [...asList(delta.tool_calls), delta.function_call].filter(isRecord)
-    if (call !== undefined) throw unofferedToolCall(nameOf(call), this.#context)
+  /** A call of the deprecated kind stands in the message itself, and could not be answered. */
+  #refuseCalls(delta: Record<string, unknown>): void {
+    const { tools } = this.#request
+    const [call] = asList(delta.tool_calls).filter(isRecord)
+    if (call !== undefined && tools.length === 0)
+      throw unofferedToolCall(asText(asRecord(call.function).name), tools, this.#context)
+    if (isRecord(delta.function_call))
+      throw unofferedToolCall(asText(delta.function_call.name), tools, this.#context)
+  }
+
+  *#readCall(call: Record<string, unknown>): Generator<StreamPart, void> {
+    const { name, arguments: text } = asRecord(call.function)
+    const piece = { id: asText(call.id), name: asText(name), text: textOfArguments(text) }
+    if (piece.id === '' && piece.name === '' && piece.text === '') return
+    yield* this.#blocks.endAll()
+    yield* this.#calls.add(this.#slots.keyOf(call.index, piece), { ...piece, ...this.#extraOf(call) })
+  }
+
+  #extraOf({ extra_content: extraContent }: Record<string, unknown>) {
+    if (!isRecord(extraContent)) return {}
+    const origin = { wireFormat, model: this.#request.model } as const
+    return { providerData: toProviderData(origin, { extraContent }) }
   }
 
   *#append(kind: BlockKind, text: string): Generator<StreamPart, void> {
@@ -155,10 +139,12 @@ class ChatReader implements EventReader {
   #readFinishReason(reason: string): void {
     if (reason === '') return
     if (FAILURES.includes(reason)) throw brokenStream(`ended with finish_reason '${reason}'`, this.#context)
-    if (/^(tool_calls|function_call)$/.test(reason)) throw unofferedToolCall('', this.#context)
-    this.#finishReason ??= FINISH_REASONS[reason] ?? 'stop'
+    const { tools } = this.#request
+    if (reason === 'function_call' || (reason === 'tool_calls' && tools.length === 0))
+      throw unofferedToolCall('', tools, this.#context)
+    this.#finishReason ??= lookUp(FINISH_REASONS, reason) ?? 'stop'
   }
 }
 
-/** New calls hold their name in `function`, those of the deprecated kind themselves. */
-const nameOf = (call: Record<string, unknown>): string => asText(asRecord(call.function ?? call).name)
+/** Text by the format; some servers give the object. */
+const textOfArguments = (value: unknown): string => (isRecord(value) ? JSON.stringify(value) : asText(value))

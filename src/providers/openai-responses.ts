@@ -1,22 +1,20 @@
-import type {
-  ResponseCreateParamsStreaming,
-  ResponseInputItem,
-  ResponseReasoningItem,
-} from 'openai/resources/responses/responses'
-import type { MessagePart, ModelMessage, ReasoningPart } from '../protocol/messages.ts'
 import { toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
+import { COMPUTER_TOOL } from '../protocol/tools.ts'
 import type { Usage } from '../protocol/usage.ts'
+import { toParams } from './openai-responses-request.ts'
 import { AnswerBlocks } from './blocks.ts'
+import { argumentsReaderOf } from './computer-actions.ts'
 import type { ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { brokenStream, reportedInEvent, unofferedToolCall } from './errors.ts'
 import { createOpenAiClient } from './openai-client.ts'
-import { asCount, asRecord, asText } from './outside.ts'
-import { ownProviderData, toProviderData } from './provider-data.ts'
+import { readComputerCall } from './openai-computer.ts'
+import { asCount, asRecord, asText, lookUp } from './outside.ts'
+import { toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
-import { outputText, repairToolCalls } from './tool-history.ts'
+import { ToolCalls } from './tool-calls.ts'
 import { readUsage } from './reported-usage.ts'
 import { estimateUsage } from './usage.ts'
 
@@ -38,76 +36,6 @@ export const streamOpenAiResponses: StreamModel = (call) =>
       createOpenAiClient(call.connection, signal).responses.create(toParams(call.request), { signal }),
   })
 
-function toParams(request: ModelRequest): ResponseCreateParamsStreaming {
-  const { model, system, maxOutputTokens, temperature } = request
-  const reasons = request.reasoningEffort !== null && request.reasoningEffort !== 'none'
-  return {
-    model,
-    input: repairToolCalls(request.messages).flatMap((message) => toInputItems(message, model)),
-    stream: true,
-    store: false,
-    ...(system !== null && { instructions: system }),
-    ...(maxOutputTokens !== null && { max_output_tokens: maxOutputTokens }),
-    // Reasoning models refuse a temperature while they reason.
-    ...(temperature !== null && !reasons && { temperature }),
-    ...toReasoningParams(request),
-  }
-}
-
-/** Models that do not reason refuse all of these, so they are named only where an effort was chosen. */
-function toReasoningParams({
-  reasoningEffort,
-}: ModelRequest): Pick<ResponseCreateParamsStreaming, 'reasoning' | 'include'> {
-  if (reasoningEffort === null) return {}
-  if (reasoningEffort === 'none') return { reasoning: { effort: 'none' } }
-  return {
-    reasoning: { effort: reasoningEffort, summary: 'auto' },
-    include: ['reasoning.encrypted_content'],
-  }
-}
-
-/** In the order of the parts: an item of reasoning must be followed by the item it led to. */
-function toInputItems({ role, parts }: ModelMessage, model: string): ResponseInputItem[] {
-  const items = joinTexts(parts).flatMap((part) => toItems(part, role, model))
-  return items.slice(0, items.findLastIndex((item) => item.type !== 'reasoning') + 1)
-}
-
-/** Neighbouring texts are one item. */
-function joinTexts(parts: readonly MessagePart[]): MessagePart[] {
-  const joined: MessagePart[] = []
-  for (const part of parts) {
-    const last = joined.at(-1)
-    if (part.type === 'text' && last?.type === 'text')
-      joined[joined.length - 1] = { type: 'text', text: last.text + part.text }
-    else joined.push(part)
-  }
-  return joined
-}
-
-function toItems(part: MessagePart, role: ModelMessage['role'], model: string): ResponseInputItem[] {
-  if (part.type === 'reasoning') return toReasoningItems(part, model)
-  if (part.type === 'tool-call')
-    return [{ type: 'function_call', call_id: part.toolCallId, name: part.toolName, arguments: JSON.stringify(part.input) }] // prettier-ignore
-  if (part.type === 'tool-result')
-    return [{ type: 'function_call_output', call_id: part.toolCallId, output: outputText(part) }]
-  if (part.type === 'image') return []
-  return part.text === '' || role === 'tool' ? [] : [{ role, content: part.text }]
-}
-
-function toReasoningItems(part: ReasoningPart, model: string): ResponseReasoningItem[] {
-  const data = ownProviderData(part, { wireFormat, model })
-  if (data === null) return []
-  const summary = part.text === '' ? [] : [{ type: 'summary_text' as const, text: part.text }]
-  return [
-    {
-      type: 'reasoning',
-      id: asText(data.itemId),
-      encrypted_content: asText(data.encryptedContent),
-      summary,
-    },
-  ]
-}
-
 const INCOMPLETE_REASONS: Readonly<Record<string, FinishReason>> = {
   max_output_tokens: 'length',
   content_filter: 'content_filter',
@@ -117,21 +45,25 @@ class ResponsesReader implements EventReader {
   readonly #request: ModelRequest
   readonly #context: FailureContext
   readonly #blocks = new AnswerBlocks()
+  readonly #calls: ToolCalls
   #refused = false
   #usage: Usage | undefined
 
   constructor(request: ModelRequest, context: FailureContext) {
     this.#request = request
     this.#context = context
+    this.#calls = new ToolCalls(this.#blocks, context, argumentsReaderOf(request.tools))
   }
 
   *read(raw: unknown): Generator<StreamPart, void> {
     const event = asRecord(raw)
     switch (event.type) {
-      case 'response.output_item.added': {
-        this.#refuseToolCall(asRecord(event.item))
-        return
-      }
+      case 'response.output_item.added':
+        return yield* this.#startItem(event, asRecord(event.item))
+      case 'response.function_call_arguments.delta':
+        return yield* this.#readArguments(itemKeyOf(event), asText(event.delta))
+      case 'response.function_call_arguments.done':
+        return yield* this.#completeArguments(itemKeyOf(event), asText(event.arguments))
       case 'response.output_text.delta':
         return yield* this.#blocks.delta(contentKeyOf(event), 'text', asText(event.delta))
       case 'response.refusal.delta':
@@ -145,7 +77,7 @@ class ResponsesReader implements EventReader {
       case 'response.reasoning_text.delta':
         return yield* this.#blocks.delta(itemKeyOf(event), 'reasoning', asText(event.delta))
       case 'response.output_item.done':
-        return yield* this.#endItem(asRecord(event.item))
+        return yield* this.#endItem(event, asRecord(event.item))
       case 'response.completed':
         return yield* this.#finish(asRecord(event.response), 'stop')
       case 'response.incomplete':
@@ -164,16 +96,54 @@ class ResponsesReader implements EventReader {
     return this.#usage
   }
 
-  #refuseToolCall(item: Record<string, unknown>): void {
+  *#startItem(event: Record<string, unknown>, item: Record<string, unknown>): Generator<StreamPart, void> {
+    if (!this.#isOffered(item)) return
+    const name = item.type === 'computer_call' ? COMPUTER_TOOL : asText(item.name)
+    yield* this.#calls.add(itemKeyOf(event, item), { id: asText(item.call_id), name, text: '' })
+  }
+
+  /**
+   * Whether an item is a call for us.
+   *
+   * @throws {TurnmillError} for one that nobody offered.
+   */
+  #isOffered(item: Record<string, unknown>): boolean {
+    const { tools } = this.#request
     const type = asText(item.type)
-    if (/_call$|^mcp_|^program/.test(type)) throw unofferedToolCall(asText(item.name) || type, this.#context)
+    if (type === 'function_call' && tools.length > 0) return true
+    if (type === 'computer_call' && tools.some(({ kind }) => kind === 'computer')) return true
+    if (!/_call$|^mcp_|^program/.test(type)) return false
+    throw unofferedToolCall(asText(item.name) || type, tools, this.#context)
+  }
+
+  *#readArguments(key: string, text: string): Generator<StreamPart, void> {
+    if (this.#calls.textOf(key) !== undefined) yield* this.#calls.add(key, { id: '', name: '', text })
+  }
+
+  /** Adds what did not come in deltas: some servers send none. */
+  *#completeArguments(key: string, whole: string): Generator<StreamPart, void> {
+    const text = this.#calls.textOf(key)
+    if (text !== undefined && whole.startsWith(text))
+      yield* this.#readArguments(key, whole.slice(text.length))
+  }
+
+  *#endCall(event: Record<string, unknown>, item: Record<string, unknown>): Generator<StreamPart, void> {
+    const key = itemKeyOf(event, item)
+    yield* this.#startItem(event, item)
+    if (item.type === 'computer_call') {
+      const { providerData, ...input } = readComputerCall(item, this.#request.model)
+      return yield* this.#calls.end(key, input, providerData)
+    }
+    yield* this.#completeArguments(key, asText(item.arguments))
+    yield* this.#calls.settle(key)
   }
 
   *#separateSummaries(event: Record<string, unknown>): Generator<StreamPart, void> {
     if (asCount(event.summary_index) > 0) yield* this.#blocks.delta(itemKeyOf(event), 'reasoning', '\n\n')
   }
 
-  *#endItem(item: Record<string, unknown>): Generator<StreamPart, void> {
+  *#endItem(event: Record<string, unknown>, item: Record<string, unknown>): Generator<StreamPart, void> {
+    if (this.#isOffered(item)) return yield* this.#endCall(event, item)
     if (item.type !== 'reasoning') return
     const itemId = asText(item.id)
     const encryptedContent = asText(item.encrypted_content)
@@ -186,21 +156,22 @@ class ResponsesReader implements EventReader {
 
   *#finishIncomplete(response: Record<string, unknown>): Generator<StreamPart, void> {
     const why = asText(asRecord(response.incomplete_details).reason)
-    const reason = INCOMPLETE_REASONS[why]
+    const reason = lookUp(INCOMPLETE_REASONS, why)
     if (reason !== undefined) return yield* this.#finish(response, reason)
     this.#readUsage(response)
     throw brokenStream(`gave up its answer as incomplete (${why || 'no reason'})`, this.#context)
   }
 
   *#finish(response: Record<string, unknown>, reason: FinishReason): Generator<StreamPart, void> {
-    yield* this.#blocks.endAll()
     this.#readUsage(response)
+    yield* this.#blocks.endAll()
+    yield* this.#calls.endAll(reason)
     const providerModel = toStorableText(asText(response.model))
     const responseId = toStorableText(asText(response.id))
     yield {
       type: 'finish',
-      reason: this.#refused && reason === 'stop' ? 'refusal' : reason,
-      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters),
+      reason: this.#refused && reason === 'stop' ? 'refusal' : this.#calls.reasonOf(reason),
+      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters + this.#calls.characters),
       ...(providerModel !== '' && { providerModel }),
       ...(responseId !== '' && { responseId }),
     }
@@ -216,7 +187,9 @@ class ResponsesReader implements EventReader {
   }
 }
 
-const itemKeyOf = (event: Record<string, unknown>): string => asText(event.item_id)
+/** Servers that leave an item's id out still count their items. */
+const itemKeyOf = (event: Record<string, unknown>, item: Record<string, unknown> = {}): string =>
+  asText(event.item_id) || asText(item.id) || String(asCount(event.output_index))
 
 const contentKeyOf = (event: Record<string, unknown>): string =>
   `${itemKeyOf(event)}/${asCount(event.content_index)}`

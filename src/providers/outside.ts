@@ -18,3 +18,7 @@ export const asList = (value: unknown): readonly unknown[] => (Array.isArray(val
 /** A count of tokens, or 0 for anything that is none. */
 export const asCount = (value: unknown): number =>
   typeof value === 'number' && Number.isSafeInteger(value) && value > 0 ? value : 0
+
+/** What a table says of a word from outside, which may be the name of anything that every object has. */
+export const lookUp = <T>(table: Readonly<Record<string, T>>, word: string): T | undefined =>
+  Object.hasOwn(table, word) ? table[word] : undefined

@@ -1,6 +1,9 @@
 import type { MessagePart, ModelMessage, ToolCallPart, ToolResultPart } from '../protocol/messages.ts'
 import { isRecord } from './outside.ts'
 
+/** What a tool is called that a provider gave no name. */
+export const UNNAMED_TOOL = 'unnamed'
+
 /**
  * Tool calls of the history in the one form that every provider takes. What a crash, another model or a client left
  * behind must not make a provider refuse the chat for ever:
@@ -34,11 +37,16 @@ export const isToolResult = (part: MessagePart): part is ToolResultPart => part.
 export const outputText = ({ output }: ToolResultPart): string =>
   typeof output === 'string' ? output : JSON.stringify(output ?? null)
 
-const repairCall = ({ toolCallId, toolName, input }: ToolCallPart, ids: CallIds): ToolCallPart => ({
+/** Arguments that were no JSON go back as their text in a field, so that the model sees what it wrote. */
+const repairCall = (
+  { toolCallId, toolName, input, providerData }: ToolCallPart,
+  ids: CallIds,
+): ToolCallPart => ({
   type: 'tool-call',
   toolCallId: ids.next(toolCallId),
-  toolName: toolName.replaceAll(/[^\w-]/g, '_').slice(0, 64) || 'unnamed',
+  toolName: toolName.replaceAll(/[^\w-]/g, '_').slice(0, 64) || UNNAMED_TOOL,
   input: isRecord(input) ? input : input === null || input === undefined ? {} : { input },
+  ...(providerData !== undefined && { providerData }),
 })
 
 const OUTCOME_UNKNOWN = 'No result of this call was recorded. Its outcome is unknown: it may have run or not.'
@@ -52,6 +60,7 @@ const toOutcome = (
   toolName,
   output: result === undefined ? OUTCOME_UNKNOWN : result.output,
   isError: result?.isError ?? true,
+  ...(result?.images !== undefined && result.images.length > 0 && { images: result.images }),
 })
 
 /** Calls of one id that wait for their results, all of one message. */

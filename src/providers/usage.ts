@@ -31,7 +31,8 @@ const CHARACTERS_PER_TOKEN = 4
 export function estimateUsage(request: ModelRequest, outputCharacters: number): Usage {
   const system = request.system?.length ?? 0
   const sent = request.messages.flatMap(({ parts }) => parts.filter(({ type }) => type !== 'reasoning'))
-  const inputCharacters = system + charactersOf(sent)
+  const tools = request.tools.length === 0 ? 0 : JSON.stringify(request.tools).length
+  const inputCharacters = system + tools + charactersOf(sent)
   return {
     inputTokens: Math.ceil(inputCharacters / CHARACTERS_PER_TOKEN),
     outputTokens: Math.ceil(outputCharacters / CHARACTERS_PER_TOKEN),

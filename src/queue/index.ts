@@ -1,19 +1,32 @@
+export {
+  AUXILIARY_JOB,
+  AUXILIARY_QUEUE,
+  openAuxiliaryQueue,
+  startAuxiliaryJobs,
+  type AuxiliaryQueue,
+} from './auxiliary.ts'
 export { openPostgresBackend, openRedisBackend, type JobQueue, type QueueBackend } from './backend.ts'
+export type { JobProducer } from './job-queue.ts'
 export {
   formatFailure,
   JOB_TRIGGERS,
+  readAuxiliaryJob,
   readFailure,
   readJob,
+  type AuxiliaryJob,
+  type AuxiliaryJobClaim,
   type JobClaim,
+  type JobComparison,
   type JobFailure,
   type JobTrigger,
   type TurnJob,
 } from './jobs.ts'
-export { openTurnQueue, TURN_JOB, TURNS_QUEUE, type TurnQueue } from './turns.ts'
 export {
+  openTurnQueue,
   startTurnWorker,
-  type ReceivedJob,
+  TURN_JOB,
+  TURNS_QUEUE,
   type TurnJobHandler,
-  type TurnJobWorker,
-  type TurnWorkerOptions,
-} from './worker.ts'
+  type TurnQueue,
+} from './turns.ts'
+export type { JobOutcome, JobWorkerOptions, ReceivedJob, QueueWorker } from './worker.ts'

@@ -1,5 +1,6 @@
 import { isErrorCode, type ErrorCode } from '../protocol/errors.ts'
 import { isUuid } from '../protocol/ids.ts'
+import type { AuxiliaryPurpose } from '../protocol/views.ts'
 
 /** Why a job was made. */
 export const JOB_TRIGGERS = [
@@ -27,11 +28,29 @@ export interface TurnJob {
   traceparent?: string
 }
 
+/** Payload of a job on the `auxiliary` queue. IDs and a purpose only. */
+export interface AuxiliaryJob {
+  version: 1
+  runId: string
+  chatId: string
+  /** The initiator, said out loud as in `TurnJob`. */
+  apiKeyId: string | null
+  purpose: AuxiliaryPurpose
+}
+
+/** What a payload must agree with; `null` for one of a version we do not know, which is read for its id alone. */
+export type JobComparison = { chatId: string; apiKeyId: string | null } | null
+
 /** What a worker takes from a payload: the turn, and what the payload must agree with. */
 export interface JobClaim {
   turnId: string
-  /** `null` for a payload of a version we do not know: it is read for its turn alone. */
-  compare: { chatId: string; apiKeyId: string | null } | null
+  compare: JobComparison
+}
+
+/** The same of a job for an auxiliary run. */
+export interface AuxiliaryJobClaim {
+  runId: string
+  compare: JobComparison
 }
 
 const field = (data: unknown, name: string): unknown =>
@@ -40,13 +59,19 @@ const field = (data: unknown, name: string): unknown =>
 /** Reads a payload of any version, hostile ones too; `null` where it names no turn. */
 export function readJob(data: unknown): JobClaim | null {
   const turnId = field(data, 'turnId')
-  if (!isUuid(turnId)) return null
-  if (field(data, 'version') !== 1) return { turnId, compare: null }
-  return {
-    turnId,
-    compare: { chatId: uuidOrNil(field(data, 'chatId')), apiKeyId: uuidOrNull(field(data, 'apiKeyId')) },
-  }
+  return isUuid(turnId) ? { turnId, compare: readComparison(data) } : null
 }
+
+/** The same, of a payload that is for an auxiliary run. */
+export function readAuxiliaryJob(data: unknown): AuxiliaryJobClaim | null {
+  const runId = field(data, 'runId')
+  return isUuid(runId) ? { runId, compare: readComparison(data) } : null
+}
+
+const readComparison = (data: unknown): JobComparison =>
+  field(data, 'version') === 1
+    ? { chatId: uuidOrNil(field(data, 'chatId')), apiKeyId: uuidOrNull(field(data, 'apiKeyId')) }
+    : null
 
 const NIL = '00000000-0000-0000-0000-000000000000'
 
@@ -58,19 +83,24 @@ function uuidOrNull(value: unknown): string | null {
   return uuidOrNil(value)
 }
 
-/** Why a job failed, as far as the queue keeps it: the error's text may be a provider's, and stands on the turn. */
+/** What a job is for: a turn, or an auxiliary run. */
+export type JobSubject = 'turn' | 'run'
+
+/** Why a job failed, as far as the queue keeps it: the error's text may be a provider's, and stands on the row. */
 export interface JobFailure {
   code: ErrorCode
-  /** `null` where the job names no turn. */
-  turnId: string | null
+  subject: JobSubject
+  /** `null` where the job names none. */
+  id: string | null
 }
 
 /** `<code>: turn <id>` */
-export const formatFailure = ({ code, turnId }: JobFailure): string =>
-  turnId === null ? code : `${code}: turn ${turnId}`
+export const formatFailure = ({ code, subject, id }: JobFailure): string =>
+  id === null ? code : `${code}: ${subject} ${id}`
 
 /** Reads a failed job's reason, whoever wrote it; `null` where it begins with no code of ours. */
 export function readFailure(reason: string): JobFailure | null {
-  const [, code, turnId] = /^([a-z_]+)(?:: turn (\S+)$)?/.exec(reason) ?? []
-  return isErrorCode(code) ? { code, turnId: isUuid(turnId) ? turnId : null } : null
+  const [, code, subject, id] = /^([a-z_]+)(?:: (turn|run) (\S+)$)?/.exec(reason) ?? []
+  if (!isErrorCode(code)) return null
+  return { code, subject: subject === 'run' ? 'run' : 'turn', id: isUuid(id) ? id : null }
 }

@@ -2,8 +2,7 @@ import { UnrecoverableError } from 'bullmq'
 import { toTurnError, type TurnmillError } from '../protocol/errors.ts'
 import type { JobNote } from '../protocol/views.ts'
 import type { JobWorker, QueueBackend } from './backend.ts'
-import { formatFailure, readJob, type JobFailure } from './jobs.ts'
-import { TURNS_QUEUE } from './turns.ts'
+import { formatFailure, type JobFailure, type JobSubject } from './jobs.ts'
 
 /** A job as its handler sees it: the payload is a hint, and of any shape. */
 export interface ReceivedJob {
@@ -14,21 +13,30 @@ export interface ReceivedJob {
 }
 
 /**
- * Ends the job: `null` and a note as completed, an error as failed with its code and its turn. A retried job that came
- * too late is `superseded`; one whose turn runs once more, under a job of its own, is `reopened`.
+ * Ends the job: `null` and a note as completed, an error as failed with its code and what it was for. A retried job that
+ * came too late is `superseded`; one whose turn runs once more, under a job of its own, is `reopened`.
  */
 export type JobOutcome = TurnmillError | JobNote | null
 
-export type TurnJobHandler = (job: ReceivedJob) => Promise<JobOutcome>
+type JobHandler = (job: ReceivedJob) => Promise<JobOutcome>
 
-export interface TurnWorkerOptions {
+/** A queue, as its worker needs to know it. */
+interface WorkedQueue {
+  name: string
+  /** What its jobs are for. */
+  subject: JobSubject
+  /** The id of that, of a payload of any shape; `null` where it names none. */
+  idOf(data: unknown): string | null
+}
+
+export interface JobWorkerOptions {
   concurrency: number
   lockMs: number
   stalledCheckMs: number
   onError(error: Error): void
 }
 
-export interface TurnJobWorker {
+export interface QueueWorker {
   /** Resolves once it takes jobs. A connection that could not be set up stays so: whoever started it ends. */
   ready(): Promise<void>
   /** Takes no new jobs; those under way go on. */
@@ -37,22 +45,23 @@ export interface TurnJobWorker {
   close(): Promise<void>
 }
 
-/** High enough that BullMQ never fails a job for its dead workers: the turn's own row counts those. */
+/** High enough that BullMQ never fails a job for its dead workers: the row that it is for counts those. */
 const MAX_STALLED = 1_000_000
 
-/** Runs the jobs of the `turns` queue. */
-export function startTurnWorker(
+/** Runs the jobs of a queue. */
+export function startJobWorker(
   backend: QueueBackend,
-  handle: TurnJobHandler,
-  options: TurnWorkerOptions,
-): TurnJobWorker {
+  queue: WorkedQueue,
+  handle: JobHandler,
+  options: JobWorkerOptions,
+): QueueWorker {
   const worker: JobWorker<object> = backend.worker<object>(
-    TURNS_QUEUE,
+    queue.name,
     async (job) => {
       const received = { id: job.id ?? '', data: job.data, attemptsMade: job.attemptsMade }
       const outcome = await settle(handle, received, options)
       if (outcome === null || typeof outcome === 'string') return outcome
-      throw jobError({ code: outcome.code, turnId: readJob(job.data)?.turnId ?? null })
+      throw jobError({ code: outcome.code, subject: queue.subject, id: queue.idOf(job.data) })
     },
     {
       concurrency: options.concurrency,
@@ -71,9 +80,9 @@ export function startTurnWorker(
 
 /** What a handler throws is a bug or an outage: its text goes to the log, for the queue keeps none. */
 async function settle(
-  handle: TurnJobHandler,
+  handle: JobHandler,
   job: ReceivedJob,
-  { onError }: Pick<TurnWorkerOptions, 'onError'>,
+  { onError }: Pick<JobWorkerOptions, 'onError'>,
 ): Promise<JobOutcome> {
   try {
     return await handle(job)

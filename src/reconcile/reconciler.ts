@@ -1,12 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { AdmittedTurn, Chats, SuspectCursor } from '../chats/index.ts'
-import type { TurnQueue } from '../queue/index.ts'
+import type { AuxiliaryRuns } from '../auxiliary/index.ts'
+import type { AdmittedTurn, Chats, PendingRun } from '../chats/index.ts'
+import type { AuxiliaryQueue, TurnQueue } from '../queue/index.ts'
 
 export interface ReconcilerOptions {
   chats: Pick<Chats, 'admitWaiting' | 'suspects' | 'renewJobs' | 'expireWaits' | 'repairQueues'>
   queue: Pick<TurnQueue, 'findLost'>
   /** Enqueues turns whose job was lost. Must not throw. */
   enqueue(turns: readonly AdmittedTurn[]): Promise<void>
+  /** The same for auxiliary runs. */
+  auxiliary: {
+    runs: Pick<AuxiliaryRuns, 'suspects' | 'renewJobs'>
+    queue: Pick<AuxiliaryQueue, 'findLost'>
+    enqueue(runs: readonly PendingRun[]): Promise<void>
+  }
   /** Runs the work unless another process is at it. Gives whether it ran. */
   alone(work: () => Promise<void>): Promise<boolean>
   /** Query 6: settles model calls whose process is gone, `limit` at most. Gives their number. */
@@ -20,10 +27,12 @@ export interface ReconcilerOptions {
   onError(error: unknown): void
 }
 
-/** What a pass put right, in turns. */
+/** What a pass put right, in turns where nothing else is said. */
 export interface Repaired {
   admitted: number
   enqueued: number
+  /** Auxiliary runs whose job was lost. */
+  auxiliary: number
   /** Waits for clients and subagents that ended. */
   resumed: number
   /** Queues that waited behind nothing: each is a bug of ours. */
@@ -108,8 +117,10 @@ async function reconcile(options: ReconcilerOptions): Promise<void> {
   const repaired = await attempt(chats.repairQueues(ROWS))
   const settled = await attempt(options.settleCalls(ROWS))
   await attempt(prune(ROWS).then(() => 0))
-  const enqueued = await attempt(enqueueLost(options))
-  onPass({ admitted, enqueued, resumed, repaired, settled })
+  const { queue, enqueue, auxiliary, lostAfterMs } = options
+  const enqueued = await attempt(enqueueLost({ rows: chats, queue, enqueue }, lostAfterMs))
+  const runs = await attempt(enqueueLost({ ...auxiliary, rows: auxiliary.runs }, lostAfterMs))
+  onPass({ admitted, enqueued, auxiliary: runs, resumed, repaired, settled })
 }
 
 /** Query 1. */
@@ -119,14 +130,35 @@ async function admitWaiting({ chats, enqueue }: ReconcilerOptions): Promise<numb
   return admitted.length
 }
 
-/** Queries 2 and 3: a turn that should have a job, and whose job nobody is going to run, gets a new one. */
-async function enqueueLost({ chats, queue, enqueue, lostAfterMs }: ReconcilerOptions): Promise<number> {
-  let after: SuspectCursor | null = null
+/** Rows that expect a job, the queue of their jobs, and how they are given new ones. */
+interface LostWork<Suspect extends { jobId: string }, Cursor, Pending> {
+  rows: {
+    suspects(page: {
+      olderThanMs: number
+      limit: number
+      after: Cursor | null
+    }): Promise<{ suspects: Suspect[]; next: Cursor | null }>
+    renewJobs(lost: readonly Suspect[]): Promise<Pending[]>
+  }
+  queue: { findLost(jobIds: readonly string[]): Promise<Set<string>> }
+  enqueue(pending: readonly Pending[]): Promise<void>
+}
+
+/** Queries 2 and 3: a row that should have a job, and whose job nobody is going to run, gets a new one. */
+async function enqueueLost<Suspect extends { jobId: string }, Cursor, Pending>(
+  { rows, queue, enqueue }: LostWork<Suspect, Cursor, Pending>,
+  lostAfterMs: number,
+): Promise<number> {
+  let after: Cursor | null = null
   let enqueued = 0
   for (let page = 0; page < PAGES; page++) {
-    const { suspects, next } = await chats.suspects({ olderThanMs: lostAfterMs, limit: ROWS, after })
+    const { suspects, next }: { suspects: Suspect[]; next: Cursor | null } = await rows.suspects({
+      olderThanMs: lostAfterMs,
+      limit: ROWS,
+      after,
+    })
     const lostIds = await queue.findLost(suspects.map((suspect) => suspect.jobId))
-    const renewed = await chats.renewJobs(suspects.filter((suspect) => lostIds.has(suspect.jobId)))
+    const renewed = await rows.renewJobs(suspects.filter((suspect) => lostIds.has(suspect.jobId)))
     await enqueue(renewed)
     enqueued += renewed.length
     if (next === null) break

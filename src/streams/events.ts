@@ -16,7 +16,14 @@ export type ChatEvent =
   | { type: 'message'; message: MessageView }
   /** A piece of the answer that is being written. */
   | { type: 'part'; turn: number; step: number; part: AnswerPart }
-  | { type: 'status'; status: ChatStatus; activeTurnId: string | null; error: StoredError | null }
+  | {
+      type: 'status'
+      status: ChatStatus
+      activeTurnId: string | null
+      error: StoredError | null
+      title: string | null
+      statusLabel: string | null
+    }
   /** The turn waits for its client: `POST …/tool-results` answers all of these calls. */
   | ({ type: 'action_required' } & RequiredAction)
   | { type: 'queue'; queuedMessages: QueuedMessageView[] }

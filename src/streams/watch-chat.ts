@@ -43,6 +43,9 @@ export interface Watcher {
 
 const ENDED = new Set(['completed', 'failed', 'interrupted', 'superseded'])
 
+/** What of a chat is told as its status, once one of these has changed. */
+const STATUS = ['status', 'activeTurnId', 'title', 'statusLabel'] as const
+
 /**
  * Everything a watcher of a chat is told, from its first message to now and then as it happens. Committed state comes
  * from Postgres, parts come from the log; the log's tail is noted before Postgres is read, so that nothing falls
@@ -163,15 +166,14 @@ class ChatWatch {
       yield* this.#tellTurn(turn, isNews)
     }
     this.#told = chat.snapshotVersion
-    if (before?.status !== chat.status || before.activeTurnId !== chat.activeTurnId)
-      yield this.#tellStatus(chat)
+    if (before === null || STATUS.some((field) => before[field] !== chat[field])) yield this.#tellStatus(chat)
     yield* this.#tellAction(action)
     if (before?.queueVersion !== chat.queueVersion)
       yield this.#place({ type: 'queue', queuedMessages: queue })
   }
 
-  #tellStatus({ status, activeTurnId, lastError }: ChatView): PlacedEvent {
-    return this.#place({ type: 'status', status, activeTurnId, error: lastError })
+  #tellStatus({ status, activeTurnId, lastError, title, statusLabel }: ChatView): PlacedEvent {
+    return this.#place({ type: 'status', status, activeTurnId, error: lastError, title, statusLabel })
   }
 
   /** A turn may ask again before the watcher looks: what it asks for counts, not that it asks. */

@@ -7,8 +7,8 @@ export interface Metrics {
   fencedWrites: Counter<'transition'>
   /** Claims of a turn whose worker was lost. */
   takeovers: Counter
-  /** Jobs by how they ended. */
-  jobs: Counter<'outcome'>
+  /** Jobs by their queue and how they ended. */
+  jobs: Counter<'queue' | 'outcome'>
   /** What the reconciler put right. Anything but `admitted` and `resumed` is work that was lost somewhere. */
   reconciled: Counter<'what'>
   gateway: GatewayMetrics
@@ -50,7 +50,7 @@ export function createMetrics(countTurns: () => Promise<TurnCounts>): Metrics {
     ['transition'],
   )
   const takeovers = counter('turnmill_takeovers_total', 'Claims of turns whose worker was lost.')
-  const jobs = counter('turnmill_jobs_total', 'Jobs by how they ended.', ['outcome'])
+  const jobs = counter('turnmill_jobs_total', 'Jobs by their queue and how they ended.', ['queue', 'outcome'])
   const reconciled = counter('turnmill_reconciled_total', 'Turns that the reconciler put right.', ['what'])
 
   async function refresh(): Promise<void> {

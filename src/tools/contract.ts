@@ -42,6 +42,11 @@ export interface Tool {
   check(input: unknown): string | null
   /** How long a call may take, in ms. */
   timeoutMs: number
+  /**
+   * What calls of a step share where they must not overlap: those of all tools that name the same thing run one after the
+   * other, in the order in which the model asked. All others run at once.
+   */
+  sequence?: string
   /** Called with an input that `check` has passed. May throw, hang, or answer with anything: the runner sees to it. */
   execute(input: unknown, context: ToolContext): Promise<ToolOutcome>
 }

@@ -31,6 +31,8 @@ const FIXED = {
   TURNMILL_ATTEMPT_TIMEOUT_MS: '20000',
   TURNMILL_DATABASE_POOL_SIZE: '10',
   TURNMILL_ALLOW_PRIVATE_PROVIDERS: 'true',
+  // The provider's plan is for turns.
+  TURNMILL_AUTO_TITLES: 'false',
   PORT: '0',
   LOG_LEVEL: process.env['STORM_LOG_LEVEL'] ?? 'info',
 }

@@ -46,11 +46,13 @@ const fill = (url: string, values: Record<string, string>): string =>
 /** Everything a refused request might have written. */
 async function countRows(): Promise<Record<string, number>> {
   const { prisma } = turnmill.services.db
-  const [chats, messages, turns, queued, keys, providers, models, users] = await Promise.all([
-    prisma.chat.count(), prisma.message.count(), prisma.turn.count(), prisma.queuedMessage.count(),
-    prisma.apiKey.count({ where: { revokedAt: null } }), prisma.provider.count(), prisma.modelConfig.count(), prisma.user.count(),
-  ]) // prettier-ignore
-  return { chats, messages, turns, queued, keys, providers, models, users }
+  const [chats, messages, turns, queued, keys, providers, models, overrides, users, files, mcpServers] =
+    await Promise.all([
+      prisma.chat.count(), prisma.message.count(), prisma.turn.count(), prisma.queuedMessage.count(),
+      prisma.apiKey.count({ where: { revokedAt: null } }), prisma.provider.count(), prisma.modelConfig.count(), prisma.modelOverride.count(),
+      prisma.user.count(), prisma.file.count(), prisma.mcpServer.count(),
+    ]) // prettier-ignore
+  return { chats, messages, turns, queued, keys, providers, models, overrides, users, files, mcpServers }
 }
 
 describe('a caller without a usable key (A1)', () => {
@@ -94,6 +96,7 @@ describe('a caller without a usable key (A1)', () => {
 /** Bodies that would be taken, where a message's is not. */
 const BODIES_OF: Record<string, object> = {
   'PATCH /v1/chats/{id}': { title: 'not mine' },
+  'PUT /v1/chats/{id}/debug': { minutes: 5 },
   'POST /v1/chats/{id}/tool-results': { results: [{ toolCallId: 'x', output: 1 }] },
 }
 
@@ -131,7 +134,7 @@ describe('another user (A2)', () => {
   })
 
   test('reaches no admin route', async () => {
-    const urls = ['/v1/providers', '/v1/model-configs', '/v1/users']
+    const urls = ['/v1/providers', '/v1/model-configs', '/v1/model-overrides', '/v1/budgets', '/v1/users', '/v1/mcp-servers'] // prettier-ignore
     for (const url of urls)
       expect(await owner.client.request('GET', url)).toMatchObject({
         status: 403,

@@ -11,8 +11,8 @@ import {
   startTurnWorker,
   TURNS_QUEUE,
   type JobQueue,
+  type QueueWorker,
   type TurnJob,
-  type TurnJobWorker,
 } from '../../src/queue/index.ts'
 import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
@@ -286,7 +286,7 @@ describe.each(BACKENDS)('Bull Board on the %s backend', (backend) => {
 
     const failures = new Map<string, Error>()
     const logged: Error[] = []
-    let worker: TurnJobWorker
+    let worker: QueueWorker
 
     beforeAll(() => {
       worker = startTurnWorker(

@@ -1,8 +1,8 @@
-/** I10: no secret appears in logs, jobs, Bull Board, errors, answers, the part log or plain columns. */
+/** I10: no secret appears in logs, jobs, Bull Board, errors, answers, recorded calls, the part log or plain columns. */
 import { randomBytes } from 'node:crypto'
 import { Redis } from 'ioredis'
 import pg from 'pg'
-import { createProvider } from '../../src/models/index.ts'
+import { createProvider, type DebugRunSummary } from '../../src/models/index.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import type { Behaviour, UpstreamRequest } from '../support/fake-upstream.ts'
 import { startTurnmill, TEST_SECRETS, type TestUser, type Turnmill } from '../support/turnmill.ts'
@@ -25,6 +25,7 @@ let turnmill: Turnmill
 let user: TestUser
 const log: string[] = []
 const answers: string[] = []
+const recordedChats: string[] = []
 
 /** A provider that tells everybody what it was given. */
 const gossip = (said: unknown) => ({
@@ -92,6 +93,36 @@ async function turn(): Promise<void> {
   const { chat, turn } = await user.client.create(CONTROL)
   const ended = await user.client.ended(chat.id, turn.id)
   answers.push(JSON.stringify([ended, await user.client.messages(chat.id)]))
+  await recordedTurn(chat.id)
+}
+
+/** The same once more, its model calls recorded. */
+async function recordedTurn(chatId: string): Promise<void> {
+  await ask('PUT', `/v1/chats/${chatId}/debug`, { minutes: 5 })
+  await user.client.send(chatId, CONTROL)
+  await user.client.settled(chatId)
+  recordedChats.push(chatId)
+}
+
+/** What owners read of their recorded calls, once all that was begun is over. */
+async function readDebugRuns(): Promise<string> {
+  const texts = []
+  for (const chatId of recordedChats) {
+    const runs = await finishedRuns(chatId)
+    for (const { id } of runs)
+      texts.push(
+        JSON.stringify((await user.client.request('GET', `/v1/chats/${chatId}/debug-runs/${id}`)).body),
+      )
+  }
+  return texts.join('\n')
+}
+
+async function finishedRuns(chatId: string): Promise<DebugRunSummary[]> {
+  for (;;) {
+    const path = `/v1/chats/${chatId}/debug-runs`
+    const { items } = (await user.client.request<{ items: DebugRunSummary[] }>('GET', path)).body
+    if (items.length > 0 && items.every(({ finishedAt }) => finishedAt !== null)) return items
+  }
 }
 
 async function readDatabase(): Promise<string> {
@@ -152,6 +183,7 @@ test('no secret is left behind anywhere', async () => {
   const places: Places = {
     log: log.join('\n'),
     answers: answers.join('\n'),
+    'debug runs': await readDebugRuns(),
     database: await readDatabase(),
     Redis: await readRedis(),
     'Bull Board': await readBullBoard(),
@@ -159,7 +191,8 @@ test('no secret is left behind anywhere', async () => {
   // The search finds what is there: what users said, and ids of the calls it is all about.
   const found = (text: string): string[] =>
     Object.keys(places).filter((place) => places[place]?.includes(text))
-  expect(found(CONTROL)).toEqual(['answers', 'database', 'Redis'])
+  expect(found(CONTROL)).toEqual(['answers', 'debug runs', 'database', 'Redis'])
+  expect(places['debug runs']).toContain('you sent <redacted>')
   expect(places['log']).toContain('an attempt failed')
   expect(places['Bull Board']).toContain('provider_rejected')
   expect(turnmill.upstream.requests.map(({ headers }) => headers['x-api-key'])).toEqual(

@@ -37,7 +37,7 @@ describe('PATCH /v1/chats/{id}', () => {
     const model = await request<ChatView>('PATCH', `/${chat.id}`, { modelConfigId: turnmill.modelConfig.id })
     expect(model.body).toMatchObject({ title: 'Trip', labels: ['travel'], modelConfigId: turnmill.modelConfig.id }) // prettier-ignore
     expect((await request('PATCH', `/${chat.id}`, { title: null })).body).toMatchObject({
-      title: null,
+      title: 'first',
       labels: ['travel'],
     })
   })
@@ -57,7 +57,7 @@ describe('PATCH /v1/chats/{id}', () => {
     const { chat } = await answeredChat()
     const body = { title: 'x', modelConfigId: '01900000-0000-7000-8000-000000000000' }
     expect((await request('PATCH', `/${chat.id}`, body)).status).toBeGreaterThanOrEqual(400)
-    expect((await request('GET', `/${chat.id}`)).body).toMatchObject({ title: null })
+    expect((await request('GET', `/${chat.id}`)).body).toMatchObject({ title: 'first' })
   })
 })
 
@@ -98,7 +98,7 @@ describe('an archived chat (A8)', () => {
       status: 409,
       body: { code: 'chat_busy' },
     })
-    expect((await request('GET', `/${chat.id}`)).body).toMatchObject({ archivedAt: null, title: null })
+    expect((await request('GET', `/${chat.id}`)).body).toMatchObject({ archivedAt: null, title: 'first' })
     gate.release()
     await user.client.ended(chat.id, turn.id)
   })

@@ -125,7 +125,7 @@ describe.each(BACKENDS)('with gateway routing, on the %s backend', (backend) => 
     const { chat, turn } = await user.client.create('after it')
     await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'completed' })
     const { values } = await turnmill.services.metrics.jobs.get()
-    expect(values).toContainEqual({ labels: { outcome }, value: 1 })
+    expect(values).toContainEqual({ labels: { outcome, queue: 'turns' }, value: 1 })
   })
 
   test('a key that was revoked while its turn was queued makes no call', async () => {

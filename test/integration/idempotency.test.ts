@@ -6,6 +6,7 @@ import { newId } from '../../src/protocol/ids.ts'
 import type { ChatView, TurnView } from '../../src/protocol/views.ts'
 import type { Answer, Started, TestClient } from '../support/client.ts'
 import { hold } from '../support/fake-upstream.ts'
+import { PNG } from '../support/images.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
 interface Problem {
@@ -392,6 +393,8 @@ async function appWith(between: (joined: Database) => Promise<unknown>, told: st
     db,
     limits: turnmill.config,
     leaseMs: turnmill.config.leaseMs,
+    auxiliary: { titles: false, labels: false },
+    onRuns: async () => undefined,
     onAdmitted: async (turns: readonly AdmittedTurn[]) => {
       for (const { turnId } of turns) {
         const visible = await db.prisma.turn.count({ where: { id: turnId } })
@@ -551,6 +554,7 @@ describe('every POST and PATCH of the API', () => {
     '/v1/providers/{id}': { allowByok: true },
     '/v1/model-configs/{id}': { displayName: 'n' },
     '/v1/chats/{id}': { title: 'n' },
+    '/v1/files': PNG,
     '/v1/chats/{id}/tool-results': { results: [{ toolCallId: 'x', output: 1 }] },
   }
 

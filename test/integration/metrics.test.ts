@@ -23,7 +23,7 @@ describe('/metrics', () => {
     const { chat, turn } = await client.create('hi')
     await client.ended(chat.id, turn.id)
     const samples = await read(`${turnmill.address}/metrics`)
-    expect(samples.get('turnmill_jobs_total{outcome="completed"}')).toBeGreaterThanOrEqual(1)
+    expect(samples.get('turnmill_jobs_total{queue="turns",outcome="completed"}')).toBeGreaterThanOrEqual(1)
     expect(samples.get('turnmill_turns_pending')).toBe(0)
     expect(samples.get('turnmill_turns_running')).toBe(0)
     const call = 'provider="fake",model="fake-1"'

@@ -15,10 +15,12 @@ import { resumeWaitingParent } from '../../src/chats/subagents.ts'
 import { expireAction } from '../../src/chats/tool-results.ts'
 import { isTurnmillError, TurnmillError } from '../../src/protocol/errors.ts'
 import { newId } from '../../src/protocol/ids.ts'
+import { NO_USAGE } from '../../src/protocol/usage.ts'
 import type { TurnState } from '../../src/protocol/views.ts'
 import {
   call, claimTurn, message, newChat, openChatWorld, readFamily, step, text, WORLD_SLOTS, type ChatWorld, type Family,
 } from '../support/chat-world.ts' // prettier-ignore
+import { testClaim } from '../support/claims.ts'
 
 /** A chat that was brought into a cell by transitions alone. */
 interface Seeded {
@@ -119,11 +121,9 @@ const spawnInput = (callId: string) => ({
 /** Whoever believes to hold the turn, with the epoch it has: the state alone decides. */
 async function holderOf({ chatId, turnId }: Seeded): Promise<Claim> {
   const turn = await world.db.prisma.turn.findUniqueOrThrow({ where: { id: turnId } })
-  return {
-    turnId, chatId, epoch: turn.epoch, number: turn.number, state: 'running', parentId: null, takeovers: 0, takenOver: false, committedSteps: 1,
-    retry: null, pool: 'root', userId: turn.userId, apiKeyId: turn.apiKeyId, keyState: 'valid', keyOwnerId: turn.userId,
-    ownerActive: true, modelConfigId: null, chatModelConfigId: null, reasoningEffort: null, systemPrompt: null, snapshotVersion: 1,
-  } // prettier-ignore
+  return testClaim({
+    turnId, chatId, epoch: turn.epoch, number: turn.number, committedSteps: 1, userId: turn.userId, apiKeyId: turn.apiKeyId,
+  }) // prettier-ignore
 }
 
 const jobOf = async ({ turnId }: Seeded): Promise<string> =>
@@ -136,6 +136,10 @@ const retryState = () => ({
   retryAt: new Date(0).toISOString(),
 }) // prettier-ignore
 
+const callResult = (toolCallId: string) => ({
+  toolCallId, toolName: 'look_up', output: 'found', isError: false, state: 'done' as const,
+}) // prettier-ignore
+
 /** How each transition of a turn is tried. A refusal is an error, `null`, `false` or a word. */
 const TRANSITIONS: Record<
   Exclude<TurnTransition, 'interrupt' | 'supersede' | 'submitToolResults'>,
@@ -144,9 +148,13 @@ const TRANSITIONS: Record<
   claim: async ({ turnId }) => world.chats.claim({ turnId, jobId: 'x', attemptsMade: 0, compare: null }),
   commitStep: async (_, claim) => world.chats.commitStep(claim, step(2, [call('call-3')])),
   commitResults: async (_, claim) =>
-    world.chats.commitResults(claim, 1, [
-      { toolCallId: 'call-1', toolName: 'look_up', output: 'found', isError: false, state: 'done' },
-    ]),
+    world.chats.commitResults(claim, 1, [callResult('call-1'), callResult('call-2')]),
+  startCalls: async (_, claim) => world.chats.startCalls(claim, ['call-1']),
+  keepResults: async (_, claim) => world.chats.keepResults(claim, [callResult('call-1')]),
+  compact: async (_, claim) =>
+    world.chats.compact(claim, {
+      step: 1, parts: text('so far'), keep: [], modelConfigId: newId(), usage: NO_USAGE, costMicros: null,
+    }), // prettier-ignore
   spawn: async (_, claim) => world.chats.spawn(claim, spawnInput('call-1')),
   requireAction: async (_, claim) =>
     world.chats.requireAction(claim, [{ callId: 'call-1', state: 'awaiting_approval' }], 60_000),
@@ -195,6 +203,7 @@ const COMMANDS: Record<ChatCommand, (seeded: Seeded) => Promise<unknown>> = {
   submitToolResults: ({ chatId }) =>
     world.chats.submitToolResults(world.initiator, chatId, [{ toolCallId: 'call-1', output: 'found' }]),
   retry: ({ chatId }) => world.chats.retry(world.initiator, chatId),
+  compact: ({ chatId }) => world.chats.compactHistory(world.initiator, chatId),
   clear: ({ chatId }) => world.chats.clear(world.initiator, chatId),
   archive: ({ chatId }) => archive(chatId, true),
   unarchive: ({ chatId }) => archive(chatId, false),

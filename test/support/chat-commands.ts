@@ -22,7 +22,7 @@ const anyCommand: fc.Arbitrary<Command> = fc.oneof(
   weighted(4, fc.record({ ...named('edit', 'editQueued'), at: index, key })),
   weighted(2, fc.record({ ...named('moveQueued'), at: index, to: index })),
   weighted(4, fc.record({ ...named('deleteQueued', 'promote'), at: index })),
-  weighted(7, fc.record({ ...named('interrupt', 'retry', 'clear'), key })),
+  weighted(7, fc.record({ ...named('interrupt', 'retry', 'compact', 'clear'), key })),
   weighted(6, fc.record({ ...named('archive', 'unarchive', 'unarchive'), key })),
   weighted(6, fc.record({ ...named('submitToolResults'), key })),
   weighted(16, fc.record(named('deliver'))),
@@ -79,6 +79,6 @@ export function count({ accepted, refused }: Coverage, command: Command, done: b
 /** Every command there is, by name. */
 export const COMMAND_NAMES = [
   'send', 'send, interrupting', 'send, rejecting', 'edit', 'editQueued', 'moveQueued', 'deleteQueued', 'promote', 'interrupt',
-  'submitToolResults', 'retry', 'clear', 'archive', 'unarchive', 'revokeKey', 'deliver', 'deliverAgain', 'retryJob', 'emptyQueue',
+  'submitToolResults', 'retry', 'compact', 'clear', 'archive', 'unarchive', 'revokeKey', 'deliver', 'deliverAgain', 'retryJob', 'emptyQueue',
   'reconcile', 'kill', ...WORK_TRANSITIONS,
 ] // prettier-ignore

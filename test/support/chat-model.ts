@@ -18,7 +18,10 @@ export type Command =
   | { type: 'edit' | 'editQueued'; at: number; key: number }
   | { type: 'moveQueued'; at: number; to: number }
   | { type: 'deleteQueued' | 'promote'; at: number }
-  | { type: 'interrupt' | 'submitToolResults' | 'retry' | 'clear' | 'archive' | 'unarchive'; key: number }
+  | {
+      type: 'interrupt' | 'submitToolResults' | 'retry' | 'compact' | 'clear' | 'archive' | 'unarchive'
+      key: number
+    }
   | { type: 'revokeKey' | 'deliver' | 'deliverAgain' | 'retryJob' | 'emptyQueue' | 'reconcile' }
   | { type: 'kill'; holder: number }
   | { type: 'work'; transition: WorkTransition; holder: number }
@@ -286,6 +289,9 @@ function carryOut(
       if (failed !== undefined) newTurn(model, { label: failed.label, key })
       return
     }
+    case 'compact':
+      newTurn(model, { label: '', key })
+      return
     case 'clear':
       model.history.push({ role: 'system', label: '', turn: 0, step: 0, asksForTools: false })
       model.status = 'idle'

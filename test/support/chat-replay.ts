@@ -26,7 +26,7 @@ const projectRows = statement(
       from messages m left join turns t on t.id = m.turn_id where m.chat_id = c.id and m.deleted_at is null) as history,
     (select coalesce(jsonb_agg(jsonb_build_object('label', q.parts->0->>'text', 'key', array_position($2::uuid[], q.api_key_id) - 1)
       order by q.position, q.id), '[]') from queued_messages q where q.chat_id = c.id and q.state = 'queued') as queue,
-    (select coalesce(jsonb_agg(jsonb_build_object('state', t.state, 'epoch', t.epoch, 'label', m.parts->0->>'text', 'key',
+    (select coalesce(jsonb_agg(jsonb_build_object('state', t.state, 'epoch', t.epoch, 'label', coalesce(m.parts->0->>'text', ''), 'key',
         array_position($2::uuid[], t.api_key_id) - 1) order by t.number), '[]')
       from turns t left join messages m on m.id = t.user_message_id where t.chat_id = c.id) as turns
   from chats c where c.id = $1`,
@@ -266,6 +266,9 @@ export async function startReplay({ turnmill, queue, worker }: ReplayDeps): Prom
       }
       case 'retry':
         await chats.retry(initiator(command.key), chatId)
+        return
+      case 'compact':
+        await chats.compactHistory(initiator(command.key), chatId)
         return
       case 'clear':
         await chats.clear(initiator(command.key), chatId)

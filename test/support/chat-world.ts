@@ -35,7 +35,9 @@ export async function openChatWorld(leaseMs = 60_000, slots = WORLD_SLOTS): Prom
     db,
     limits,
     leaseMs,
+    auxiliary: { titles: false, labels: false },
     onAdmitted: async () => undefined,
+    onRuns: async () => undefined,
     onChanged: () => undefined,
     onStop: () => undefined,
     onFenced: () => undefined,
@@ -57,7 +59,13 @@ export const text = (value: string): MessagePart[] => [{ type: 'text', text: val
 
 export const message = (value: string) => ({ parts: text(value), modelConfigId: null, reasoningEffort: null })
 
-export const newChat = (value: string) => ({ ...message(value), title: null, labels: [], systemPrompt: null })
+export const newChat = (value: string) => ({
+  ...message(value),
+  title: null,
+  labels: [],
+  systemPrompt: null,
+  clientTools: [],
+})
 
 export const step = (number: number, parts: MessagePart[]): StepResult => ({
   step: number,

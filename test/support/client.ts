@@ -20,7 +20,10 @@ export interface WatchedEvent {
 
 /** A client of the HTTP API with one key. */
 export interface TestClient {
-  /** @param extra more headers, such as `idempotency-key`. */
+  /**
+   * @param body sent as JSON, and bytes as they are.
+   * @param extra more headers, such as `idempotency-key`.
+   */
   request<T>(method: string, path: string, body?: unknown, extra?: Record<string, string>): Promise<Answer<T>>
   create(content: string): Promise<Started & { chat: ChatView }>
   send(chatId: string, content: string): Promise<Started | { queuedMessage: QueuedMessageView }>
@@ -56,11 +59,12 @@ export function createClient(address: string, token: string): TestClient {
     body?: unknown,
     extra: Record<string, string> = {},
   ): Promise<Answer<T>> {
-    const json = body === undefined ? {} : { 'content-type': 'application/json' }
     const response = await fetch(address + path, {
       method,
-      headers: { ...headers, ...json, ...extra },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      headers: { ...headers, ...contentTypeOf(body), ...extra },
+      ...(body === undefined
+        ? {}
+        : { body: Buffer.isBuffer(body) ? new Uint8Array(body) : JSON.stringify(body) }),
     })
     const text = await response.text()
     return {
@@ -116,6 +120,11 @@ export function createClient(address: string, token: string): TestClient {
     ended,
     settled,
   }
+}
+
+function contentTypeOf(body: unknown): Record<string, string> {
+  if (body === undefined) return {}
+  return { 'content-type': Buffer.isBuffer(body) ? 'application/octet-stream' : 'application/json' }
 }
 
 /** Once at the start, and then whenever the committed state may have changed. */

@@ -11,6 +11,17 @@ export interface UpstreamUsage {
   reasoning: number
 }
 
+/** A tool call as a provider streams it. */
+export interface ScriptedCall {
+  /** Left out, the provider gives none. */
+  id?: string
+  name?: string
+  /** The pieces of the arguments' JSON; none: no arguments are given. */
+  args: readonly string[]
+  /** Further fields of a call of the provider's own tool: with `openai-responses` in the place of name and arguments. */
+  native?: Readonly<Record<string, unknown>>
+}
+
 /** An answer with nothing left open. */
 export interface AnswerScript {
   model: string
@@ -23,6 +34,10 @@ export interface AnswerScript {
   usage: UpstreamUsage | null
   /** A tool that the model asks for after its text, offered or not. */
   toolCall: string | null
+  /** Tool calls after the text. */
+  calls?: readonly ScriptedCall[]
+  /** Whether the calls stream at the same time, piece by piece. */
+  interleaved?: boolean
 }
 
 export interface UpstreamError {
@@ -57,6 +72,24 @@ const data = (value: unknown): string => `data: ${JSON.stringify(value)}\n\n`
 const event = (value: { type: string; [field: string]: unknown }): string =>
   `event: ${value.type}\n${data(value)}`
 
+/** The events of a call. */
+interface CallFrames {
+  start: string
+  pieces: readonly string[]
+  end: string
+}
+
+function joinCalls(
+  { calls = [], interleaved = false }: AnswerScript,
+  render: (call: ScriptedCall, index: number) => CallFrames,
+): string {
+  const frames = calls.map(render)
+  if (!interleaved) return frames.map(({ start, pieces, end }) => start + pieces.join('') + end).join('')
+  const most = Math.max(...frames.map(({ pieces }) => pieces.length))
+  const rounds = Array.from({ length: most }, (_, round) => frames.map(({ pieces }) => pieces[round] ?? ''))
+  return [frames.map(({ start }) => start), ...rounds, frames.map(({ end }) => end)].flat().join('')
+}
+
 const inputOf = (usage: UpstreamUsage): number => usage.input + usage.cacheRead + usage.cacheWrite
 
 // --- openai-chat
@@ -81,6 +114,16 @@ function chatToolCall(model: string, name: string | null): string {
   return chatDelta(model, { tool_calls: [call] })
 }
 
+const chatCall =
+  (model: string) =>
+  ({ id, name, args }: ScriptedCall, index: number): CallFrames => ({
+    start: chatDelta(model, {
+      tool_calls: [{ index, id, type: 'function', function: { name, arguments: '' } }],
+    }),
+    pieces: args.map((text) => chatDelta(model, { tool_calls: [{ index, function: { arguments: text } }] })),
+    end: '',
+  })
+
 const CHAT_FINISH = {
   stop: 'stop',
   length: 'length',
@@ -89,9 +132,9 @@ const CHAT_FINISH = {
   tool_calls: 'tool_calls',
 }
 
-const chat: FormatRenderer = {
-  path: '/v1/chat/completions',
-  render: ({ model, reasoning, chunks, finish, usage, toolCall }) => ({
+function chatFrames(answer: AnswerScript): AnswerFrames {
+  const { model, reasoning, chunks, finish, usage, toolCall } = answer
+  return {
     opening: chatDelta(model, { role: 'assistant', content: '' }),
     deltas: [
       ...reasoning.map((text) => chatDelta(model, { reasoning_content: text })),
@@ -99,11 +142,17 @@ const chat: FormatRenderer = {
     ],
     ending: [
       chatToolCall(model, toolCall),
+      joinCalls(answer, chatCall(model)),
       chatDelta(model, {}, toolCall === null ? CHAT_FINISH[finish] : 'tool_calls'),
       usage === null ? '' : chatChunk(model, { choices: [], usage: chatUsage(usage) }),
       'data: [DONE]\n\n',
     ].join(''),
-  }),
+  }
+}
+
+const chat: FormatRenderer = {
+  path: '/v1/chat/completions',
+  render: chatFrames,
   error: (error) => data({ error }),
   malformed: 'data: {"choices": [{"delta": {"cont\n\n',
   errorBody: (error) => ({ error }),
@@ -169,6 +218,26 @@ function responsesToolCall(name: string | null): string {
   return name === null ? '' : event({ type: 'response.output_item.added', output_index: 1, item })
 }
 
+/** Item ids and call ids are not the same here. A call that the answer's end cut off is `incomplete`. */
+const responsesCall =
+  ({ finish, calls = [] }: AnswerScript) =>
+  ({ id, name, args, native }: ScriptedCall, index: number): CallFrames => {
+    const place = { item_id: `fc_${index}`, output_index: index + 1 }
+    if (native !== undefined) {
+      const item = { id: place.item_id, call_id: id, status: 'completed', ...native }
+      return { start: '', pieces: [], end: event({ type: 'response.output_item.done', ...place, item }) }
+    }
+    const item = { type: 'function_call', id: place.item_id, call_id: id, name }
+    const cut = finish === 'length' && index === calls.length - 1
+    const status = cut ? 'incomplete' : 'completed'
+    const done = { ...item, arguments: args.join(''), status }
+    return {
+      start: event({ type: 'response.output_item.added', ...place, item: { ...item, arguments: '' } }),
+      pieces: args.map((delta) => event({ type: 'response.function_call_arguments.delta', ...place, delta })),
+      end: event({ type: 'response.output_item.done', ...place, item: done }),
+    }
+  }
+
 const INCOMPLETE: Partial<Record<FinishReason, string>> = {
   length: 'max_output_tokens',
   content_filter: 'content_filter',
@@ -210,6 +279,7 @@ const responses: FormatRenderer = {
       event({ type: 'response.content_part.done', ...part, part: { type: 'output_text', text: '' } }),
       event({ type: 'response.output_item.done', output_index: 0, item: messageItem }),
       responsesToolCall(answer.toolCall),
+      joinCalls(answer, responsesCall(answer)),
       responsesTerminal(answer),
     ].join(''),
   }),
@@ -264,12 +334,25 @@ function anthropicToolCall(index: number, name: string | null): string {
   return anthropicBlock(index, { type: 'tool_use', id: 'toolu_fake', name, input: {} }) + anthropicStop(index)
 }
 
-function anthropicEnding({ reasoning, chunks, finish, usage, toolCall }: AnswerScript): string {
+const anthropicCall =
+  (first: number) =>
+  ({ id, name, args, native }: ScriptedCall, position: number): CallFrames => {
+    const index = first + position
+    return {
+      start: anthropicBlock(index, { type: 'tool_use', id, name, input: {}, ...native }),
+      pieces: args.map((partial_json) => anthropicDelta(index, { type: 'input_json_delta', partial_json })),
+      end: anthropicStop(index),
+    }
+  }
+
+function anthropicEnding(answer: AnswerScript): string {
+  const { reasoning, chunks, finish, usage, toolCall } = answer
   const last = reasoning.length > 0 ? 1 : 0
   const details = usage && { output_tokens_details: { thinking_tokens: usage.reasoning } }
   return [
     chunks.length > 0 ? anthropicStop(last) : anthropicThinkingEnd(reasoning),
     anthropicToolCall(last + 1, toolCall),
+    joinCalls(answer, anthropicCall(last + 1)),
     event({
       type: 'message_delta',
       delta: { stop_reason: toolCall === null ? ANTHROPIC_FINISH[finish] : 'tool_use', stop_sequence: null },

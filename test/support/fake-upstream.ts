@@ -3,10 +3,16 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { WireFormat } from '../../src/protocol/routes.ts'
-import type { AnswerFrames, AnswerScript, UpstreamError, UpstreamUsage } from './fake-upstream-formats.ts'
+import type {
+  AnswerFrames,
+  AnswerScript,
+  ScriptedCall,
+  UpstreamError,
+  UpstreamUsage,
+} from './fake-upstream-formats.ts'
 import { RENDERERS } from './fake-upstream-formats.ts'
 
-export type { UpstreamError, UpstreamUsage } from './fake-upstream-formats.ts'
+export type { ScriptedCall, UpstreamError, UpstreamUsage } from './fake-upstream-formats.ts'
 
 /** Holds a fake provider until the test lets it go on. */
 export interface Gate {
@@ -30,6 +36,10 @@ export interface AnswerBehaviour {
   /** Partial counts replace the default ones; null reports none. */
   usage?: Partial<UpstreamUsage> | null
   toolCall?: string
+  /** Calls of tools, after the text; without a text and with them, the answer has no text. */
+  toolCalls?: readonly ScriptedCall[]
+  /** Whether the calls stream at the same time. */
+  interleaved?: boolean
   headers?: Record<string, string>
   /** Pause before each delta, in ms. */
   delayMs?: number
@@ -304,14 +314,17 @@ function endAnswer(
 const DEFAULT_USAGE: UpstreamUsage = { input: 12, cacheRead: 0, cacheWrite: 0, output: 7, reasoning: 0 }
 
 function scriptOf(behaviour: AnswerBehaviour, request: UpstreamRequest): AnswerScript {
-  const { text = `echo: ${request.text}`, chunks, reasoning = [], usage = {} } = behaviour
+  const { chunks, reasoning = [], usage = {}, toolCalls: calls = [], interleaved = false } = behaviour
+  const text = behaviour.text ?? (calls.length > 0 ? '' : `echo: ${request.text}`)
   return {
     model: String(request.body.model),
     reasoning,
     chunks: chunks ?? cut(text),
-    finish: behaviour.finish ?? 'stop',
+    finish: behaviour.finish ?? (calls.length > 0 ? 'tool_calls' : 'stop'),
     usage: usage && { ...DEFAULT_USAGE, ...usage },
     toolCall: behaviour.toolCall ?? null,
+    calls,
+    interleaved,
   }
 }
 

@@ -1,5 +1,7 @@
 /** Making model calls in tests, and looking at what came of them. */
+import type { ToolCallPart } from '../../src/protocol/messages.ts'
 import type { EndPart, StreamPart } from '../../src/protocol/parts.ts'
+import type { ComputerTool, FunctionTool } from '../../src/protocol/tools.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import type {
   ModelCall,
@@ -26,6 +28,16 @@ export const modelRequest = (fields: Partial<ModelRequest> = {}): ModelRequest =
   ...fields,
 })
 
+export const functionTool = (name: string, fields: Partial<FunctionTool> = {}): FunctionTool => ({
+  kind: 'function',
+  name,
+  description: `The tool ${name}.`,
+  inputSchema: { type: 'object', properties: { city: { type: 'string' } } },
+  ...fields,
+})
+
+export const COMPUTER: ComputerTool = { kind: 'computer', name: 'computer', width: 1280, height: 800 }
+
 export interface CallFields {
   baseUrl: string
   credential?: string
@@ -48,8 +60,12 @@ export interface CollectedCall {
   parts: StreamPart[]
   text: string
   reasoning: string
+  calls: CollectedToolCall[]
   end: EndPart
 }
+
+/** A tool call as it will be committed, with the text that was streamed of its arguments. */
+export type CollectedToolCall = ToolCallPart & { text: string }
 
 /** Runs a call to its end, checking on the way what the contract says of every stream. */
 export async function collect(stream: AsyncIterable<StreamPart>): Promise<CollectedCall> {
@@ -61,6 +77,7 @@ export async function collect(stream: AsyncIterable<StreamPart>): Promise<Collec
     parts,
     text: joinDeltas(parts, 'text-delta'),
     reasoning: joinDeltas(parts, 'reasoning-delta'),
+    calls: parts.flatMap((part) => (part.type === 'tool-input-start' ? collectCall(part, parts) : [])),
     end,
   }
 }
@@ -105,6 +122,22 @@ function checkBlocks(parts: readonly StreamPart[], end: EndPart): void {
     if (part.type.endsWith('-end')) open.delete(part.id)
   }
   if (end.type === 'finish' && open.size > 0) throw new Error(`blocks left open: ${describe(parts)}`)
+}
+
+type CallStart = Extract<StreamPart, { type: 'tool-input-start' }>
+
+/** Nothing for a call that has no end. */
+function collectCall(
+  { id, toolCallId, toolName }: CallStart,
+  parts: readonly StreamPart[],
+): CollectedToolCall[] {
+  const own = parts.filter((part) => 'id' in part && part.id === id)
+  const text = own.map((part) => (part.type === 'tool-input-delta' ? part.text : '')).join('')
+  return own.flatMap((part): CollectedToolCall[] => {
+    if (part.type !== 'tool-input-end') return []
+    const { type: _type, id: _id, ...rest } = part
+    return [{ type: 'tool-call', toolCallId, toolName, text, ...rest }]
+  })
 }
 
 const joinDeltas = (parts: readonly StreamPart[], type: 'text-delta' | 'reasoning-delta'): string =>

@@ -1,5 +1,6 @@
 import type { AddressInfo } from 'node:net'
 import { createApp } from '../../src/app.ts'
+import { createAuxiliaryWorker } from '../../src/auxiliary-worker.ts'
 import { loadConfig, type Config } from '../../src/config.ts'
 import { createApiKey, DEFAULT_SCOPES, SCOPES, type Scope } from '../../src/keys/index.ts'
 import {
@@ -13,7 +14,9 @@ import type { ProviderType, WireFormat } from '../../src/protocol/routes.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import { openServices, type Services } from '../../src/services.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
-import { createTurnWorker, type TurnWorker } from '../../src/turn-worker.ts'
+import type { Tool } from '../../src/tools/index.ts'
+import { createTurnWorker } from '../../src/turn-worker.ts'
+import type { Worker } from '../../src/worker.ts'
 import { createClient, type TestClient } from './client.ts'
 import { createTestDatabase } from './database.ts'
 import { startFakeUpstream, type FakeUpstream } from './fake-upstream.ts'
@@ -60,11 +63,15 @@ export interface TurnmillOptions {
   /** A migrated database of the test's own; by default one is made, and dropped in the end. */
   databaseUrl?: string
   workers?: number
+  /** Workers for titles and status labels. */
+  auxiliaryWorkers?: number
   /** Whether the reconciler's timer runs; off by default, so that a test sees what the fast path alone does. */
   reconcile?: boolean
   environment?: Record<string, string>
   wireFormat?: WireFormat
   allowByok?: boolean
+  /** What models are given. */
+  tools?: readonly Tool[]
   /** Lines of the log, as they are written. */
   onLog?: (line: string) => void
 }
@@ -80,7 +87,8 @@ export interface Turnmill {
   admin: TestUser
   addUser(scopes?: readonly Scope[], role?: 'admin' | 'member'): Promise<TestUser>
   addKey(userId: string, scopes?: readonly Scope[], expiresAt?: Date): Promise<Omit<TestUser, 'userId'>>
-  addWorker(): TurnWorker
+  addWorker(): Worker
+  addAuxiliaryWorker(): Worker
   stop(): Promise<void>
 }
 
@@ -104,6 +112,12 @@ export function testEnvironment(databaseUrl: string, options: TurnmillOptions): 
     TURNMILL_DATABASE_CONNECT_TIMEOUT_MS: '10000',
     TURNMILL_DATABASE_SILENCE_MS: '10000',
     TURNMILL_ALLOW_PRIVATE_PROVIDERS: 'true',
+    // A turn is to make the calls that a test counts, and no further one.
+    TURNMILL_AUTO_TITLES: 'false',
+    // The requests are to hold the tools of the test, and no others.
+    TURNMILL_BUILTIN_TOOLS: 'none',
+    TURNMILL_SUBAGENTS_ENABLED: 'false',
+    TURNMILL_ADVISOR_USES: '0',
     // Providers that fail on purpose are to be called all the same.
     TURNMILL_BREAKER_FAILURES: '1000000',
     ...TEST_SECRETS,
@@ -133,13 +147,14 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
   await app.listen({ host: '127.0.0.1', port: 0 })
   const address = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`
 
-  const workers: TurnWorker[] = []
-  const addWorker = (): TurnWorker => {
-    const worker = createTurnWorker(services)
+  const workers: Worker[] = []
+  const starting = (worker: Worker): Worker => {
     workers.push(worker)
     void worker.start()
     return worker
   }
+  const addWorker = () => starting(createTurnWorker(services, { tools: options.tools ?? [] }))
+  const addAuxiliaryWorker = () => starting(createAuxiliaryWorker(services))
   const addKey = async (
     userId: string,
     scopes: readonly Scope[] = DEFAULT_SCOPES,
@@ -158,13 +173,16 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
     return { userId, ...(await addKey(userId, scopes)) }
   }
   for (let count = 0; count < (options.workers ?? 1); count++) addWorker()
+  for (let count = 0; count < (options.auxiliaryWorkers ?? 0); count++) addAuxiliaryWorker()
   if (options.reconcile === true) services.reconciler.start()
 
   return {
-    services, config, upstream, provider, modelConfig, address, addUser, addKey, addWorker,
+    services, config, upstream, provider, modelConfig, address, addUser, addKey, addWorker, addAuxiliaryWorker,
     admin: await addUser([...SCOPES], 'admin'),
     stop: async () => {
       await upstream.stop()
+      // A client that left a stream has opened its next connection, which the app would give time for a request.
+      app.server.closeAllConnections()
       await app.close()
       await Promise.all(workers.map((worker) => worker.stop()))
       await services.close()

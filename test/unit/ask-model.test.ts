@@ -20,7 +20,7 @@ const deadlines = { firstPartMs: 1000, reasoningFirstPartMs: 1000, silenceMs: 10
 const ask = (parts: readonly StreamPart[], signal = new AbortController().signal) =>
   askModel(
     {
-      callModel: async function* () {
+      async *callModel() {
         yield* parts
       },
       deadlines,

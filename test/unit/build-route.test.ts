@@ -17,19 +17,23 @@ const REQUEST: RouteRequest = {
   chatId: 'chat-1',
   turnId: 'turn-1',
   chatUserId: 'user-1',
-  modelConfigIds: ['config-1'],
+  explicitModelConfigId: 'config-1',
+  chatModelConfigId: 'config-2',
   place: null,
 }
 const OPTIONS: RouteOptions = { apiKeyId: 'key-1', keyOwnerId: 'user-1' }
 
 const provider: NonNullable<RouteFacts['provider']> = {
   id: 'provider-1', name: 'openai', type: 'openai', baseUrl: 'https://api.openai.com/v1', enabled: true, attribution: false, hasCentralKey: true,
+  extraHeaders: { 'x-team': 'chat' },
 } // prettier-ignore
 
 const prices = { inputMicros: null, outputMicros: null, cacheReadMicros: null, cacheWriteMicros: null }
 
 const facts = (change: Partial<RouteFacts> = {}): RouteFacts => ({
-  modelConfig: { id: 'config-1', model: 'gpt-x', maxOutputTokens: null, options: {}, prices },
+  modelConfig: {
+    id: 'config-1', model: 'gpt-x', contextWindow: null, maxOutputTokens: null, compactionThreshold: null, options: {}, prices,
+  }, // prettier-ignore
   provider,
   byok: null,
   centralKey: new Secret('central-secret'),
@@ -63,11 +67,16 @@ const without = (change: Partial<typeof provider>): RouteFacts =>
 
 /** Design, section 8: in this order, each with its own code. Every row is also broken in all the ways of the rows after it. */
 const REFUSALS: [code: string, one: Case, says: RegExp][] = [
-  ['model_config_missing', { facts: null }, /config-1/],
+  ['model_config_missing', { facts: null }, /config-1, config-2/],
   [
     'no_provider_for_type',
     { facts: null, request: { providerType: 'anthropic', purpose: 'computer_use' } },
     /computer_use.*anthropic/,
+  ],
+  [
+    'no_provider_for_type',
+    { facts: null, request: { providerType: ['anthropic', 'openai'], purpose: 'computer_use' } },
+    /anthropic or openai/,
   ],
   ['provider_missing', { facts: facts({ provider: null }), options: { apiKeyId: null } }, /config-1.*gpt-x/],
   [
@@ -137,7 +146,7 @@ describe('buildRoute on the direct route', () => {
     const { asked, built } = build({ mode: DIRECT, options: { apiKeyId: null, keyOwnerId: null } })
     const { route } = await built
     expect(route.kind === 'direct' && route.credential?.reveal()).toBe('central-secret')
-    expect(route).toMatchObject({ credentialKind: 'central' })
+    expect(route).toMatchObject({ credentialKind: 'central', extraHeaders: { 'x-team': 'chat' } })
     expect(asked).toMatchObject([{ withCentralKey: true, byokUserId: null }])
   })
 
@@ -146,6 +155,37 @@ describe('buildRoute on the direct route', () => {
     expect(route.kind === 'direct' && route.credential?.reveal()).toBe('own-secret')
     expect(route).toMatchObject({ credentialKind: 'byok' })
   })
+})
+
+test('the choices go to the facts as they are, with the chat’s owner for the overrides', async () => {
+  const { asked, built } = build({
+    request: { purpose: 'advisor' },
+    options: { keyOwnerId: 'somebody-else' },
+  })
+  await built
+  expect(asked).toEqual([
+    {
+      purpose: 'advisor',
+      explicitModelConfigId: 'config-1',
+      chatModelConfigId: 'config-2',
+      chatUserId: 'user-1',
+      providerTypes: null,
+      byokUserId: null,
+      withCentralKey: false,
+    },
+  ])
+})
+
+test.each([
+  ['anthropic', ['anthropic']],
+  [
+    ['anthropic', 'openai'],
+    ['anthropic', 'openai'],
+  ],
+] as const)('computer use asks for type %s', async (providerType, providerTypes) => {
+  const { asked, built } = build({ request: { purpose: 'computer_use', providerType } })
+  await built
+  expect(asked).toMatchObject([{ providerTypes }])
 })
 
 test('a user’s own key is only asked for where the initiator owns the chat', async () => {

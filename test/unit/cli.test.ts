@@ -21,9 +21,11 @@ describe('the command line', () => {
   test.each([
     ['start', 'workers/main'],
     ['api', 'src/main'],
-    ['worker', 'workers/turns'],
-  ])('%s starts %s and lets it live', async (name, entry) => {
-    expect(await run(name)).toEqual({ exitCode: null, out: '', err: '', started: [entry] })
+    ['worker', 'workers/all'],
+    ['worker turns', 'workers/turns'],
+    ['worker auxiliary', 'workers/auxiliary'],
+  ])('%s starts %s and lets it live', async (command, entry) => {
+    expect(await run(...command.split(' '))).toEqual({ exitCode: null, out: '', err: '', started: [entry] })
   })
 
   test.each([['help'], ['--help'], ['-h'], ['worker', '--help']])(

@@ -1,25 +1,19 @@
 import { createTurnProcessor, type TurnProcessorDeps } from '../../src/agent/index.ts'
-import { NOTHING_SPENT } from '../../src/agent/attempt.ts'
+import { NOTHING_SPENT } from '../../src/agent/model-call.ts'
 import type { Claim, Unclaimed } from '../../src/chats/index.ts'
 import type { BuiltRoute } from '../../src/models/index.ts'
 import { TurnmillError, type ErrorCode } from '../../src/protocol/errors.ts'
 import type { StreamPart } from '../../src/protocol/parts.ts'
 import { NO_USAGE, type Prices } from '../../src/protocol/usage.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
+import { testClaim } from '../support/claims.ts'
 
 type Chats = TurnProcessorDeps['chats']
 
 const USAGE = { ...NO_USAGE, inputTokens: 3 }
 const SPENT = { usage: USAGE, costMicros: 6 }
 
-const CLAIM = {
-  turnId: 'turn-1',
-  state: 'running',
-  keyState: 'valid',
-  ownerActive: true,
-  takeovers: 0,
-  retry: null,
-} as Claim
+const CLAIM = testClaim({ turnId: 'turn-1' })
 
 const prices: Prices = {
   inputMicros: 2_000_000,
@@ -29,7 +23,7 @@ const prices: Prices = {
 }
 
 const facts = {
-  modelConfig: { id: 'config-1', model: 'fake', options: {}, prices },
+  modelConfig: { id: 'config-1', model: 'fake', contextWindow: null, options: {}, prices },
 } as BuiltRoute['facts']
 
 const error = (code: ErrorCode): TurnmillError => new TurnmillError(code, `it was ${code}`)
@@ -85,12 +79,31 @@ async function processTurn(scene: Scene) {
       backoff: write('backoff') as unknown as Chats['backoff'],
       release: write('release') as unknown as Chats['release'],
       noteRetry: write('noteRetry'),
+      finishWithoutAnswer: write('finishWithoutAnswer') as unknown as Chats['finishWithoutAnswer'],
+      commitStep: write('commitStep') as unknown as Chats['commitStep'],
+      startCalls: write('startCalls') as unknown as Chats['startCalls'],
+      keepResults: write('keepResults') as unknown as Chats['keepResults'],
+      commitResults: write('commitResults') as unknown as Chats['commitResults'],
+      compact: write('compact') as unknown as Chats['compact'],
     },
     effects: {
-      settleCalls: async () => {
+      openCalls: async () => {
         if (committedSteps > 0) throw error('turn_fenced')
+        return []
       },
+      openTools: async () => ({ definitions: [], find: () => undefined }),
+      runTool: async () => ({ output: null, isError: false, images: [] }),
+      storeImages: async () => [],
+      requireAction: async () => undefined,
+      listAgents: async () => [],
+      wait: async () => false,
+      waitingDeadlineMs: 1e6,
+      familySpent: async () => ({ steps: 0, costMicros: 0 }),
+      turnLimits: { steps: 100, runningMs: 1e6, familySteps: 100, familyCostMicros: null },
       loadContext: async () => [],
+      showImages: async () => [],
+      systemPromptOf: () => null,
+      buildRouteFor: async () => ({ facts }) as BuiltRoute,
       buildRoute: async () => ({ facts }) as BuiltRoute,
       async *callModel() {
         yield endings.shift()!

@@ -2,7 +2,12 @@
 
 -- AlterTable
 ALTER TABLE "chats" ADD COLUMN     "debug_until" TIMESTAMPTZ(3),
+ADD COLUMN     "fallback_title" TEXT,
 ADD COLUMN     "status_label" TEXT;
+
+-- DropIndex
+-- Nobody asks for the calls of a turn; those of a chat are summed, and a turn's are among them.
+DROP INDEX "interceptions_turn_id_idx";
 
 -- AlterTable
 ALTER TABLE "tool_calls" ADD COLUMN     "images" JSONB NOT NULL DEFAULT '[]';
@@ -30,6 +35,8 @@ CREATE TABLE "auxiliary_runs" (
     "epoch" INTEGER NOT NULL DEFAULT 0,
     "lease_until" TIMESTAMPTZ(3),
     "enqueues" INTEGER NOT NULL DEFAULT 1,
+    "takeovers" INTEGER NOT NULL DEFAULT 0,
+    "job_attempts" INTEGER NOT NULL DEFAULT 0,
     "error" JSONB,
     "usage" JSONB,
     "cost_micros" BIGINT,
@@ -49,6 +56,7 @@ CREATE TABLE "files" (
     "size" INTEGER NOT NULL,
     "content" BYTEA NOT NULL,
     "created_at" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "seen_at" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
 
     CONSTRAINT "files_pkey" PRIMARY KEY ("id")
 );
@@ -106,6 +114,9 @@ CREATE INDEX "model_overrides_model_config_id_idx" ON "model_overrides"("model_c
 -- CreateIndex
 -- One for the deployment, too.
 CREATE UNIQUE INDEX "model_overrides_purpose_user_id_key" ON "model_overrides"("purpose", "user_id") NULLS NOT DISTINCT;
+
+-- CreateIndex
+CREATE INDEX "interceptions_chat_id_started_at_idx" ON "interceptions"("chat_id", "started_at");
 
 -- CreateIndex
 CREATE INDEX "auxiliary_runs_chat_id_idx" ON "auxiliary_runs"("chat_id");
@@ -180,3 +191,12 @@ ALTER TABLE "mcp_servers" ADD CONSTRAINT "mcp_servers_timeout_check" CHECK ("tim
 
 -- What the reconciler looks for.
 CREATE INDEX "auxiliary_runs_open" ON "auxiliary_runs"("enqueued_at") WHERE "state" IN ('pending', 'running');
+
+-- Uploads that may be forgotten, and what names files: both are asked for a file at a time.
+CREATE INDEX "files_uploads" ON "files"("seen_at") WHERE "chat_id" IS NULL;
+CREATE INDEX "messages_images" ON "messages" USING GIN ("parts" jsonb_path_ops)
+    WHERE "parts" @? '$[*] ? (@.type == "image" || exists(@.images))';
+CREATE INDEX "queued_messages_images" ON "queued_messages" USING GIN ("parts" jsonb_path_ops)
+    WHERE "parts" @? '$[*] ? (@.type == "image" || exists(@.images))';
+-- What retention looks for.
+CREATE INDEX "auxiliary_runs_finished" ON "auxiliary_runs"("finished_at") WHERE "finished_at" IS NOT NULL;

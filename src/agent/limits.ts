@@ -1,0 +1,50 @@
+import type { Claim, FamilySpent } from '../chats/index.ts'
+import { TurnmillError } from '../protocol/errors.ts'
+
+/** How much a turn may do. */
+export interface TurnLimits {
+  /** Steps of one turn; the last of them is offered no tools. */
+  steps: number
+  /** How long one turn may run, in ms, over all its claims. Waiting is not running. */
+  runningMs: number
+  /** Steps of the turn of a root and of all subagents together, as long as that turn goes on. */
+  familySteps: number
+  /** What they may cost together, in micro-dollars; `null` for any amount. */
+  familyCostMicros: number | null
+}
+
+export interface LimitEffects {
+  turnLimits: TurnLimits
+  /** What the family has done since the turn of its root began. */
+  familySpent(claim: Claim): Promise<FamilySpent>
+}
+
+/**
+ * Before each step but the first of a root's turn, which has spent nothing.
+ *
+ * @throws {TurnmillError} `step_limit` or `cost_limit`.
+ */
+export async function demandWithinLimits(
+  claim: Claim,
+  step: number,
+  { turnLimits, familySpent }: LimitEffects,
+): Promise<void> {
+  const { steps, familySteps, familyCostMicros } = turnLimits
+  if (step > steps)
+    throw new TurnmillError('step_limit', `turn ${claim.turnId} has taken ${steps} steps, expected fewer`)
+  if (step === 1 && claim.depth === 0) return
+  const spent = await familySpent(claim)
+  if (spent.steps >= familySteps)
+    throw new TurnmillError(
+      'step_limit',
+      `the turn and its subagents have taken ${spent.steps} steps, expected fewer than ${familySteps}`,
+    )
+  if (familyCostMicros !== null && spent.costMicros >= familyCostMicros)
+    throw new TurnmillError(
+      'cost_limit',
+      `the turn and its subagents have cost ${spent.costMicros} micro-dollars, expected less than ${familyCostMicros}`,
+    )
+}
+
+export const turnTimedOut = ({ turnId }: Claim, { runningMs }: TurnLimits): TurnmillError =>
+  new TurnmillError('turn_timeout', `turn ${turnId} has run for ${runningMs} ms, expected less`)

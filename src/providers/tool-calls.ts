@@ -1,0 +1,189 @@
+import { toStorableText } from '../protocol/messages.ts'
+import type { AnswerPart, FinishReason } from '../protocol/parts.ts'
+import type { AnswerBlocks } from './blocks.ts'
+import { splitHalfPair } from './blocks.ts'
+import type { FailureContext } from './errors.ts'
+import { brokenStream, overlongArguments } from './errors.ts'
+import { UNNAMED_TOOL } from './tool-history.ts'
+import type { ToolInput } from './tool-input.ts'
+import { badInput, parseToolInput } from './tool-input.ts'
+
+/** The arguments of one call may be this long, in UTF-16 units. */
+export const MAX_ARGUMENT_CHARACTERS = 1_000_000
+
+/** Longer ids and names are cut. */
+const MAX_NAME_CHARACTERS = 256
+
+/** What an event says of a call; what it does not say is empty. */
+export interface CallPiece {
+  id: string
+  name: string
+  /** More text of the arguments. */
+  text: string
+  providerData?: Record<string, unknown>
+}
+
+/** What is special about the arguments of some tools: checks and translates them once they are a JSON object. */
+export type ReadArguments = (toolName: string, input: Record<string, unknown>) => ToolInput
+
+interface OpenCall extends CallPiece {
+  /** Null until it was announced, which waits for its name. */
+  block: { id: string; toolName: string } | null
+  /** First half of a surrogate pair whose second half may come with the next delta. */
+  held: string
+  /** How much of the text was streamed already. */
+  streamed: number
+}
+
+/**
+ * Turns a provider's tool calls into the parts of well-formed blocks: started once, with an id that is unique within
+ * the answer and a name, and ended once, with arguments that are a JSON object or the text of what they are instead.
+ */
+export class ToolCalls {
+  readonly #blocks: AnswerBlocks
+  readonly #context: FailureContext
+  readonly #readArguments: ReadArguments
+  readonly #open = new Map<string, OpenCall>()
+  readonly #ended = new Set<string>()
+  readonly #ids = new Set<string>()
+  #made = 0
+  #characters = 0
+
+  constructor(blocks: AnswerBlocks, context: FailureContext, readArguments: ReadArguments) {
+    this.#blocks = blocks
+    this.#context = context
+    this.#readArguments = readArguments
+  }
+
+  /** How much text of arguments was streamed, in UTF-16 units. */
+  get characters(): number {
+    return this.#characters
+  }
+
+  /**
+   * Takes what an event says of a call that has not ended. The first id and the first name count: some servers repeat
+   * them.
+   *
+   * @param key what the provider calls the call; any string that is its own among all calls of the answer.
+   * @throws {TurnmillError} `provider_rejected` for arguments that are too long.
+   */
+  *add(key: string, piece: CallPiece): Generator<AnswerPart, void> {
+    if (this.#ended.has(key)) return
+    const call = this.#open.get(key) ?? newCall()
+    this.#open.set(key, call)
+    call.id ||= piece.id
+    call.name ||= piece.name
+    call.text += piece.text
+    if (piece.providerData !== undefined) call.providerData = piece.providerData
+    if (call.text.length > MAX_ARGUMENT_CHARACTERS)
+      throw overlongArguments(MAX_ARGUMENT_CHARACTERS, this.#context)
+    // An id that is missing once the arguments come will not come any more.
+    if (call.name !== '' && (call.id !== '' || call.text !== '')) yield* this.#stream(call)
+  }
+
+  /** The text of a call's arguments so far; undefined where no such call is open. */
+  textOf(key: string): string | undefined {
+    return this.#open.get(key)?.text
+  }
+
+  /** Whether the arguments of an open call are a whole JSON object, to which nothing can be added. */
+  isWhole(key: string): boolean {
+    return isWhole(this.textOf(key) ?? '')
+  }
+
+  /** Ends a call whose arguments are whole; any other waits for the answer's ending, which may say why they are not. */
+  *settle(key: string): Generator<AnswerPart, void> {
+    const call = this.#open.get(key)
+    if (call !== undefined && this.isWhole(key)) yield* this.#end(key, call, this.#inputOf(call))
+  }
+
+  /** Ends a call whose input was read elsewhere. */
+  *end(key: string, input: ToolInput, providerData?: Record<string, unknown>): Generator<AnswerPart, void> {
+    const call = this.#open.get(key)
+    if (call === undefined) return
+    if (providerData !== undefined) call.providerData = providerData
+    yield* this.#end(key, call, input)
+  }
+
+  /** @param reason why the answer ended. */
+  *endAll(reason: FinishReason): Generator<AnswerPart, void> {
+    for (const [key, call] of [...this.#open]) {
+      yield* this.#end(key, call, cutOffInput(call.text, reason) ?? this.#inputOf(call))
+    }
+  }
+
+  /**
+   * Why the answer ended, once all its calls have. Compatible servers say `stop` of an answer with calls; an answer
+   * that ended for a call but has none has lost it on the way, and is to be asked for again.
+   *
+   * @throws {TurnmillError} `provider_stream_broken`
+   */
+  reasonOf(reason: FinishReason): FinishReason {
+    if (reason === 'tool_calls' && this.#ids.size === 0)
+      throw brokenStream('said that it called a tool, but no call came', this.#context)
+    return reason === 'stop' && this.#ids.size > 0 ? 'tool_calls' : reason
+  }
+
+  #inputOf(call: OpenCall): ToolInput {
+    const parsed = parseToolInput(call.text)
+    if (parsed.inputError !== undefined) return parsed
+    return this.#readArguments(call.name, parsed.input as Record<string, unknown>)
+  }
+
+  *#end(key: string, call: OpenCall, { input, inputError }: ToolInput): Generator<AnswerPart, void> {
+    this.#open.delete(key)
+    this.#ended.add(key)
+    yield* this.#stream(call)
+    yield* this.#emit(call, call.held)
+    yield {
+      type: 'tool-input-end',
+      id: this.#blockOf(call).id,
+      input,
+      ...(inputError !== undefined && { inputError }),
+      ...(call.providerData !== undefined && { providerData: call.providerData }),
+    }
+  }
+
+  *#stream(call: OpenCall): Generator<AnswerPart, void> {
+    if (call.block === null) {
+      const { id, toolName } = this.#blockOf(call)
+      yield { type: 'tool-input-start', id, toolCallId: this.#uniqueId(call.id), toolName }
+    }
+    const [whole, held] = splitHalfPair(call.held + call.text.slice(call.streamed))
+    call.streamed = call.text.length
+    call.held = held
+    yield* this.#emit(call, whole)
+  }
+
+  *#emit(call: OpenCall, raw: string): Generator<AnswerPart, void> {
+    if (raw === '') return
+    const text = toStorableText(raw)
+    this.#characters += text.length
+    yield { type: 'tool-input-delta', id: this.#blockOf(call).id, text }
+  }
+
+  #blockOf(call: OpenCall): { id: string; toolName: string } {
+    call.block ??= { id: this.#blocks.nextId(), toolName: toStorableName(call.name) || UNNAMED_TOOL }
+    return call.block
+  }
+
+  #uniqueId(given: string): string {
+    let id = toStorableName(given)
+    while (id === '' || this.#ids.has(id)) id = `call_${++this.#made}`
+    this.#ids.add(id)
+    return id
+  }
+}
+
+const newCall = (): OpenCall => ({ id: '', name: '', text: '', block: null, held: '', streamed: 0 })
+
+const toStorableName = (text: string): string => toStorableText(text.slice(0, MAX_NAME_CHARACTERS))
+
+const isWhole = (text: string): boolean =>
+  text.trimEnd().endsWith('}') && parseToolInput(text).inputError === undefined
+
+/** What is left of arguments that the end of the answer cut off; null where they are whole, or nothing was cut off. */
+export function cutOffInput(text: string, reason: FinishReason): ToolInput | null {
+  if (reason === 'stop' || reason === 'tool_calls' || isWhole(text)) return null
+  return badInput(text, `the arguments are not complete: the answer was cut off (${reason})`)
+}

@@ -1,0 +1,68 @@
+import { isDeepStrictEqual } from 'node:util'
+import { z } from 'zod'
+import type { ToolImage, ToolOutcome } from '../contract.ts'
+import type { CallResult } from './connection.ts'
+import type { Redact } from './redact.ts'
+
+const block = z.union([
+  z.looseObject({ type: z.literal('text'), text: z.string() }),
+  z.looseObject({ type: z.literal('image'), data: z.string() }),
+  z.looseObject({
+    type: z.literal('resource'),
+    resource: z.looseObject({ uri: z.string(), text: z.string() }),
+  }),
+  z.looseObject({ type: z.literal('resource_link'), uri: z.string() }),
+])
+type Block = z.output<typeof block>
+
+/** What a server's tool answered: its texts and images, or its structured content. */
+export function toToolOutcome(result: CallResult, redact: Redact): ToolOutcome {
+  const blocks = result.content.map(readBlock)
+  const texts = blocks.flatMap((one) => (typeof one === 'string' ? [one] : textsOf(one)))
+  const images = blocks.flatMap((one) => (typeof one === 'string' ? [] : imagesOf(one)))
+  const output = outputOf(texts, result.structuredContent, images.length > 0)
+  return { output: redact(output), isError: result.isError, images }
+}
+
+/** A block of a known kind, or a note in place of another one. */
+function readBlock(raw: unknown): Block | string {
+  const { data } = block.safeParse(raw)
+  if (data !== undefined) return data
+  const type = typeof raw === 'object' && raw !== null && 'type' in raw ? raw.type : undefined
+  return `[a block of type ${JSON.stringify(type ?? null).slice(0, 100)} was left out]`
+}
+
+function textsOf(one: Block): string[] {
+  switch (one.type) {
+    case 'text':
+      return [one.text]
+    case 'resource':
+      return [`${one.resource.uri}:\n${one.resource.text}`]
+    case 'resource_link':
+      return [one.uri]
+    case 'image':
+      return []
+  }
+}
+
+/** Whether it is an image, and of what type, the runner finds out. */
+const imagesOf = (one: Block): ToolImage[] =>
+  one.type === 'image' ? [{ mediaType: 'image/png', bytes: Buffer.from(one.data, 'base64') }] : []
+
+/** Structured content goes before the text that repeats it; a text that says something else stands beside it. */
+function outputOf(texts: readonly string[], structured: unknown, hasImages: boolean): unknown {
+  const text = texts.join('\n')
+  if (structured === undefined || structured === null)
+    return texts.length === 0 ? (hasImages ? null : 'done, without an output') : text
+  if (texts.length === 0 || isDeepStrictEqual(parse(text), parse(JSON.stringify(structured))))
+    return structured
+  return { text, structured }
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,98 @@
+import { Client } from '@modelcontextprotocol/sdk/client/index.js'
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
+import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js'
+import { z } from 'zod'
+import type { GuardedFetch } from '../builtin/web-fetch.ts'
+import { untilAborted } from '../until-aborted.ts'
+import type { McpServer } from './load-servers.ts'
+import { createServerFetch } from './server-fetch.ts'
+
+/** One session with a server. It holds no socket between calls. */
+export interface McpConnection {
+  /** One page of the server's tools, as it lists them. */
+  listTools(cursor: string | undefined, signal: AbortSignal): Promise<ToolsPage>
+  /** What a tool answers, as it answers it. */
+  callTool(name: string, input: unknown, signal: AbortSignal): Promise<CallResult>
+  /** Ends the session; resolves within a short time, also where the server does not answer. */
+  close(): Promise<void>
+}
+
+// What a server says is taken apart piece by piece, so that one bad tool or block does not spoil the rest.
+const toolsPage = z.looseObject({
+  tools: z.array(z.unknown()),
+  nextCursor: z.string().min(1).optional().catch(undefined),
+})
+const callResult = z.looseObject({
+  content: z.array(z.unknown()).default([]),
+  structuredContent: z.unknown().optional(),
+  isError: z.boolean().default(false),
+})
+export type ToolsPage = z.output<typeof toolsPage>
+export type CallResult = z.output<typeof callResult>
+
+export interface ConnectOptions {
+  fetch: GuardedFetch
+  /** The longest answer of the server, in bytes. */
+  maxBytes: number
+  signal: AbortSignal
+}
+
+const CLIENT = { name: 'turnmill', version: '0.1.0' }
+const CLOSE_MS = 2000
+/** What the client may take longer than the caller, who says why. */
+const GRACE_MS = 1000
+const RECONNECTION = {
+  initialReconnectionDelay: 500,
+  maxReconnectionDelay: 2000,
+  reconnectionDelayGrowFactor: 2,
+  maxRetries: 2,
+}
+
+/** Begins a session. @throws what the server, the connection or the signal says. */
+export async function connectMcp(
+  server: McpServer,
+  { fetch, maxBytes, signal }: ConnectOptions,
+): Promise<McpConnection> {
+  const timeout = server.timeoutMs + GRACE_MS
+  const client = new Client(CLIENT, { capabilities: {} })
+  const headers = Object.fromEntries(
+    Object.entries(server.headers).map(([name, value]) => [name, value.reveal()]),
+  )
+  const transport = new StreamableHTTPClientTransport(new URL(server.url), {
+    fetch: createServerFetch({ fetch, timeoutMs: timeout, maxBytes }),
+    requestInit: { headers },
+    reconnectionOptions: RECONNECTION,
+  })
+  // What goes wrong is told by the request that it concerns.
+  client.onerror = () => undefined
+  try {
+    await untilAborted(client.connect(transport as Transport, { signal, timeout }), signal)
+  } catch (error) {
+    await client.close()
+    throw error
+  }
+  return {
+    listTools: (cursor, stop) =>
+      untilAborted(
+        client.request({ method: 'tools/list', params: cursor === undefined ? {} : { cursor } }, toolsPage, {
+          signal: stop,
+          timeout,
+        }),
+        stop,
+      ),
+    callTool: (name, input, stop) =>
+      untilAborted(
+        client.request(
+          { method: 'tools/call', params: { name, arguments: input as Record<string, unknown> } },
+          callResult,
+          { signal: stop, timeout },
+        ),
+        stop,
+      ),
+    close: async () => {
+      const ended = transport.terminateSession()
+      await untilAborted(ended, AbortSignal.timeout(CLOSE_MS)).catch(() => undefined)
+      await client.close()
+    },
+  }
+}

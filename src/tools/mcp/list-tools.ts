@@ -1,0 +1,106 @@
+import { z } from 'zod'
+import { toStorableText } from '../../protocol/messages.ts'
+import type { FunctionTool } from '../../protocol/tools.ts'
+import { toToolSchema } from '../input-schema.ts'
+import type { McpConnection } from './connection.ts'
+import type { McpServer } from './load-servers.ts'
+import type { Redact } from './redact.ts'
+import { mcpToolName } from './tool-name.ts'
+
+/** A tool as a server lists it, fit for models. */
+export interface ListedTool {
+  /** As the server calls it. */
+  name: string
+  definition: FunctionTool
+  idempotent: boolean
+  readOnly: boolean
+}
+
+export interface ListedTools {
+  tools: ListedTool[]
+  /** Why others were left out. */
+  problems: string[]
+}
+
+const MAX_TOOLS = 128
+const MAX_PAGES = 10
+const MAX_SCHEMA_BYTES = 64 * 1024
+const MAX_DESCRIPTION = 4096
+
+const hint = z.boolean().optional().catch(undefined)
+const listed = z.looseObject({
+  name: z.string().min(1).max(200),
+  title: z.string().optional().catch(undefined),
+  description: z.string().optional().catch(undefined),
+  inputSchema: z.record(z.string(), z.unknown()),
+  annotations: z
+    .looseObject({ readOnlyHint: hint, idempotentHint: hint, destructiveHint: hint })
+    .optional()
+    .catch(undefined),
+})
+
+/** Every tool that a server has for us, within bounds. */
+export async function listTools(
+  connection: McpConnection,
+  server: Pick<McpServer, 'name'>,
+  redact: Redact,
+  signal: AbortSignal,
+): Promise<ListedTools> {
+  const tools = new Map<string, ListedTool>()
+  const problems: string[] = []
+  for await (const raw of listedTools(connection, signal)) {
+    if (tools.size === MAX_TOOLS) {
+      problems.push(`it lists more than ${MAX_TOOLS} tools`)
+      break
+    }
+    const tool = readTool(raw, server.name, redact)
+    if (typeof tool === 'string') problems.push(tool)
+    else if (tools.has(tool.definition.name))
+      problems.push(`it lists two tools named ${tool.definition.name}`)
+    else tools.set(tool.definition.name, tool)
+  }
+  return { tools: [...tools.values()], problems }
+}
+
+async function* listedTools(connection: McpConnection, signal: AbortSignal): AsyncGenerator {
+  let cursor: string | undefined
+  for (let pages = 0; pages < MAX_PAGES; pages++) {
+    const page = await connection.listTools(cursor, signal)
+    yield* page.tools
+    if (page.nextCursor === undefined || page.nextCursor === cursor) return
+    cursor = page.nextCursor
+  }
+}
+
+/** A tool as models are told of it, or why they are not. */
+function readTool(raw: unknown, server: string, redact: Redact): ListedTool | string {
+  const { data: tool } = listed.safeParse(raw)
+  if (tool === undefined) return 'it lists something that is no tool'
+  const { name, title, description = title ?? '', annotations } = tool
+  const about = `its tool ${JSON.stringify(name)}`
+  if (sizeOf(tool.inputSchema) > MAX_SCHEMA_BYTES)
+    return `${about} has a schema of more than ${MAX_SCHEMA_BYTES} bytes`
+  const inputSchema = toToolSchema(tool.inputSchema)
+  if (typeof inputSchema === 'string') return `${about}: its schema ${inputSchema}`
+  const readOnly = annotations?.readOnlyHint === true && annotations.destructiveHint !== true
+  return {
+    name,
+    definition: {
+      kind: 'function',
+      name: mcpToolName(server, name),
+      description: toStorableText(redact(description).slice(0, MAX_DESCRIPTION)) || name,
+      inputSchema: redact(inputSchema),
+    },
+    idempotent: readOnly || annotations?.idempotentHint === true,
+    readOnly,
+  }
+}
+
+/** What cannot be said in JSON is too large. */
+function sizeOf(json: unknown): number {
+  try {
+    return Buffer.byteLength(JSON.stringify(json))
+  } catch {
+    return Infinity
+  }
+}

@@ -1,0 +1,120 @@
+import { McpError } from '@modelcontextprotocol/sdk/types.js'
+import { untilAborted } from '../until-aborted.ts'
+import type { McpConnection } from './connection.ts'
+
+/** Whose session it is, and with what it was opened. */
+export interface SessionKey {
+  /** One session per server, user and chat: a server may keep what it did in it. */
+  name: string
+  /** What the session was opened with; another one opens another. */
+  fingerprint: string
+}
+
+/** Sessions with servers, kept for a while between calls. */
+export interface McpSessions {
+  /**
+   * Works with a session, a kept one or a new one. Where the server has forgotten a kept one, the work is done once more
+   * with a new one: the server has refused it, and so has not done it.
+   */
+  use<T>(
+    key: SessionKey,
+    signal: AbortSignal,
+    work: (connection: McpConnection) => Promise<T>,
+    connect: () => Promise<McpConnection>,
+  ): Promise<T>
+  close(): Promise<void>
+}
+
+interface Session {
+  fingerprint: string
+  connection: Promise<McpConnection>
+  users: number
+  usedAt: number
+  forgotten: boolean
+}
+
+export interface SessionLimits {
+  /** How long a session is kept that nobody uses, in ms. */
+  idleMs: number
+  /** How many that nobody uses are kept. */
+  most: number
+}
+
+export function createMcpSessions({ idleMs, most }: SessionLimits): McpSessions {
+  // In the order of their last use.
+  const sessions = new Map<string, Session>()
+
+  function take({ name, fingerprint }: SessionKey, connect: () => Promise<McpConnection>) {
+    sweep()
+    const kept = sessions.get(name)
+    if (kept?.fingerprint === fingerprint) {
+      sessions.delete(name)
+      sessions.set(name, kept)
+      return { session: kept, isNew: false }
+    }
+    if (kept !== undefined) forget(name, kept)
+    const session: Session = { fingerprint, connection: connect(), users: 0, usedAt: 0, forgotten: false }
+    session.connection.catch(() => forget(name, session))
+    sessions.set(name, session)
+    return { session, isNew: true }
+  }
+
+  function forget(name: string, session: Session): void {
+    session.forgotten = true
+    if (sessions.get(name) === session) sessions.delete(name)
+    if (session.users === 0) void closeSession(session)
+  }
+
+  function sweep(): void {
+    const before = Date.now() - idleMs
+    for (const [name, session] of sessions)
+      if (session.users === 0 && (session.usedAt < before || sessions.size > most)) forget(name, session)
+  }
+
+  async function attempt<T>(
+    name: string,
+    session: Session,
+    signal: AbortSignal,
+    work: (connection: McpConnection) => Promise<T>,
+  ): Promise<T> {
+    session.users += 1
+    try {
+      return await work(await untilAborted(session.connection, signal))
+    } catch (error) {
+      // What the server answers as an error is an answer; all else may be the session's fault.
+      if (!(error instanceof McpError) && !signal.aborted) forget(name, session)
+      throw error
+    } finally {
+      session.users -= 1
+      session.usedAt = Date.now()
+      if (session.forgotten && session.users === 0) void closeSession(session)
+    }
+  }
+
+  return {
+    use: async (key, signal, work, connect) => {
+      const { session, isNew } = take(key, connect)
+      try {
+        return await attempt(key.name, session, signal, work)
+      } catch (error) {
+        if (isNew || !isForgotten(error)) throw error
+        return attempt(key.name, take(key, connect).session, signal, work)
+      }
+    },
+    close: async () => {
+      const open = [...sessions.values()]
+      sessions.clear()
+      await Promise.all(open.map(closeSession))
+    },
+  }
+}
+
+const closeSession = async ({ connection }: Session): Promise<void> =>
+  connection.then(
+    (open) => open.close(),
+    () => undefined,
+  )
+
+/** How a server says that it does not know a session: 404 by the specification, 400 by some. */
+const isForgotten = (error: unknown): boolean =>
+  typeof error === 'object' && error !== null && 'code' in error && (error.code === 404 || error.code === 400)

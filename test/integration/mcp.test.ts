@@ -1,0 +1,554 @@
+/** The tools of MCP servers over real HTTP: those of honest ones, and what the others come to (M1 to M6). */
+import { MCPMock } from '@copilotkit/aimock'
+import { createProviderFetch } from '../../src/models/index.ts'
+import { newId } from '../../src/protocol/ids.ts'
+import { Secret } from '../../src/protocol/secret.ts'
+import { createLogger } from '../../src/telemetry/logger.ts'
+import { createMcpTools, type McpServer, type McpTools, type Tool } from '../../src/tools/index.ts'
+import { startEverythingServer, type EverythingServer } from '../support/mcp-everything.ts'
+import { sendEvents, sendJson, startMcpLiar, TOOL, type Lie, type McpLiar } from '../support/mcp-liar.ts'
+import { PNG, run } from '../support/tools.ts'
+
+const CREDENTIAL = 'the-credential-of-a-server'
+
+let log: string[]
+const logger = createLogger({
+  level: 'trace',
+  role: 'test',
+  destination: { write: (line) => void log.push(line) },
+})
+const owner = { chatId: newId(), userId: newId() }
+const { signal } = new AbortController()
+const opened: McpTools[] = []
+beforeEach(() => (log = []))
+afterEach(async () => {
+  await Promise.all(opened.splice(0).map((tools) => tools.close()))
+})
+
+const serverAt = (url: string, change: Partial<McpServer> = {}): McpServer => ({
+  id: newId(),
+  name: 'mill',
+  url,
+  headers: {},
+  allow: [],
+  deny: [],
+  timeoutMs: 60_000,
+  ...change,
+})
+
+function open(
+  servers: McpServer[] | (() => Promise<McpServer[]>),
+  allowPrivate = true,
+  listedMs = 60_000,
+): McpTools {
+  const tools = createMcpTools({
+    servers: typeof servers === 'function' ? servers : async () => servers,
+    fetch: createProviderFetch({ allowPrivate }),
+    logger,
+    listedMs,
+    failedMs: listedMs,
+  })
+  opened.push(tools)
+  return tools
+}
+
+const toolsAt = (url: string, change: Partial<McpServer> = {}): Promise<readonly Tool[]> =>
+  open([serverAt(url, change)]).toolsFor(owner, signal)
+
+const namesOf = (tools: readonly Tool[]): string[] => tools.map(({ definition }) => definition.name)
+const named = (tools: readonly Tool[], name: string): Tool | undefined =>
+  tools.find(({ definition }) => definition.name === name)
+
+describe('the reference server', () => {
+  let server: EverythingServer
+  let tools: readonly Tool[]
+  beforeAll(async () => (server = await startEverythingServer()))
+  afterAll(() => server.stop())
+  beforeEach(async () => (tools = await toolsAt(server.url)))
+
+  test('lists its tools, as models are told of them', () => {
+    expect(namesOf(tools)).toEqual(expect.arrayContaining(['mcp__mill__echo', 'mcp__mill__get-sum']))
+    expect(named(tools, 'mcp__mill__get-sum')?.definition).toMatchObject({
+      kind: 'function',
+      description: expect.any(String),
+      inputSchema: { type: 'object', properties: { a: { type: 'number' }, b: { type: 'number' } } },
+    })
+    expect(log).toEqual([])
+  })
+
+  test('answers with text, structure and images', async () => {
+    expect(await run(named(tools, 'mcp__mill__echo'), { message: 'hi' })).toEqual({
+      output: 'Echo: hi',
+      isError: false,
+      images: [],
+    })
+    expect(
+      await run(named(tools, 'mcp__mill__get-structured-content'), { location: 'Chicago' }),
+    ).toMatchObject({
+      isError: false,
+      output: { temperature: expect.any(Number) },
+    })
+    const { images } = await run(named(tools, 'mcp__mill__get-tiny-image'))
+    expect(images).toMatchObject([{ mediaType: 'image/png' }])
+    expect(await run(named(tools, 'mcp__mill__get-sum'), { a: 'x' })).toMatchObject({ isError: true })
+  })
+
+  test('may take a while, and say so meanwhile', async () => {
+    const outcome = await run(named(tools, 'mcp__mill__trigger-long-running-operation'), {
+      duration: 1,
+      steps: 4,
+    })
+    expect(outcome).toMatchObject({ isError: false, output: expect.stringContaining('completed') })
+  })
+
+  test('that is gone fails the call', async () => {
+    const leaving = await startEverythingServer()
+    try {
+      const [echo] = await toolsAt(leaving.url, { allow: ['echo'] })
+      expect(await run(echo, { message: '1' })).toMatchObject({ output: 'Echo: 1' })
+      await leaving.stop()
+      expect(await run(echo, { message: '2' })).toMatchObject({
+        isError: true,
+        output: 'the MCP server mill did not do it: fetch failed',
+      })
+    } finally {
+      await leaving.stop()
+    }
+  })
+})
+
+describe('an MCP server of aimock', () => {
+  let mock: MCPMock
+  let url: string
+  beforeAll(async () => {
+    mock = new MCPMock({ host: '127.0.0.1', port: 0 })
+    mock.addTool({ name: 'grind', description: 'Grinds.', inputSchema: { type: 'object' } })
+    mock.addTool({ name: 'spoil', inputSchema: { type: 'object' } })
+    mock.onToolCall('grind', (input) => `ground ${JSON.stringify(input)}`)
+    mock.onToolCall('spoil', () => {
+      throw new Error('spoilt')
+    })
+    url = await mock.start()
+  })
+  afterAll(() => mock.stop())
+
+  test('is listed and called', async () => {
+    const tools = await toolsAt(url)
+    expect(namesOf(tools)).toEqual(['mcp__mill__grind', 'mcp__mill__spoil'])
+    expect(await run(tools[0], { corn: 1 })).toMatchObject({ isError: false, output: 'ground {"corn":1}' })
+    expect(await run(tools[1])).toMatchObject({ isError: true, output: 'spoilt' })
+  })
+
+  test('that has forgotten a session is given a new one', async () => {
+    const [grind] = await toolsAt(url)
+    expect(await run(grind)).toMatchObject({ output: 'ground {}' })
+    mock.getSessions().clear()
+    expect(await Promise.all([run(grind, { a: 1 }), run(grind, { a: 2 })])).toMatchObject([
+      { output: 'ground {"a":1}' },
+      { output: 'ground {"a":2}' },
+    ])
+    expect(mock.getSessions().size).toBe(1)
+  })
+
+  test('is one of several; a name belongs to one of them', async () => {
+    const dead = serverAt('http://127.0.0.1:1/mcp', { name: 'dead' })
+    const tools = await open([dead, serverAt(url), serverAt(url, { name: 'mill-two' })]).toolsFor(
+      owner,
+      signal,
+    )
+    expect(namesOf(tools)).toEqual([
+      'mcp__mill__grind',
+      'mcp__mill__spoil',
+      'mcp__mill-two__grind',
+      'mcp__mill-two__spoil',
+    ])
+    expect(log.join()).toContain('the tools of an MCP server are missing')
+  })
+
+  test.each([
+    [{ allow: ['grind'] }, ['mcp__mill__grind']],
+    [{ deny: ['grind'] }, ['mcp__mill__spoil']],
+    [{ allow: ['grind', 'spoil'], deny: ['spoil'] }, ['mcp__mill__grind']],
+    [{ allow: ['other'] }, []],
+  ])('gives with %j the tools %j', async (change, names) => {
+    expect(namesOf(await toolsAt(url, change))).toEqual(names)
+  })
+})
+
+describe('a server that lies', () => {
+  let liar: McpLiar
+  beforeEach(async () => (liar = await startMcpLiar()))
+  afterEach(() => liar.stop())
+
+  const call = async (lie: Lie, change: Partial<McpServer> = {}) => {
+    liar.on('tools/call', lie)
+    const [tool] = await toolsAt(liar.url, change)
+    return run(tool, { a: 1 })
+  }
+
+  describe('about its tools', () => {
+    const hang: Lie = () => undefined
+    test.each<[string, string, Lie]>([
+      [
+        'is no JSON',
+        'tools/list',
+        ({ response }) => void response.setHeader('content-type', 'application/json').end('{'),
+      ],
+      [
+        'is a page',
+        'tools/list',
+        ({ response }) => void response.setHeader('content-type', 'text/html').end('<p>'),
+      ],
+      ['is an error', 'tools/list', ({ response }) => void response.writeHead(500).end('sorry')],
+      ['is no list', 'tools/list', () => ({ tools: 'many' })],
+      ['never comes', 'tools/list', hang],
+      ['begins and never ends', 'tools/list', ({ response }) => sendEvents(response, ': wait\n\n')],
+      [
+        'is to something else',
+        'tools/list',
+        ({ response }) => sendJson(response, { jsonrpc: '2.0', id: 999, result: { tools: [TOOL] } }),
+      ],
+      [
+        'is longer than anybody reads',
+        'tools/list',
+        () => ({ tools: [{ ...TOOL, description: 'x'.repeat(5e6) }] }),
+      ],
+      [
+        'speaks another version',
+        'initialize',
+        () => ({ protocolVersion: '1999-01-01', capabilities: {}, serverInfo: {} }),
+      ],
+      ['does not begin', 'initialize', hang],
+      ['does not hear that we have begun', 'notifications/initialized', hang],
+    ])('and whose answer %s has none', async (_, method, lie) => {
+      liar.on(method, lie)
+      expect(await toolsAt(liar.url, { timeoutMs: 300 })).toEqual([])
+      expect(log).toHaveLength(1)
+      expect(log[0]).toContain('the tools of an MCP server are missing')
+    })
+
+    test('keeps nobody waiting that is stopped', async () => {
+      liar.on('tools/list', hang)
+      const stop = new AbortController()
+      liar.on('initialize', () => {
+        stop.abort()
+        return undefined
+      })
+      expect(await open([serverAt(liar.url)]).toolsFor(owner, stop.signal)).toEqual([])
+    })
+
+    test('and sends us elsewhere is not followed (M1)', async () => {
+      const other = await startMcpLiar()
+      try {
+        for (const [url, status] of [
+          [other.url, 307],
+          ['/other', 302],
+        ] as const) {
+          liar.on('initialize', ({ response }) => void response.writeHead(status, { location: url }).end())
+          expect(await toolsAt(liar.url)).toEqual([])
+        }
+        expect(other.methods()).toEqual([])
+        expect(liar.methods()).toEqual(['initialize', 'initialize'])
+      } finally {
+        await other.stop()
+      }
+    })
+
+    test('is not reached at all at a private address, unless that is allowed', async () => {
+      expect(await open([serverAt(liar.url)], false).toolsFor(owner, signal)).toEqual([])
+      expect(liar.methods()).toEqual([])
+    })
+
+    test('and lists bad ones among good ones has the good ones', async () => {
+      const tool = (name: unknown, more: object = {}) => ({ ...TOOL, name, ...more })
+      const schema = (inputSchema: unknown) => tool('bad', { inputSchema })
+      liar.on('tools/list', () => ({
+        tools: [
+          tool('good'), tool('good'), tool(7), tool(''), 'text', null, [], tool('x'.repeat(201)),
+          schema(undefined), schema('object'), schema({}), schema({ type: 'array' }), schema({ type: 'object', anyOf: [] }),
+          schema({ type: 'object', properties: { a: { type: 'wood' } } }), schema({ type: 'object', properties: 7 }),
+          schema({ type: 'object', properties: { a: { $ref: 'http://127.0.0.1/x' } } }),
+          schema({ type: 'object', properties: { '$a b': {} } }), schema({ type: 'object', description: 'x'.repeat(70_000) }),
+          tool('a.b', { description: 7 }), tool('a_b', { description: 'half \ud800 nul \u0000' }), tool('ü/'.repeat(60)),
+          tool('pattern', { inputSchema: { type: 'object', properties: { a: { type: 'string', pattern: '(' } } } }),
+        ],
+      })) // prettier-ignore
+      const tools = await toolsAt(liar.url)
+      expect(namesOf(tools)).toEqual([
+        'mcp__mill__good',
+        expect.stringMatching(/^mcp__mill__a_b_[0-9a-f]{8}$/),
+        'mcp__mill__a_b',
+        expect.stringMatching(/^mcp__mill__[_]+_[0-9a-f]{8}$/),
+        'mcp__mill__pattern',
+      ])
+      expect(namesOf(tools).every((name) => /^[a-zA-Z0-9_-]{1,64}$/.test(name))).toBe(true)
+      expect(tools[2]?.definition).toMatchObject({ description: 'half \ufffd nul \ufffd' })
+      expect(log).toHaveLength(10)
+    })
+
+    test('and has no end of them is listed up to a bound', async () => {
+      let pages = 0
+      liar.on('tools/list', () => ({
+        tools: Array.from({ length: 30 }, (_, index) => ({ ...TOOL, name: `t${pages}-${index}` })),
+        nextCursor: String(++pages),
+      }))
+      expect(await toolsAt(liar.url)).toHaveLength(128)
+      expect(pages).toBe(5)
+      liar.on('tools/list', () => ({ tools: [], nextCursor: String(++pages) }))
+      expect(await toolsAt(liar.url)).toEqual([])
+      expect(pages).toBe(15)
+    })
+
+    test('is believed where it says that a tool only reads, and not where it says both', async () => {
+      const annotated = (name: string, annotations: unknown) => ({ ...TOOL, name, annotations })
+      liar.on('tools/list', () => ({
+        tools: [
+          annotated('reads', { readOnlyHint: true }),
+          annotated('repeats', { idempotentHint: true }),
+          annotated('both', { readOnlyHint: true, destructiveHint: true }),
+          annotated('neither', 'trust me'),
+        ],
+      }))
+      const tools = await toolsAt(liar.url)
+      expect(tools.map(({ readOnly, idempotent }) => [readOnly, idempotent])).toEqual([
+        [true, true],
+        [false, true],
+        [false, false],
+        [false, false],
+      ])
+    })
+
+    test('is asked again after a while, and its old list serves once more', async () => {
+      const source = open([serverAt(liar.url)], true, 0)
+      expect(await source.toolsFor(owner, signal)).toHaveLength(1)
+      liar.on('tools/list', () => ({ tools: [TOOL, { ...TOOL, name: 'new' }] }))
+      expect(await source.toolsFor(owner, signal)).toHaveLength(1)
+      expect(await source.toolsFor(owner, signal)).toHaveLength(2)
+    })
+
+    test('is asked once for turns that ask together', async () => {
+      const source = open([serverAt(liar.url)])
+      await Promise.all([1, 2, 3].map(() => source.toolsFor({ ...owner, chatId: newId() }, signal)))
+      expect(liar.methods().filter((method) => method === 'tools/list')).toHaveLength(1)
+    })
+  })
+
+  test('is of no matter where the servers cannot be read', async () => {
+    const source = open(() => Promise.reject(new Error('Postgres is away')))
+    expect(await source.toolsFor(owner, signal)).toEqual([])
+    expect(log.join()).toContain('the MCP servers could not be read')
+  })
+
+  describe('in its answers', () => {
+    test.each<[string, Lie, object]>([
+      ['nothing', () => ({}), { isError: false, output: 'done, without an output' }],
+      [
+        'an error',
+        () => ({ content: [{ type: 'text', text: 'no' }], isError: true }),
+        { isError: true, output: 'no' },
+      ],
+      ['content that is none', () => ({ content: 'text' }), { isError: true }],
+      [
+        'blocks that nobody knows',
+        () => ({ content: [{ type: 'hologram' }, 7, { type: 'text', text: 'a' }] }),
+        {
+          isError: false,
+          output: '[a block of type "hologram" was left out]\n[a block of type null was left out]\na',
+        },
+      ],
+      [
+        'an image that is none',
+        () => ({
+          content: [{ type: 'image', data: Buffer.from('<svg/>').toString('base64'), mimeType: 'image/png' }],
+        }),
+        { isError: false, output: '[an image was left out: it is no PNG, JPEG, GIF or WebP]', images: [] },
+      ],
+      [
+        'an image that is another one',
+        () => ({ content: [{ type: 'image', data: PNG.toString('base64'), mimeType: 'image/gif' }] }),
+        { isError: false, output: null, images: [{ mediaType: 'image/png', bytes: expect.anything() }] },
+      ],
+      ['text and structure', () => ({ content: [{ type: 'text', text: 'a' }], structuredContent: { b: 1 } }),
+        { output: { text: 'a', structured: { b: 1 } } }], // prettier-ignore
+      ['structure twice', () => ({ content: [{ type: 'text', text: '{"b":1}' }], structuredContent: { b: 1 } }),
+        { output: { b: 1 } }], // prettier-ignore
+      [
+        'what Postgres cannot hold',
+        () => ({ content: [{ type: 'text', text: '\u0000\ud800' }] }),
+        { output: '\ufffd\ufffd' },
+      ],
+      [
+        'a book',
+        () => ({ content: [{ type: 'text', text: 'x'.repeat(1e6) }] }),
+        { output: expect.stringContaining('left out') },
+      ],
+    ])('which may be %s', async (_, lie, outcome) => {
+      expect(await call(lie)).toMatchObject(outcome)
+    })
+
+    test.each<[string, Lie]>([
+      ['breaks off', ({ response }) => {
+        sendEvents(response, 'event: message\ndata: {"jsonrpc":"2.0","id":')
+        setImmediate(() => response.destroy())
+        return undefined
+      }],
+      ['ends without a result', ({ response }) => {
+        sendEvents(response, 'data: {"jsonrpc":"2.0","method":"notifications/message"}\n\n')
+        return void response.end()
+      }],
+      ['is an error', ({ rpc, response }) =>
+        sendJson(response, { jsonrpc: '2.0', id: rpc.id, error: { code: -32602, message: 'no such tool' } })],
+      ['is no JSON', ({ response }) => void response.setHeader('content-type', 'application/json').end('nonsense')],
+      ['is a redirect', ({ response }) => void response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end()],
+      ['is a refusal', ({ response }) => void response.writeHead(403).end('forbidden')],
+    ])('which fails the call at once where one %s (M3)', async (_, lie) => {
+      expect(await call(lie)).toMatchObject({
+        isError: true,
+        output: expect.stringMatching(/^the MCP server mill did not do it: ./),
+      })
+      expect(liar.calls).toHaveLength(1)
+    }) // prettier-ignore
+
+    test.each([
+      [
+        'flood of events',
+        'data: {"jsonrpc":"2.0","method":"notifications/message","params":{"data":"',
+        '"}}\n\n',
+      ],
+      ['line without end', 'data: ', ''],
+    ])('which are read up to a size: a %s fails the call (M2)', async (_, before, after) => {
+      const outcome = await call(({ response }) => {
+        sendEvents(response, '')
+        const flood = (): void =>
+          void response.write(`${before}${'x'.repeat(65_536)}${after}`, (error) => error ?? flood())
+        flood()
+        return undefined
+      })
+      expect(outcome).toMatchObject({
+        isError: true,
+        output: expect.stringContaining('longer than 16777216 bytes'),
+      })
+    })
+
+    test('which are waited for within a time, and then let go of (M4)', async () => {
+      const told = liar.heard('notifications/cancelled')
+      const asked = liar.heard('tools/call')
+      const outcome = call(({ response }) => sendEvents(response, ': begun\n\n'), {
+        timeoutMs: 200,
+      })
+      expect(await outcome).toMatchObject({ isError: true, output: 'the tool did not answer within 200 ms' })
+      await liar.closed(await asked)
+      await told
+    })
+
+    test.each([': begun\n\n', 'id: 7\ndata: \n\n'])(
+      'which a stop lets go of at once (M4, after %j)',
+      async (begun) => {
+        liar.on('tools/call', ({ response }) => sendEvents(response, begun))
+        const stop = new AbortController()
+        const asked = liar.heard('tools/call')
+        const [tool] = await toolsAt(liar.url)
+        const outcome = run(tool, {}, stop.signal)
+        const call = await asked
+        stop.abort(new Error('stopped'))
+        await expect(outcome).rejects.toThrow('stopped')
+        await liar.closed(call)
+        // It is not resumed, and the session goes on.
+        liar.on('tools/call', () => ({ content: [] }))
+        expect(await run(tool)).toMatchObject({ isError: false })
+        expect(liar.methods()).not.toContain('GET')
+      },
+    )
+
+    test('which may be resumed after a break', async () => {
+      liar.on('GET', ({ request, response }) => {
+        expect(request.headers['last-event-id']).toBe('7')
+        const id = liar.calls[0]?.rpc.id
+        sendEvents(response, `data: ${JSON.stringify({ jsonrpc: '2.0', id, result: { content: [] } })}\n\n`)
+        return void response.end()
+      })
+      const outcome = await call(({ response }) => {
+        sendEvents(response, 'id: 7\nretry: 1\ndata: \n\n')
+        return void response.end()
+      })
+      expect(outcome).toMatchObject({ isError: false })
+    })
+
+    test('which may ask us something a bounded number of times (M5)', async () => {
+      const ping = (id: number): string =>
+        `data: ${JSON.stringify({ jsonrpc: '2.0', id, method: 'ping' })}\n\n`
+      const outcome = await call(({ rpc, response }) => {
+        sendEvents(response, Array.from({ length: 1000 }, (_, index) => ping(index + 1000)).join(''))
+        return void response.end(
+          `data: ${JSON.stringify({ jsonrpc: '2.0', id: rpc.id, result: { content: [] } })}\n\n`,
+        )
+      })
+      expect(outcome).toMatchObject({ isError: false })
+      expect(liar.methods().filter((method) => method === 'POST').length).toBeLessThanOrEqual(100)
+    })
+
+    test('which may not repeat what it was sent: not to models, and not to the log', async () => {
+      const headers = { authorization: new Secret(`Bearer ${CREDENTIAL}`), 'x-team': new Secret('a') }
+      const echo = ({ headers: sent }: { headers: object }): string => JSON.stringify(sent)
+      liar.on('tools/list', ({ request }) => ({
+        tools: [
+          { ...TOOL, description: echo(request) },
+          { ...TOOL, name: CREDENTIAL, inputSchema: CREDENTIAL },
+        ],
+      }))
+      liar.on('tools/call', ({ request }) => ({
+        content: [{ type: 'text', text: echo(request) }],
+        structuredContent: { [CREDENTIAL]: echo(request) },
+      }))
+      const [tool] = await toolsAt(liar.url, { headers })
+      const outcome = await run(tool)
+      liar.on('tools/call', ({ request, response }) => void response.writeHead(500).end(echo(request)))
+      const failed = await run(tool)
+      liar.on('initialize', ({ request, response }) => void response.writeHead(500).end(echo(request)))
+      expect(await toolsAt(liar.url, { headers })).toEqual([])
+      const said = JSON.stringify([tool?.definition, outcome, failed, log])
+      expect(said).toContain('<redacted>')
+      expect(said).not.toContain(CREDENTIAL)
+      expect(liar.calls[0]?.request.headers).toMatchObject({
+        authorization: `Bearer ${CREDENTIAL}`,
+        'x-team': 'a',
+      })
+    })
+
+    test('are those of one session for each chat, which ends with us', async () => {
+      const source = open([serverAt(liar.url)])
+      const countOf = (name: string): number => liar.methods().filter((method) => method === name).length
+      const [tool] = await source.toolsFor(owner, signal)
+      const listed = countOf('initialize')
+      await Promise.all([run(tool), run(tool), run(tool)])
+      await run(tool)
+      const [elsewhere] = await source.toolsFor({ ...owner, chatId: newId() }, signal)
+      await run(elsewhere)
+      expect(countOf('initialize') - listed).toBe(2)
+      await source.close()
+      expect(countOf('DELETE')).toBe(3)
+    })
+
+    test('of a session that was opened with other headers are not given to these', async () => {
+      const keys: unknown[] = []
+      liar.on('initialize', ({ request, response }) => {
+        keys.push(request.headers['x-key'])
+        response.setHeader('mcp-session-id', String(request.headers['x-key']))
+        return { protocolVersion: '2025-06-18', capabilities: {}, serverInfo: { name: 'x', version: '1' } }
+      })
+      const server = serverAt(liar.url)
+      let headers = { 'x-key': new Secret('first-key') }
+      const source = open(async () => [{ ...server, headers }])
+      const [first] = await source.toolsFor(owner, signal)
+      await run(first)
+      headers = { 'x-key': new Secret('second-key') }
+      const [second] = await source.toolsFor(owner, signal)
+      await run(second)
+      expect(liar.calls.map(({ request }) => request.headers['mcp-session-id'])).toEqual([
+        'first-key',
+        'second-key',
+      ])
+      expect(keys).toEqual(['first-key', 'first-key', 'second-key', 'second-key'])
+    })
+  })
+})
