@@ -1,4 +1,5 @@
 import { TURNS_QUEUE, type TurnJob } from '../../src/queue/index.ts'
+import { watchEnqueueing } from '../support/enqueueing.ts'
 import { BACKENDS, startTurnmill } from '../support/turnmill.ts'
 
 describe.each(BACKENDS)('the reconciler on the %s backend', (backend) => {
@@ -9,8 +10,11 @@ describe.each(BACKENDS)('the reconciler on the %s backend', (backend) => {
       environment: { TURNMILL_RUNNING_ROOT_TURNS: '50' },
     })
     try {
+      const enqueued = watchEnqueueing(turnmill)
       const { client } = await turnmill.addUser()
       const started = await Promise.all(Array.from({ length: 20 }, (_, index) => client.create(`c${index}`)))
+      // A request does not wait for its job for long, and one that came late would not be lost.
+      await enqueued()
       const queue = turnmill.services.backend.queue<TurnJob>(TURNS_QUEUE)
       await queue.obliterate({ force: true })
       await queue.close()

@@ -1,3 +1,4 @@
+import { watchEnqueueing } from './enqueueing.ts'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Job } from 'bullmq'
 import type { Claim } from '../../src/chats/index.ts'
@@ -71,18 +72,6 @@ export interface ReplayDeps {
 
 const TOKEN = 'replay'
 const NOTHING = { usage: null, costMicros: null }
-
-/** Gives what resolves once every job that was to be enqueued is. */
-function watchEnqueueing({ services: { queue } }: Turnmill): () => Promise<unknown> {
-  const pending: Promise<void>[] = []
-  const enqueue = queue.enqueue.bind(queue)
-  queue.enqueue = (...job) => {
-    const done = enqueue(...job)
-    pending.push(done)
-    return done
-  }
-  return () => Promise.allSettled(pending.splice(0))
-}
 
 /** Starts with what the model starts with: a chat whose first turn is pending. */
 export async function startReplay({ turnmill, queue, worker }: ReplayDeps): Promise<Replay> {
