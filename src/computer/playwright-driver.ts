@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { BrowserContext, CDPSession, Page } from 'playwright-core'
 import type { ComputerAction } from '../protocol/computer.ts'
 import { createBrowserHolder, firstLine, type BrowserOptions, type BrowserUse } from './browser.ts'
@@ -34,6 +35,10 @@ const TIMES: ComputerTimes = {
   pause: 250,
   rest: 5000,
 }
+
+/** What Chromium says of a page that has no picture yet, and how often it is asked for one. */
+const NOTHING_DRAWN = 'Unable to capture screenshot'
+const CAPTURES = 5
 
 /** How long a display may take to close before its browser counts as frozen, in ms. */
 const CLOSE_MS = 3000
@@ -189,7 +194,19 @@ function createSession({ use, egress, context, screen, options }: SessionParts):
   async function screenshot(signal: AbortSignal): Promise<Uint8Array> {
     await pause(Math.max(0, touchedAt + times.pause - performance.now()), signal)
     await patiently(screen.rest(), signal)
-    return attempt(capture, { ms: times.screenshot, signal })
+    return attempt(captureOnceDrawn, { ms: times.screenshot, signal })
+  }
+
+  /** A page that was opened just now may have drawn nothing yet. */
+  async function captureOnceDrawn(): Promise<Uint8Array> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await capture()
+      } catch (error) {
+        if (tries === CAPTURES || !isOpen() || !String(error).includes(NOTHING_DRAWN)) throw error
+        await sleep(times.pause)
+      }
+    }
   }
 
   async function end(): Promise<void> {
