@@ -59,11 +59,13 @@ export const toolOutcome = ({ output, images = [], isError = false }: OutcomeFie
 /** What a tool answers that does not do what it was asked for. */
 export const refusal = (output: string): ToolOutcome => toolOutcome({ output, isError: true })
 
+/** Only `toolOutcome` leaves the mark, so that the rest of the shape is known. */
+const isOutcome = (answer: unknown): answer is ToolOutcome =>
+  typeof answer === 'object' && answer !== null && OUTCOME in answer
+
 /** Whatever `execute` answered, as an outcome. */
 const toOutcome = (answer: unknown): ToolOutcome =>
-  typeof answer === 'object' && answer !== null && OUTCOME in answer
-    ? (answer as unknown as ToolOutcome)
-    : { output: answer, isError: false, images: [] }
+  isOutcome(answer) ? answer : { output: answer, isError: false, images: [] }
 
 /**
  * A tool out of what is written down of it.
