@@ -72,6 +72,10 @@ export interface ChatsWithin {
 
 const initiatorOf = ({ userId, apiKeyId }: work.Claim): produce.Initiator => ({ userId, apiKeyId })
 
+/** A root's turn, when it begins; one that only sums the history up says nothing to anybody. */
+const wantsLabel = ({ epoch, parentId, trigger }: work.Claim): boolean =>
+  epoch === 1 && parentId === null && trigger !== 'compact'
+
 /** The slots of the two pools, as the settings have them. */
 const slotsOf = ({ limits }: Pick<ChatsOptions, 'limits'>): PoolSlots => ({
   root: limits.runningRootTurns,
@@ -234,7 +238,7 @@ function bindChats(options: ChatsOptions, onChildRested: (parentId: string) => P
       const claim = await work.claimTurn(db, leaseMs, request)
       if (typeof claim === 'string') return claim
       onChanged(claim.chatId)
-      if (options.auxiliary.labels && claim.epoch === 1 && claim.parentId === null) void label(claim)
+      if (options.auxiliary.labels && wantsLabel(claim)) void label(claim)
       return claim
     },
     /** Whether an operator's retry of this job made its failed turn pending again. */
