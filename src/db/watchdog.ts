@@ -13,7 +13,7 @@ export interface WatchdogOptions {
 /**
  * Finds out that Postgres says nothing any more, where nobody else would: a machine that froze or a network that was cut
  * refuses no connection and ends none, so that a query there waits until TCP gives up, a quarter of an hour later.
- * While Postgres is silent every connection is cut, and what waits on it fails at once.
+ * While Postgres is silent every connection is cut, what waits on it fails at once, and none is opened.
  */
 export interface Watchdog {
   /** The socket of a new connection, not connected yet: for the option `stream` of `pg`. */
@@ -41,17 +41,33 @@ export function startWatchdog(options: WatchdogOptions): Watchdog {
 
   return {
     openSocket: () => {
+      if (silent) return new RefusedSocket(unanswered(options))
       const socket = new net.Socket()
       sockets.add(socket)
       socket.once('close', () => sockets.delete(socket))
-      // Not before whoever asked for it listens.
-      if (silent) setImmediate(() => socket.destroy(unanswered(options)))
       return socket
     },
     stop: () => {
       stopping.abort()
       return watching
     },
+  }
+}
+
+/**
+ * A socket that fails instead of connecting. Postgres starts a process for whoever knocks, also for those who have left by
+ * then: if every caller of every process tried, a server that comes back would be busy with nobody else.
+ */
+class RefusedSocket extends net.Socket {
+  readonly #reason: Error
+
+  constructor(reason: Error) {
+    super()
+    this.#reason = reason
+  }
+
+  override connect(): this {
+    return this.destroy(this.#reason)
   }
 }
 

@@ -1,0 +1,60 @@
+import { once } from 'node:events'
+import net from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { openDatabase, query, statement } from '../../src/db/index.ts'
+
+const SILENCE_MS = 100
+
+/** Takes connections, and says nothing. */
+async function startSilentServer() {
+  const sockets = new Set<net.Socket>()
+  let taken = 0
+  const server = net.createServer((socket) => {
+    taken++
+    socket.on('error', () => undefined)
+    sockets.add(socket)
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const { port } = server.address() as net.AddressInfo
+  return {
+    url: `postgres://nobody@127.0.0.1:${port}/nothing`,
+    taken: () => taken,
+    stop: () => {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+    },
+  }
+}
+
+/** Calls that come back at once are made again at once, as those of a process under load are. */
+test('while Postgres is silent nobody but the watchdog knocks: a server that comes back finds no crowd', async () => {
+  const server = await startSilentServer()
+  const db = openDatabase({
+    url: server.url,
+    poolSize: 10,
+    connectTimeoutMs: 1000,
+    silenceMs: SILENCE_MS,
+    applicationName: 'watchdog-test',
+  })
+  const ask = statement('watchdog-test', 'select 1')
+  try {
+    await expect(query(db, ask())).rejects.toThrow('Postgres cannot be reached')
+    const before = server.taken()
+    let refused = 0
+    const until = performance.now() + 1000
+    const lane = async (): Promise<void> => {
+      while (performance.now() < until) {
+        await expect(query(db, ask())).rejects.toMatchObject({ code: 'database_unavailable' })
+        refused++
+        await sleep(1)
+      }
+    }
+    await Promise.all(Array.from({ length: 10 }, lane))
+    expect(refused).toBeGreaterThan(20)
+    // The watchdog's own, one after the other.
+    expect(server.taken() - before).toBeLessThanOrEqual(1000 / SILENCE_MS)
+  } finally {
+    server.stop()
+    await db.close()
+  }
+})
