@@ -208,7 +208,7 @@ const SETTLE = 'gateway/settle'
 /** Statements by a piece of their text that only they have: Postgres does not know their names. */
 const STATEMENTS: readonly (readonly [name: string, piece: string, when: string])[] = [
   ['keys/find', 'set last_used_at', 'before it'],
-  ['gateway/authorise', 'as budgeted', 'before it'],
+  ['gateway/authorise', 'as budgeted', 'once'],
   ['gateway/open', 'turnmill_reserve(', 'before it'],
   [SETTLE, 'insert into token_usages', 'after it'],
 ]

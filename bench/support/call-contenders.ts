@@ -1,8 +1,8 @@
 import { fileURLToPath } from 'node:url'
-import { authorise } from '../../src/gateway/authorise.ts'
+import { createAuthoriser } from '../../src/gateway/authorise.ts'
 import { createBooks, createBreakers, createGateway, createKeyHealth } from '../../src/gateway/index.ts'
 import { connectRoute, createProviderFetch } from '../../src/models/index.ts'
-import type { DelegatedCaller, Route } from '../../src/protocol/routes.ts'
+import type { Route } from '../../src/protocol/routes.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 import { createCaller, reach, type CallKind, type MakeCall } from './call-client.ts'
 import { BookReader, MODEL, PROVIDER, PROVIDER_KEY, type CallStage } from './call-stage.ts'
@@ -129,17 +129,16 @@ const toRoute = (stage: CallStage): Route => ({
  */
 export function startRoundTrips(parts: number, stage: CallStage): CallContender {
   const { db, books, counted, track, settled, takeTimes } = openBooks(stage)
-  const attribution = attributionOf(stage)
-  const { apiKeyId, userId, modelConfigId, encryption } = stage
-  const caller: DelegatedCaller = { kind: 'delegated', apiKeyId, attribution, place: null, modelConfigId }
+  const { apiKeyId, modelConfigId, encryption } = stage
+  const subject = { apiKeyId, provider: PROVIDER, model: MODEL, modelConfigId }
   const credential = { kind: 'central', hint: '…' } as const
+  const authoriser = createAuthoriser(db, encryption)
   const open = async (kind: CallKind): Promise<string> => {
-    const { provider, model } = await authorise(db, encryption, caller, { provider: PROVIDER, model: MODEL })
-    if (provider === null || model === null) throw new Error('the call was not authorised')
+    const { version } = await authoriser.authorise(subject)
     const opened = await books.open({
-      ...{ apiKeyId, userId, provider, model: MODEL, modelConfigId: model.id, purpose: 'chat' },
-      ...{ chatId: null, turnId: null, place: null, endpoint: '/v1/chat/completions', client: null },
-      ...{ streamed: kind === 'streamed', credential, worstCaseMicros: 41_428, limitMs: CALL_LIMIT_MS },
+      ...{ subject, version, purpose: 'chat', chatId: null, turnId: null, place: null },
+      ...{ endpoint: '/v1/chat/completions', client: null, streamed: kind === 'streamed', credential },
+      ...{ worstCaseMicros: 41_428, limitMs: CALL_LIMIT_MS },
     })
     if ('refusal' in opened) throw new Error(`the call was refused: ${opened.refusal}`)
     return opened.id

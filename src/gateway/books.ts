@@ -1,7 +1,10 @@
 import { query, statement, type Database } from '../db/index.ts'
+import { isTurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import type { Usage } from '../protocol/usage.ts'
+import { STANDING, STANDING_VERSION, type CallSubject } from './authorise.ts'
 import type { ToolAsked } from './meter.ts'
+import { together } from './together.ts'
 
 /**
  * The gateway's books: a row per call, written before it is made and settled once when it is over. The row is also the
@@ -11,7 +14,8 @@ import type { ToolAsked } from './meter.ts'
  */
 export interface Books {
   /**
-   * Writes a call down and takes its worst case out of the budgets that it falls under.
+   * Writes a call down and takes its worst case out of the budgets that it falls under, where its key may still call and
+   * nothing that it goes by has changed.
    *
    * @returns its id, or why it may not be made.
    */
@@ -20,14 +24,13 @@ export interface Books {
   settle(settlement: Settlement): Promise<void>
 }
 
-export type Refusal = 'model_unpriced' | 'budget_exceeded' | 'budget_busy'
+/** `stale`: what the call was found to need has changed since; nothing of it is written. */
+export type Refusal = 'unauthorised' | 'stale' | 'model_unpriced' | 'budget_exceeded' | 'budget_busy'
 
 export interface NewInterception {
-  apiKeyId: string
-  userId: string
-  provider: { id: string; name: string }
-  model: string
-  modelConfigId: string | null
+  subject: CallSubject
+  /** Of the authorisation that the call goes by. */
+  version: string
   purpose: string
   chatId: string | null
   turnId: string | null
@@ -57,18 +60,29 @@ export interface Settlement {
   tools: readonly ToolAsked[]
 }
 
-/** $1 id, $2 key, $3 user, $4 worst case, $5 provider, $6 its name, $7 model, $8 model config, $9 purpose, $10 chat, $11 turn, $12 step, $13 epoch, $14 attempt, $15 endpoint, $16 streamed, $17 client, $18 and $19 kind and hint of the credential, $20 limit in ms. */
-const openCall = statement(
+/** $1 calls, as `toOpened` gives them: what each was found to need is looked at once more, in the same snapshot. */
+const openCalls = statement(
   'gateway/open',
-  `with reserved as materialized (select verdict, windows from turnmill_reserve($2, $3, $4::bigint)),
-  call as (
+  `with opened as materialized (
+    select call.*, caller.id as "userId", p.id as "providerId", m.id as "modelConfigId",
+      case when caller.id is null then 'unauthorised' when ${STANDING_VERSION} is distinct from call.version then 'stale' end as refusal
+    from jsonb_to_recordset($1::jsonb) as call (
+      id uuid, key uuid, provider text, model text, config uuid, version text, amount bigint, purpose text, "chatId" uuid, "turnId" uuid,
+      step int, epoch int, attempt int, endpoint text, streamed boolean, client text, kind text, hint text, "limitMs" float8)
+    ${STANDING}),
+  fitting as (
+    select array_agg(id) as ids, array_agg(key) as keys, array_agg("userId") as users, array_agg(amount) as amounts
+    from opened where refusal is null),
+  reserved as materialized (select r.* from fitting, turnmill_reserve(ids, keys, users, amounts) r),
+  written as (
     insert into interceptions (id, api_key_id, user_id, reserved_micros, budget_windows, provider_id, provider, model, model_config_id,
       purpose, chat_id, turn_id, step, epoch, attempt, endpoint, streamed, client, credential_kind, credential_hint,
       started_at, deadline_at)
-    select $1, $2, $3, case when windows = '{}' then 0 else $4::bigint end, windows, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-      $17, $18, $19, clock_timestamp(), clock_timestamp() + $20 * interval '1 ms'
-    from reserved where verdict is null)
-  select verdict from reserved`,
+    select o.id, o.key, o."userId", case when r.windows = '{}' then 0 else o.amount end, r.windows, o."providerId", o.provider, o.model,
+      o."modelConfigId", o.purpose, o."chatId", o."turnId", o.step, o.epoch, o.attempt, o.endpoint, o.streamed, o.client, o.kind, o.hint,
+      clock_timestamp(), clock_timestamp() + o."limitMs" * interval '1 ms'
+    from opened o join reserved r on r.call = o.id where r.verdict is null)
+  select o.id, coalesce(o.refusal, r.verdict) as refusal from opened o left join reserved r on r.call = o.id`,
 )
 
 // The windows are locked in the order in which they are reserved from.
@@ -83,49 +97,100 @@ const settled = (spent: string): string => `
     update budget_windows w set reserved_micros = w.reserved_micros - sums.reserved, spent_micros = w.spent_micros + sums.spent
     from sums, locked where w.id = sums.id and w.id = locked.id)`
 
-/** $1 id, $2 status, $3 error, $4 cost, $5 ms to the first byte, $6 usage, $7 prompt, $8 tools, $9 and $10 kind and hint of the credential. */
-const settleCall = statement(
+/** $1 settlements, as `toSettled` gives them. */
+const settleCalls = statement(
   'gateway/settle',
-  `with call as (
-    update interceptions set settled_at = clock_timestamp(), status = $2, error_code = $3, cost_micros = $4,
-      estimated = coalesce(($6::jsonb->>'estimated')::boolean, false), first_byte_at = started_at + $5 * interval '1 ms',
-      credential_kind = $9, credential_hint = $10
-    where id = $1 and settled_at is null returning id, reserved_micros, budget_windows),
-  ${settled('coalesce($4::bigint, 0)')},
+  `with given as materialized (
+    select * from jsonb_to_recordset($1::jsonb) as g (
+      id uuid, status int, error text, cost bigint, "firstByteMs" int, usage jsonb, prompt text, tools jsonb, kind text, hint text)),
+  call as (
+    update interceptions i set settled_at = clock_timestamp(), status = g.status, error_code = g.error, cost_micros = g.cost,
+      estimated = coalesce((g.usage->>'estimated')::boolean, false), first_byte_at = started_at + g."firstByteMs" * interval '1 ms',
+      credential_kind = g.kind, credential_hint = g.hint
+    from given g where i.id = g.id and i.settled_at is null
+    returning i.id, i.reserved_micros, i.budget_windows, g.cost, g.usage, g.prompt, g.tools),
+  ${settled('coalesce(call.cost, 0)')},
   used as (
     insert into token_usages (interception_id, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
     select call.id, u."inputTokens", u."outputTokens", u."cacheReadTokens", u."cacheWriteTokens", u."reasoningTokens"
-    from call, jsonb_to_record($6::jsonb) u ("inputTokens" bigint, "outputTokens" bigint, "cacheReadTokens" bigint,
-      "cacheWriteTokens" bigint, "reasoningTokens" bigint) where $6::jsonb is not null),
-  prompt as (insert into user_prompts (interception_id, text) select call.id, $7 from call where $7::text is not null),
+    from call, jsonb_to_record(call.usage) u ("inputTokens" bigint, "outputTokens" bigint, "cacheReadTokens" bigint,
+      "cacheWriteTokens" bigint, "reasoningTokens" bigint) where jsonb_typeof(call.usage) = 'object'),
+  prompts as (insert into user_prompts (interception_id, text) select call.id, call.prompt from call where call.prompt is not null),
   tools as (
     insert into tool_usages (interception_id, position, call_id, name)
     select call.id, t.position, t.call->>'callId', t.call->>'name'
-    from call, jsonb_array_elements($8::jsonb) with ordinality t (call, position))
+    from call, jsonb_array_elements(call.tools) with ordinality t (call, position))
   select id from call`,
 )
 
-export const createBooks = (db: Database): Books => ({
-  open: async (call) => {
-    const id = newId()
-    const [row] = await query<{ verdict: Refusal | null }>(db, openCall(...openValues(id, call)))
-    const refusal = row?.verdict ?? null
-    return refusal === null ? { id } : { refusal }
-  },
-  settle: async (settlement) => {
-    const { id, credential, status, errorCode, usage, costMicros, firstByteMs, prompt, tools } = settlement
-    await query(
-      db,
-      settleCall(id, status, errorCode, costMicros, firstByteMs, usage === null ? null : JSON.stringify(usage), prompt, JSON.stringify(tools), credential.kind, credential.hint), // prettier-ignore
-    )
-  },
+/** Most calls of a statement: what begins meanwhile waits for the next one. */
+const MAX_TOGETHER = 50
+
+export function createBooks(db: Database): Books {
+  const open = together<NewInterception & { id: string }, Refusal | null>({
+    max: MAX_TOGETHER,
+    run: async (calls) => {
+      const rows = await query<{ id: string; refusal: Refusal | null }>(
+        db,
+        openCalls(JSON.stringify(calls.map(toOpened))),
+      )
+      const refusals = new Map(rows.map(({ id, refusal }) => [id, refusal]))
+      return calls.map(({ id }) => refusals.get(id) ?? null)
+    },
+    runsAlone: isOfOneCall,
+  })
+  const settle = together<Settlement, void>({
+    max: MAX_TOGETHER,
+    run: async (settlements) => {
+      await query(db, settleCalls(JSON.stringify(settlements.map(toSettled))))
+      return settlements.map(() => undefined)
+    },
+    runsAlone: isOfOneCall,
+  })
+  return {
+    open: async (call) => {
+      const id = newId()
+      const refusal = await open({ ...call, id })
+      return refusal === null ? { id } : { refusal }
+    },
+    settle,
+  }
+}
+
+/** Whether a statement failed by something in it, so that each of its calls is better asked for alone. */
+const isOfOneCall = (error: unknown): boolean =>
+  !(isTurnmillError(error) && error.code === 'database_unavailable')
+
+const toOpened = ({ id, subject, place, credential, ...call }: NewInterception & { id: string }) => ({
+  id,
+  key: subject.apiKeyId,
+  provider: subject.provider,
+  model: subject.model,
+  config: subject.modelConfigId,
+  version: call.version,
+  amount: call.worstCaseMicros,
+  purpose: call.purpose,
+  chatId: call.chatId,
+  turnId: call.turnId,
+  ...place,
+  endpoint: call.endpoint,
+  streamed: call.streamed,
+  client: call.client,
+  ...{ kind: credential.kind, hint: credential.hint },
+  limitMs: call.limitMs,
 })
 
-const openValues = (id: string, call: NewInterception): unknown[] => [
-  id, call.apiKeyId, call.userId, call.worstCaseMicros, call.provider.id, call.provider.name, call.model, call.modelConfigId,
-  call.purpose, call.chatId, call.turnId, call.place?.step ?? null, call.place?.epoch ?? null, call.place?.attempt ?? null,
-  call.endpoint, call.streamed, call.client, call.credential.kind, call.credential.hint, call.limitMs,
-] // prettier-ignore
+const toSettled = ({ id, credential, ...call }: Settlement) => ({
+  id,
+  status: call.status,
+  error: call.errorCode,
+  cost: call.costMicros,
+  firstByteMs: call.firstByteMs,
+  usage: call.usage,
+  prompt: call.prompt,
+  tools: call.tools,
+  ...{ kind: credential.kind, hint: credential.hint },
+})
 
 /** $1 rows at most. A call of a turn is over once somebody else has the turn, or nobody; any other by its deadline. */
 const settleOverdue = statement(

@@ -2,9 +2,9 @@ import type { Database } from '../db/index.ts'
 import { createBodyGuard, guardHeaders, type Encryption } from '../models/index.ts'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import type { Caller, Gateway } from '../protocol/routes.ts'
-import { authorise, type Authorisation, type GatewayProvider } from './authorise.ts'
+import { createAuthoriser, type Authorisation, type Authoriser, type CallSubject, type GatewayProvider } from './authorise.ts' // prettier-ignore
 import { prepareBody, readBody, type CallBody, type SentBody } from './body.ts'
-import type { Books, NewInterception } from './books.ts'
+import type { Books, NewInterception, Refusal } from './books.ts'
 import { settleCall, type OpenCall } from './call.ts'
 import { findTarget, type Endpoint } from './endpoints.ts'
 import { headersFromProvider } from './headers.ts'
@@ -22,7 +22,9 @@ import { inputBound, outputBound, worstCaseMicros } from './worst-case.ts'
  * I6 every upstream request carries its caller's key ID; a call that is not authorised, or cannot be written down, makes none.
  * Central credentials are read here, go into the upstream request, and nowhere else.
  *
- * Round trips to the database: one to authorise, one to write down and reserve, one to settle, after the answer.
+ * Round trips to the database: one that makes sure of the authorisation, writes down and reserves, and one to settle, after
+ * the answer. What a call needs is read once before, and again when any of it has changed. Calls that begin or end at the
+ * same moment share them.
  */
 export interface GatewayOptions extends Omit<UpstreamEffects, 'onFailover'> {
   db: Database
@@ -45,10 +47,16 @@ type UnderWay = Set<Request>
 
 interface Effects extends GatewayOptions {
   underWay: UnderWay
+  authoriser: Authoriser
 }
 
 export function createGateway(options: GatewayOptions): Gateway {
-  const effects = { ...options, underWay: new Set<Request>() }
+  const { db, encryption } = options
+  const effects = {
+    ...options,
+    underWay: new Set<Request>(),
+    authoriser: createAuthoriser(db, encryption),
+  }
   return async (request, caller) => {
     const { pathname } = new URL(request.url)
     try {
@@ -71,56 +79,70 @@ interface Target {
 async function answer(
   request: Request,
   caller: Caller,
-  { provider: name, endpoint }: Target,
+  { provider, endpoint }: Target,
   options: Effects,
 ): Promise<Response> {
-  const { db, encryption, books, health } = options
   const startedAt = performance.now()
   const body = await readBody(request, endpoint)
-  const model = body.asked?.model ?? ''
-  const authorised = await authorise(db, encryption, caller, { provider: name, model })
-  const { userId, provider } = demandAuthorised(authorised, name, endpoint)
-  const credentials = chooseCredentials(request, caller, provider, health)
-  const [credential] = credentials
-  if (credential === undefined)
-    throw new TurnmillError('provider_auth_failed', `provider ${name} has no credential`)
-
-  const limit = authorised.budgeted && body.asked !== null ? outputBound(body.asked, authorised.model) : null
-  const sent = prepareBody(body, endpoint, limit)
-  const labels = { provider: name, model: authorised.model === null ? 'other' : model }
-  const facts = {
-    request,
-    caller,
-    endpoint,
-    body,
-    sent,
-    authorised,
-    userId,
+  const subject = {
+    apiKeyId: caller.apiKeyId,
     provider,
-    credential,
-    labels,
-    startedAt,
+    model: body.asked?.model ?? '',
+    modelConfigId: caller.kind === 'delegated' ? caller.modelConfigId : null,
   }
-  const opened = await books.open(toInterception(facts, options))
-  if ('refusal' in opened) throw refusedByBooks(opened.refusal, name, model)
+  const { call, facts } = await open({ request, caller, endpoint, body, subject, startedAt }, options)
   options.underWay.add(request)
-  const call = toOpenCall(opened.id, facts, options)
-  return forward(call, { ...facts, credentials }, options)
+  return forward(call, facts, options)
 }
 
-interface CallFacts {
+/** How often a call is looked up anew because what it goes by was changed meanwhile. */
+const LOOKS = 5
+
+/** @throws {TurnmillError} why the call may not be made. */
+async function open(asking: Asking, options: Effects): Promise<{ call: OpenCall; facts: CallFacts }> {
+  const { subject } = asking
+  for (let look = 1; ; look++) {
+    const facts = toFacts(asking, await options.authoriser.authorise(subject, look > 1), options)
+    const opened = await options.books.open(toInterception(facts, options))
+    if ('id' in opened) return { call: toOpenCall(opened.id, facts, options), facts }
+    if (opened.refusal !== 'stale' || look === LOOKS) throw refusedByBooks(opened.refusal, subject)
+  }
+}
+
+/** What is known of a call by itself. */
+interface Asking {
   request: Request
   caller: Caller
   endpoint: Endpoint
   body: CallBody
-  sent: SentBody
-  authorised: Authorisation
-  userId: string
-  provider: GatewayProvider
-  credential: Credential
-  labels: CallLabels
+  subject: CallSubject
   /** By this process's monotonic clock. */
   startedAt: number
+}
+
+/** @throws {TurnmillError} */
+function toFacts(asking: Asking, authorised: Authorisation, { health }: Effects): CallFacts {
+  const { request, caller, endpoint, body, subject } = asking
+  const provider = demandAuthorised(authorised, subject.provider, endpoint)
+  const credentials = chooseCredentials(request, caller, provider, health)
+  const [credential] = credentials
+  if (credential === undefined)
+    throw new TurnmillError('provider_auth_failed', `provider ${provider.name} has no credential`)
+  const limit = authorised.budgeted && body.asked !== null ? outputBound(body.asked, authorised.model) : null
+  const labels = { provider: provider.name, model: authorised.model === null ? 'other' : subject.model }
+  const sent = prepareBody(body, endpoint, limit)
+  return { ...asking, authorised, provider, credential, credentials, labels, sent }
+}
+
+/** What is known of it once its key and its provider were looked up. */
+interface CallFacts extends Asking {
+  sent: SentBody
+  authorised: Authorisation
+  provider: GatewayProvider
+  /** In the order in which they are tried; the first one is `credential`. */
+  credentials: readonly Credential[]
+  credential: Credential
+  labels: CallLabels
 }
 
 /** One answer for every reason why a key cannot be used. @throws {TurnmillError} */
@@ -128,28 +150,27 @@ function demandAuthorised(
   { userId, provider }: Authorisation,
   name: string,
   endpoint: Endpoint,
-): { userId: string; provider: GatewayProvider } {
-  if (userId === null)
-    throw new TurnmillError('gateway_unauthorized', 'the API key of this call cannot be used')
+): GatewayProvider {
+  if (userId === null) throw unauthorised()
   if (provider === null) throw new TurnmillError('provider_missing', `provider ${name} does not exist`)
   if (!provider.enabled) throw new TurnmillError('provider_disabled', `provider ${name} is disabled`)
   if (!endpoint.types.includes(provider.type))
     throw new TurnmillError('not_found', `provider ${name} has no ${endpoint.path}`)
-  return { userId, provider }
+  return provider
 }
+
+const unauthorised = (): TurnmillError =>
+  new TurnmillError('gateway_unauthorized', 'the API key of this call cannot be used')
 
 const boundOf = ({ body, sent, authorised }: CallFacts): number | null =>
   body.asked === null ? 0 : worstCaseMicros(body.asked, sent.bytes?.byteLength ?? 0, authorised.model)
 
 function toInterception(facts: CallFacts, { callLimitMs }: GatewayOptions): NewInterception {
-  const { caller, endpoint, body, authorised, userId, provider, credential } = facts
+  const { caller, endpoint, body, authorised, subject, credential } = facts
   const turn = caller.kind === 'delegated' ? caller : null
   return {
-    apiKeyId: caller.apiKeyId,
-    userId,
-    provider,
-    model: body.asked?.model ?? '',
-    modelConfigId: authorised.model?.id ?? null,
+    subject,
+    version: authorised.version,
     purpose: turn?.attribution.purpose ?? 'external',
     chatId: turn?.attribution.chatId ?? null,
     turnId: turn?.attribution.turnId ?? null,
@@ -188,13 +209,13 @@ function toOpenCall(
   }
 }
 
-function refusedByBooks(
-  refusal: 'model_unpriced' | 'budget_exceeded' | 'budget_busy',
-  provider: string,
-  model: string,
-) {
+function refusedByBooks(refusal: Refusal, { provider, model }: CallSubject): TurnmillError {
   const call = `a call of model ${model} of provider ${provider}`
   switch (refusal) {
+    case 'unauthorised':
+      return unauthorised()
+    case 'stale':
+      return new TurnmillError('gateway_unavailable', `what ${call} needs was changed again and again`)
     case 'model_unpriced':
       return new TurnmillError(refusal, `${call} falls under a budget, and the model has no price`)
     case 'budget_exceeded':
@@ -208,11 +229,7 @@ function refusedByBooks(
 
 const BUSY_MS = 1000
 
-async function forward(
-  call: OpenCall,
-  facts: CallFacts & { credentials: readonly Credential[] },
-  options: GatewayOptions,
-): Promise<Response> {
+async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions): Promise<Response> {
   const { request, body, sent, endpoint, credential, credentials, labels, startedAt } = facts
   const signal = AbortSignal.any([request.signal, AbortSignal.timeout(options.callLimitMs)])
   const sending = { begun: false }

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import { query, statement, type Database } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import type { Secret } from '../protocol/secret.ts'
@@ -14,7 +15,7 @@ export interface Principal {
 }
 
 /** $1 key. Its last use is noted once a minute at most, in the same round trip. */
-const findKey = statement(
+const readKey = statement(
   'keys/find',
   `with used as (
     update api_keys set last_used_at = clock_timestamp()
@@ -38,7 +39,7 @@ export async function findUsableKeys(db: Database, apiKeyIds: readonly string[])
   return new Set(rows.map((row) => row.id))
 }
 
-interface KeyRow {
+export interface KeyRow {
   id: string
   secret_hash: Buffer
   scopes: Scope[]
@@ -46,6 +47,33 @@ interface KeyRow {
   user_name: string
   role: 'admin' | 'member'
   usable: boolean
+}
+
+/** Looks a key up by its ID. */
+export type FindKey = (id: string) => Promise<KeyRow | undefined>
+
+/** In Postgres, each time: one round trip. */
+export const findKeyIn =
+  (db: Database): FindKey =>
+  async (id) =>
+    (await query<KeyRow>(db, readKey(id)))[0]
+
+/** Keys that a process remembers, at most. */
+const MAX_REMEMBERED = 1000
+
+/**
+ * Remembers what was found for so long, in ms: for requests whose right is looked at once more where it counts. A secret
+ * is compared each time.
+ */
+export function rememberKeys(findKey: FindKey, ttlMs: number): FindKey {
+  const remembered = new LRUCache<string, KeyRow>({ max: MAX_REMEMBERED, ttl: ttlMs })
+  return async (id) => {
+    const known = remembered.get(id)
+    if (known !== undefined) return known
+    const found = await findKey(id)
+    if (found?.usable === true) remembered.set(id, found)
+    return found
+  }
 }
 
 /** Compared against where there is no such key, so that its absence takes as long as a wrong secret. */
@@ -56,10 +84,14 @@ const NO_HASH = Buffer.alloc(32)
  *
  * @throws {TurnmillError} `unauthenticated`, with one text for every cause.
  */
-export async function authenticate(db: Database, pepper: Secret, token: string | null): Promise<Principal> {
+export async function authenticate(
+  findKey: FindKey,
+  pepper: Secret,
+  token: string | null,
+): Promise<Principal> {
   const parsed = token === null ? null : parseToken(token)
   if (parsed === null) throw unauthenticated()
-  const [row] = await query<KeyRow>(db, findKey(parsed.id))
+  const row = await findKey(parsed.id)
   const matches = sameHash(hashTokenSecret(pepper, parsed.secret), row?.secret_hash ?? NO_HASH)
   if (row === undefined || !matches || !row.usable) throw unauthenticated()
   return {

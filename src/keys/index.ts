@@ -1,4 +1,12 @@
-export { authenticate, demandScope, findUsableKeys, type Principal } from './authenticate.ts'
+export {
+  authenticate,
+  demandScope,
+  findKeyIn,
+  findUsableKeys,
+  rememberKeys,
+  type FindKey,
+  type Principal,
+} from './authenticate.ts'
 export {
   keepIdempotentAnswer,
   pruneIdempotencyKeys,
