@@ -1,7 +1,7 @@
-import { asList, asRecord, asText, isRecord } from '../providers/index.ts'
+import { asList, asRecord, asText, isRecord, outputLimitName } from '../providers/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { toStorableText } from '../protocol/messages.ts'
-import type { WireFormat } from '../protocol/routes.ts'
+import type { ProviderType, WireFormat } from '../protocol/routes.ts'
 
 /** What the body of a model call asks for, as far as the gateway's books need it. */
 export interface Asked {
@@ -11,8 +11,13 @@ export interface Asked {
   outputLimit: number | null
   /** How many answers it wants. */
   answers: number
-  /** Whether it stands for more than it holds: state that the provider keeps, or something behind a URL. */
-  refersElsewhere: boolean
+  /**
+   * Whether its input may be more tokens than it has bytes: state that the provider keeps, something behind a URL, or an
+   * image or a document, which is charged by what is in it.
+   */
+  exceedsItsBytes: boolean
+  /** Whether it may be charged at other prices than those of its model: other models that it allows, or a dearer tier. */
+  pricedOtherwise: boolean
   /** What the user said last; `null` where nobody can tell. */
   prompt: string | null
 }
@@ -27,11 +32,15 @@ const LIMIT_FIELDS: Readonly<Record<WireFormat, readonly string[]>> = {
 /** Fields by which a body refers to what its provider keeps or fetches. */
 const OUTSIDE_FIELDS = ['previous_response_id', 'conversation', 'prompt', 'container', 'web_search_options', 'plugins', 'mcp_servers'] // prettier-ignore
 
+/** Tiers at the price of the model, or below it. */
+const PLAIN_TIERS = ['auto', 'default', 'flex', 'standard', 'standard_only']
+
 /** Far more than anybody needs to recognise a call by. */
 const MAX_PROMPT_CHARACTERS = 4000
 
 /** Reads the body of a model call, whatever is in it. @throws {TurnmillError} `invalid_request`. */
 export function readAsked(wireFormat: WireFormat, body: Record<string, unknown>): Asked {
+  demandForeground(body)
   const limits = LIMIT_FIELDS[wireFormat]
     .map((name) => readPositive(body, name))
     .filter((limit) => limit !== null)
@@ -42,9 +51,19 @@ export function readAsked(wireFormat: WireFormat, body: Record<string, unknown>)
     // Whoever gives two limits may mean either.
     outputLimit: limits.length === 0 ? null : Math.max(...limits),
     answers: wireFormat === 'openai-chat' ? (readPositive(body, 'n') ?? 1) : 1,
-    refersElsewhere: refersElsewhere(body),
+    exceedsItsBytes: exceedsItsBytes(body),
+    pricedOtherwise:
+      isSet(body.models) ||
+      isSet(body.fallbacks) ||
+      (isSet(body.service_tier) && !PLAIN_TIERS.includes(asText(body.service_tier))),
     prompt: prompt === null ? null : toStorableText(prompt.slice(0, MAX_PROMPT_CHARACTERS)),
   }
+}
+
+/** What goes on when the call is over could neither be fetched here nor be charged. */
+function demandForeground({ background }: Record<string, unknown>): void {
+  if (isSet(background) && background !== false)
+    throw new TurnmillError('invalid_request', 'background is set, expected a call that ends with its answer')
 }
 
 const isSet = (value: unknown): boolean => value !== undefined && value !== null
@@ -64,12 +83,12 @@ function readPositive(body: Record<string, unknown>, name: string): number | nul
   )
 }
 
-function refersElsewhere(body: Record<string, unknown>): boolean {
+function exceedsItsBytes(body: Record<string, unknown>): boolean {
   const said = [body.messages, body.input, body.system]
   return (
     OUTSIDE_FIELDS.some((name) => isSet(body[name])) ||
     asList(body.tools).some(isServerTool) ||
-    said.some(refersToOutside)
+    said.some(holdsMore)
   )
 }
 
@@ -91,18 +110,32 @@ function lastUserText(messages: readonly unknown[]): string | null {
     .join('\n')
 }
 
-/** Names under which something stands that the provider keeps or fetches; a data URL is neither. */
-const REFERENCE = /^(file_id|.*_url|url)$/
+/** Names under which something stands that the provider keeps, fetches or looks into. */
+const REFERENCE = /^(file_id|file_data|.*_url|url)$/
+
+/** Parts that are charged by what is in them, not by their length. */
+const MEDIA = ['item_reference', 'input_audio', 'base64']
 
 /** Whether something in it stands for more than it holds. */
-function refersToOutside(value: unknown): boolean {
-  if (Array.isArray(value)) return value.some(refersToOutside)
+function holdsMore(value: unknown): boolean {
+  if (Array.isArray(value)) return value.some(holdsMore)
   if (!isRecord(value)) return false
-  if (value.type === 'item_reference' || isSet(asRecord(value.audio).id)) return true
+  if (MEDIA.includes(asText(value.type)) || isSet(asRecord(value.audio).id)) return true
   return Object.entries(value).some(([name, field]) =>
-    REFERENCE.test(name) && typeof field === 'string' ? !field.startsWith('data:') : refersToOutside(field),
+    REFERENCE.test(name) && typeof field === 'string' ? true : holdsMore(field),
   )
 }
 
-/** The field that bounds the answer, to be written where a body leaves it out. */
-export const limitField = (wireFormat: WireFormat): string => LIMIT_FIELDS[wireFormat][0] ?? ''
+/** The field by which a model is told how long its answer may be. OpenAI's own all know the new name of Chat Completions. */
+export const limitField = (wireFormat: WireFormat, type: ProviderType, model: string): string =>
+  wireFormat === 'openai-chat' && type !== 'openai'
+    ? outputLimitName(model)
+    : (LIMIT_FIELDS[wireFormat][0] ?? '')
+
+/** Names by which a body is understood here, and which a provider might read in another case, too. */
+export const UNDERSTOOD: ReadonlySet<string> = new Set([
+  ...Object.values(LIMIT_FIELDS).flat(),
+  ...OUTSIDE_FIELDS,
+  ...['model', 'models', 'fallbacks', 'service_tier', 'background', 'stream', 'stream_options', 'n'],
+  ...['messages', 'input', 'system', 'tools'],
+])

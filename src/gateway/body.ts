@@ -1,7 +1,8 @@
 import { asRecord, isRecord } from '../providers/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import type { Asked } from './asked.ts'
-import { limitField, readAsked } from './asked.ts'
+import { limitField, readAsked, UNDERSTOOD } from './asked.ts'
+import type { ProviderType } from '../protocol/routes.ts'
 import type { Endpoint } from './endpoints.ts'
 
 export const MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -32,17 +33,38 @@ export async function readBody(request: Request, { wireFormat }: Endpoint): Prom
 const MAX_DEPTH = 200
 
 function parseObject(bytes: Uint8Array): Record<string, unknown> {
-  if (depthOf(bytes) > MAX_DEPTH)
+  const { depth, names } = scan(bytes)
+  if (depth > MAX_DEPTH)
     throw new TurnmillError('invalid_request', `the body is nested deeper than ${MAX_DEPTH} levels`)
+  const value = parse(toText(bytes))
+  if (!isRecord(value)) throw new TurnmillError('invalid_request', 'the body is no JSON object, expected one')
+  demandOneReading(names.map((name) => String(parse(toText(name)))))
+  return value
+}
+
+const toText = ({ buffer, byteOffset, byteLength }: Uint8Array): string =>
+  Buffer.from(buffer, byteOffset, byteLength).toString('utf8')
+
+function parse(json: string): unknown {
   try {
-    const value: unknown = JSON.parse(
-      Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'),
-    )
-    if (isRecord(value)) return value
+    return JSON.parse(json)
   } catch {
-    // Said below.
+    return undefined
   }
-  throw new TurnmillError('invalid_request', 'the body is no JSON object, expected one')
+}
+
+/**
+ * What is authorised and reserved for has to be what the provider reads: of two fields of a name one takes the first, the
+ * other the last, and some make no difference between upper and lower case.
+ */
+function demandOneReading(names: readonly string[]): void {
+  const seen = new Set<string>()
+  for (const name of names) {
+    const meant = name.toLowerCase()
+    if (seen.has(meant) || (name !== meant && UNDERSTOOD.has(meant)))
+      throw new TurnmillError('invalid_request', `the body has ${name} twice or in another case, expected each field once`) // prettier-ignore
+    seen.add(meant)
+  }
 }
 
 /** What is to be sent: as it came, but for what the books need. */
@@ -52,37 +74,66 @@ export interface SentBody {
   usageAdded: boolean
 }
 
-/** @param outputLimit to be written where the body has none; `null` to leave it as it is. */
+/** @param outputLimit what the books go by, to be written where the model would not read it; `null` to leave it as it is. */
 export function prepareBody(
   { bytes, asked, fields }: CallBody,
-  endpoint: Endpoint,
+  { wireFormat }: Endpoint,
+  type: ProviderType,
   outputLimit: number | null,
 ): SentBody {
-  const { wireFormat } = endpoint
   if (asked === null || wireFormat === null) return { bytes, usageAdded: false }
   const options = asRecord(fields.stream_options)
+  const limit = limitField(wireFormat, type, asked.model)
+  // OpenAI's own refuse both names at once; who knows the old one alone would not have read the new one.
+  const limitMissing = asked.outputLimit === null || (limit === 'max_tokens' && !isCount(fields[limit]))
   const usageAdded = wireFormat === 'openai-chat' && asked.streamed && options.include_usage !== true
   const added = {
     ...(usageAdded ? { stream_options: { ...options, include_usage: true } } : {}),
-    ...(outputLimit !== null && asked.outputLimit === null ? { [limitField(wireFormat)]: outputLimit } : {}),
+    ...(outputLimit !== null && limitMissing ? { [limit]: outputLimit } : {}),
   }
-  if (Object.keys(added).length === 0) return { bytes, usageAdded }
-  return { bytes: new Uint8Array(Buffer.from(JSON.stringify({ ...fields, ...added }))), usageAdded }
+  return { bytes: bytes === null ? null : withFields(bytes, fields, added), usageAdded }
 }
 
-const [QUOTE, BACKSLASH] = [0x22, 0x5c]
-const OPENING = new Set([0x5b, 0x7b])
-const CLOSING = new Set([0x5d, 0x7d])
+const isCount = (value: unknown): boolean => typeof value === 'number'
 
-/** How deep JSON is nested, without parsing it: whoever walks through it later may have no stack for that. */
-function depthOf(bytes: Uint8Array): number {
-  let [depth, deepest, inText] = [0, 0, false]
+/** The same bytes with more fields: what was written before stays as it was, numbers that JavaScript cannot hold too. */
+function withFields(
+  bytes: Uint8Array<ArrayBuffer>,
+  fields: Record<string, unknown>,
+  added: Record<string, unknown>,
+): Uint8Array<ArrayBuffer> {
+  const names = Object.keys(added)
+  if (names.length === 0) return bytes
+  if (names.some((name) => name in fields))
+    return new Uint8Array(Buffer.from(JSON.stringify({ ...fields, ...added })))
+  const end = bytes.lastIndexOf(CLOSING_BRACE)
+  const more = JSON.stringify(added).slice(1)
+  const comma = Object.keys(fields).length === 0 ? '' : ','
+  return new Uint8Array(Buffer.concat([bytes.subarray(0, end), Buffer.from(comma + more)]))
+}
+
+const [QUOTE, BACKSLASH, COLON, CLOSING_BRACE] = [0x22, 0x5c, 0x3a, 0x7d]
+const OPENING = new Set([0x5b, 0x7b])
+const CLOSING = new Set([0x5d, CLOSING_BRACE])
+
+/**
+ * How deep JSON is nested, and the names of its own fields with their quotes, as often as they stand there. Without
+ * parsing it: whoever walks through it later may have no stack for that, and a parser keeps one field of each name.
+ */
+function scan(bytes: Uint8Array): { depth: number; names: Uint8Array[] } {
+  const names: Uint8Array[] = []
+  let [depth, deepest, inText, begin, end] = [0, 0, false, 0, 0]
   for (let index = 0; index < bytes.length; index++) {
     const byte = bytes[index] ?? 0
     if (inText && byte === BACKSLASH) index++
-    else if (byte === QUOTE) inText = !inText
-    else if (!inText && OPENING.has(byte)) deepest = Math.max(deepest, ++depth)
-    else if (!inText && CLOSING.has(byte)) depth--
+    else if (byte === QUOTE) {
+      inText = !inText
+      if (inText) begin = index
+      else end = index + 1
+    } else if (inText) continue
+    else if (OPENING.has(byte)) deepest = Math.max(deepest, ++depth)
+    else if (CLOSING.has(byte)) depth--
+    else if (byte === COLON && depth === 1) names.push(bytes.subarray(begin, end))
   }
-  return deepest
+  return { depth: deepest, names }
 }

@@ -4,14 +4,14 @@ import type { Books } from './books.ts'
 import type { Meter } from './meter.ts'
 import type { CallLabels, CallObservation } from '../protocol/gateway-observer.ts'
 
-const CHARACTERS_PER_TOKEN = 4
-
 export interface OpenCall {
   id: string
   prompt: string | null
   prices: Prices | null
   /** The most input it may be charged for, in tokens: what counts where the provider says nothing. */
   inputBound: number
+  /** The longest answer it may have, in tokens; `null` where nothing bounds it. */
+  outputBound: number | null
   /** By this process's monotonic clock. */
   startedAt: number
   books: Books
@@ -75,11 +75,19 @@ const outcomeOf = ({ status, errorCode }: CallEnd): CallObservation['outcome'] =
   return status < 400 ? 'ok' : 'refused'
 }
 
-/** What was reported in the end; of an answer that broke off before, at least what has passed of it. */
-function usageOf({ inputBound }: OpenCall, { meter }: CallEnd): Usage {
-  const reported = meter?.usage()
-  if (reported !== undefined && meter?.isComplete() === true) return reported
-  const passed = Math.ceil((meter?.characters() ?? 0) / CHARACTERS_PER_TOKEN)
-  const { outputTokens, ...known } = reported ?? { ...NO_USAGE, inputTokens: inputBound }
-  return { ...known, outputTokens: Math.max(outputTokens, passed), estimated: true }
+/**
+ * What was reported in the end. What was not is estimated: the input at its bound, the output by what has passed of it, of
+ * an answer that broke off too.
+ */
+function usageOf({ inputBound, outputBound }: OpenCall, { meter }: CallEnd): Usage {
+  const reported = meter?.usage() ?? NO_USAGE
+  const { input, output } = meter?.sides() ?? { input: false, output: false }
+  const complete = meter?.isComplete() === true && output
+  const passed = Math.min(meter?.passed() ?? 0, outputBound ?? Infinity)
+  return {
+    ...reported,
+    inputTokens: input ? reported.inputTokens : inputBound,
+    outputTokens: complete ? reported.outputTokens : Math.max(reported.outputTokens, passed),
+    estimated: !(input && complete),
+  }
 }

@@ -13,6 +13,7 @@ import { createMeter } from './meter.ts'
 import { refuse } from './refusals.ts'
 import { codeOf, relayBody } from './relay.ts'
 import { callUpstream, chooseCredentials, type Credential, type UpstreamEffects } from './upstream.ts'
+import type { Secret } from '../protocol/secret.ts'
 import type { CallLabels, GatewayObserver } from '../protocol/gateway-observer.ts'
 import { inputBound, outputBound, worstCaseMicros } from './worst-case.ts'
 
@@ -130,7 +131,7 @@ function toFacts(asking: Asking, authorised: Authorisation, { health }: Effects)
     throw new TurnmillError('provider_auth_failed', `provider ${provider.name} has no credential`)
   const limit = authorised.budgeted && body.asked !== null ? outputBound(body.asked, authorised.model) : null
   const labels = { provider: provider.name, model: authorised.model === null ? 'other' : subject.model }
-  const sent = prepareBody(body, endpoint, limit)
+  const sent = prepareBody(body, endpoint, provider.type, limit)
   return { ...asking, authorised, provider, credential, credentials, labels, sent }
 }
 
@@ -161,6 +162,12 @@ function demandAuthorised(
 
 const unauthorised = (): TurnmillError =>
   new TurnmillError('gateway_unauthorized', 'the API key of this call cannot be used')
+
+/** The gateway has written a limit into the body where a budget applies. */
+const boundedOutput = ({ body: { asked }, authorised }: CallFacts): number | null =>
+  asked === null || (asked.outputLimit === null && !authorised.budgeted)
+    ? null
+    : asked.answers * outputBound(asked, authorised.model)
 
 const boundOf = ({ body, sent, authorised }: CallFacts): number | null =>
   body.asked === null ? 0 : worstCaseMicros(body.asked, sent.bytes?.byteLength ?? 0, authorised.model)
@@ -199,6 +206,7 @@ function toOpenCall(
     prompt: asked?.prompt ?? null,
     prices: authorised.model?.prices ?? null,
     inputBound: asked === null ? 0 : inputBound(asked, sent.bytes?.byteLength ?? 0, authorised.model),
+    outputBound: boundedOutput(facts),
     startedAt,
     books,
     onEnded: (observation) => {
@@ -236,13 +244,21 @@ async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions
   const onSend = (): void => void (sending.begun = true)
   options.metrics.onSent(labels, performance.now() - startedAt)
   try {
+    // Whoever has left by now has been sent nothing, and owes nothing.
+    signal.throwIfAborted()
     const upstream = await callUpstream({ ...facts, body: sent.bytes, signal, onSend }, credentials, {
       ...options,
       onFailover: options.metrics.onFailover,
     })
     return relay(
       call,
-      { ...upstream, signal, wireFormat: endpoint.wireFormat, usageAdded: sent.usageAdded },
+      {
+        ...upstream,
+        tried: triedOf(upstream, credentials),
+        signal,
+        wireFormat: endpoint.wireFormat,
+        usageAdded: sent.usageAdded,
+      },
       options,
     )
   } catch (error) {
@@ -260,20 +276,29 @@ const afterwards = async (work: () => Promise<void>): Promise<void> => {
   await work()
 }
 
+/** A provider may tell of a key that it has refused a moment ago. */
+const triedOf = ({ credential }: { credential: Credential }, credentials: readonly Credential[]): Secret[] =>
+  credentials
+    .slice(0, credentials.indexOf(credential) + 1)
+    .map(({ secret }) => secret)
+    .filter((secret) => secret !== null)
+
 interface Answer {
   response: Response
   credential: Credential
+  /** The secrets of all credentials that were sent. */
+  tried: readonly Secret[]
   signal: AbortSignal
   wireFormat: Endpoint['wireFormat']
   usageAdded: boolean
 }
 
 function relay(call: OpenCall, answer: Answer, { track }: GatewayOptions): Response {
-  const { response, credential, signal, wireFormat, usageAdded } = answer
+  const { response, credential, tried, signal, wireFormat, usageAdded } = answer
   const meter = createMeter(wireFormat, (response.headers.get('content-type') ?? '').toLowerCase())
   let firstByteAt: number | null = null
   const body = relayBody(response.body, signal, {
-    guard: createBodyGuard(credential.secret),
+    guard: createBodyGuard(tried),
     onChunk: (chunk) => {
       firstByteAt ??= performance.now()
       meter.read(chunk)
@@ -289,6 +314,6 @@ function relay(call: OpenCall, answer: Answer, { track }: GatewayOptions): Respo
   })
   return new Response(usageAdded ? (body?.pipeThrough(hideUsage()) ?? null) : body, {
     status: response.status,
-    headers: headersFromProvider(guardHeaders(response.headers, credential.secret)),
+    headers: headersFromProvider(guardHeaders(response.headers, tried)),
   })
 }

@@ -1,5 +1,5 @@
 import { createParser } from 'eventsource-parser'
-import { asList, asRecord, asText, highestOf, isRecord, readUsage } from '../providers/index.ts'
+import { asList, asRecord, asText, highestOf, isRecord, readUsage, reportedSides, type ReportedSides } from '../providers/index.ts' // prettier-ignore
 import { toStorableText } from '../protocol/messages.ts'
 import type { WireFormat } from '../protocol/routes.ts'
 import type { Usage } from '../protocol/usage.ts'
@@ -17,10 +17,12 @@ export interface Meter {
   end(): void
   /** What the provider has reported so far. */
   usage(): Usage | undefined
+  /** Which of its sides were in a report, with a count that can be one. */
+  sides(): ReportedSides
   /** Whether that is the count at the end. */
   isComplete(): boolean
-  /** Characters of the answer that have passed, roughly. */
-  characters(): number
+  /** Tokens of the answer that have passed, roughly. */
+  passed(): number
   tools(): readonly ToolAsked[]
 }
 
@@ -34,8 +36,9 @@ const NOTHING: Meter = {
   read: () => undefined,
   end: () => undefined,
   usage: () => undefined,
+  sides: () => ({ input: false, output: false }),
   isComplete: () => false,
-  characters: () => 0,
+  passed: () => 0,
   tools: () => [],
 }
 
@@ -48,7 +51,8 @@ export const createMeter = (wireFormat: WireFormat | null, contentType: string):
 function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
   const tools = new Map<string, ToolAsked>()
   let usage: Usage | undefined
-  let characters = 0
+  let sides: ReportedSides = { input: false, output: false }
+  let passed = 0
   let complete = false
 
   function take(json: string): void {
@@ -59,23 +63,28 @@ function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
       const reported = readUsage[wireFormat](one)
       if (reported === undefined) continue
       usage = usage === undefined ? reported : highestOf(usage, reported)
-      // Anthropic begins with the input and ends with the output; the others report once, or each time all so far.
-      complete = value.type !== 'message_start'
+      const { input, output } = reportedSides(wireFormat, one)
+      sides = { input: sides.input || input, output: sides.output || output }
+      complete = isLast(value)
     }
     for (const one of readings.tools) note(tools, one)
   }
 
   const readings = {
     usage: () => usage,
+    sides: () => sides,
     isComplete: () => complete,
-    characters: () => characters,
+    passed: () => Math.ceil(passed),
     tools: () => [...tools.values()],
   }
   const decoder = new TextDecoder()
   if (contentType.includes('text/event-stream')) {
     const parser = createParser({
       onEvent: ({ data }) => {
-        characters += countText(wireFormat, data)
+        const more = countText(wireFormat, data)
+        passed += more
+        // What was reported before is not the count at the end.
+        if (more > 0) complete = false
         // Most events are a few characters of text, and there are many.
         if (/"usage"|tool|function|computer_call/.test(data)) take(data)
       },
@@ -90,16 +99,24 @@ function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
   return {
     ...readings,
     read: (chunk) => {
-      text += decoder.decode(chunk, { stream: true })
-      characters += chunk.length
+      const more = decoder.decode(chunk, { stream: true })
+      text += more
+      passed += countTokens(more)
     },
     end: () => take(text),
   }
 }
 
+/** Anthropic begins with the input and ends with the output, Responses may begin with anything; others report all so far. */
+const isLast = ({ type }: Record<string, unknown>): boolean =>
+  typeof type !== 'string' ||
+  (type.startsWith('response.')
+    ? ['response.completed', 'response.incomplete', 'response.failed'].includes(type)
+    : type !== 'message_start')
+
 /** Fields of an event in which an answer passes, piece by piece. */
 const PIECE =
-  /"(?:content|reasoning_content|delta|text|thinking|partial_json|arguments)"\s*:\s*"((?:[^"\\]|\\.)*)"/g
+  /"(?:content|reasoning|reasoning_content|refusal|delta|text|thinking|partial_json|arguments)"\s*:\s*"((?:[^"\\]|\\.)*)"/g
 
 /** A longer event is counted whole. */
 const MAX_EVENT = 1_000_000
@@ -108,10 +125,19 @@ const MAX_EVENT = 1_000_000
 function countText(wireFormat: WireFormat, data: string): number {
   // The other events of these formats repeat what has passed.
   if (wireFormat !== 'openai-chat' && !/[._]delta"/.test(data)) return 0
-  if (data.length > MAX_EVENT) return data.length
-  let characters = 0
-  for (const [, text = ''] of data.matchAll(PIECE)) characters += text.length
-  return characters
+  if (data.length > MAX_EVENT) return countTokens(data)
+  let tokens = 0
+  for (const [, text = ''] of data.matchAll(PIECE)) tokens += countTokens(text)
+  return tokens
+}
+
+/** Common for English text; of most other scripts a character is about a token. */
+const ASCII_PER_TOKEN = 4
+
+function countTokens(text: string): number {
+  let others = 0
+  for (let index = 0; index < text.length; index++) if (text.charCodeAt(index) > 0x7f) others++
+  return (text.length - others) / ASCII_PER_TOKEN + others
 }
 
 function parse(json: string): Record<string, unknown> | undefined {

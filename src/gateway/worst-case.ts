@@ -12,20 +12,20 @@ const CONTEXT_TOKENS = 200_000
 export const outputBound = (asked: Pick<Asked, 'outputLimit'>, model: ModelFacts | null): number =>
   asked.outputLimit ?? model?.maxOutputTokens ?? OUTPUT_TOKENS
 
-/** The most input that a call may be charged for, in tokens. A token is a byte at least. */
+/** The most input that a call may be charged for, in tokens. A token of text is a byte at least. */
 export const inputBound = (
-  { refersElsewhere }: Pick<Asked, 'refersElsewhere'>,
+  { exceedsItsBytes }: Pick<Asked, 'exceedsItsBytes'>,
   bodyBytes: number,
   model: ModelFacts | null,
-): number => (refersElsewhere ? Math.max(bodyBytes, model?.contextWindow ?? CONTEXT_TOKENS) : bodyBytes)
+): number => (exceedsItsBytes ? Math.max(bodyBytes, model?.contextWindow ?? CONTEXT_TOKENS) : bodyBytes)
 
-/** The most that a call may cost, in micro-dollars, rounded up; `null` where its model has no price. */
+/** The most that a call may cost, in micro-dollars, rounded up; `null` where it has no price that is known here. */
 export function worstCaseMicros(
-  asked: Pick<Asked, 'outputLimit' | 'answers' | 'refersElsewhere'>,
+  asked: Pick<Asked, 'outputLimit' | 'answers' | 'exceedsItsBytes' | 'pricedOtherwise'>,
   bodyBytes: number,
   model: ModelFacts | null,
 ): number | null {
-  if (model === null || !isPriced(model.prices)) return null
+  if (model === null || asked.pricedOtherwise || !isPriced(model.prices)) return null
   const { inputMicros, outputMicros, cacheReadMicros, cacheWriteMicros } = model.prices
   // Input may be read from a cache, or written to one at a higher price.
   const dearest = Math.max(inputMicros ?? 0, cacheReadMicros ?? 0, cacheWriteMicros ?? 0)

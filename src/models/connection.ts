@@ -91,7 +91,7 @@ export function attributionHeaders({
 
 /** Without the header that only our own gateway may set, and without the credential. */
 function guarded(response: Response, credential: Secret | null): Response {
-  const headers = guardHeaders(response.headers, credential)
+  const headers = guardHeaders(response.headers, credential === null ? [] : [credential])
   headers.delete(ERROR_HEADER)
   // The body is decoded already.
   headers.delete('content-encoding')

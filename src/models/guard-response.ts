@@ -14,9 +14,22 @@ export interface BodyGuard {
   rest(): Uint8Array
 }
 
-/** Nothing that passes repeats the credential of the call, wherever chunk borders fall. */
-export function createBodyGuard(credential: Secret | null): BodyGuard {
-  const secret = Buffer.from(secretOf(credential))
+/** Nothing that passes repeats a credential of the call, wherever chunk borders fall. */
+export function createBodyGuard(credentials: readonly Secret[]): BodyGuard {
+  const [first, ...others] = credentials
+    .map(secretOf)
+    .filter((secret) => secret !== '')
+    .map(createGuardOf)
+  return others.reduce(inTurn, first ?? createGuardOf(''))
+}
+
+const inTurn = (one: BodyGuard, next: BodyGuard): BodyGuard => ({
+  pass: (chunk) => next.pass(one.pass(chunk)),
+  rest: () => Buffer.concat([next.pass(one.rest()), next.rest()]),
+})
+
+function createGuardOf(text: string): BodyGuard {
+  const secret = Buffer.from(text)
   let held: Buffer = Buffer.alloc(0)
   let size = 0
   return {
@@ -47,7 +60,7 @@ export function guardBody(
   credential: Secret | null,
 ): ReadableStream<Uint8Array> | null {
   if (body === null) return null
-  const guard = createBodyGuard(credential)
+  const guard = createBodyGuard(credential === null ? [] : [credential])
   return body.pipeThrough(
     new TransformStream<Uint8Array, Uint8Array>({
       transform(chunk, controller) {
@@ -62,18 +75,17 @@ export function guardBody(
   )
 }
 
-/** The same for headers: a value that repeats the credential is none that anybody needs. */
-export function guardHeaders(headers: Headers, credential: Secret | null): Headers {
-  const secret = secretOf(credential)
-  const kept = [...headers].filter(([, value]) => secret === '' || !value.includes(secret))
-  return new Headers(kept)
+/** The same for headers: a value that repeats a credential is none that anybody needs. */
+export function guardHeaders(headers: Headers, credentials: readonly Secret[]): Headers {
+  const secrets = credentials.map(secretOf).filter((secret) => secret !== '')
+  return new Headers([...headers].filter(([, value]) => !secrets.some((secret) => value.includes(secret))))
 }
 
 /** A shorter one is no secret but a word, such as `none`, and stands in answers for itself. */
 const MIN_SECRET = 12
 
-function secretOf(credential: Secret | null): string {
-  const secret = credential?.reveal() ?? ''
+function secretOf(credential: Secret): string {
+  const secret = credential.reveal()
   return secret.length < MIN_SECRET ? '' : secret
 }
 

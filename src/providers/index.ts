@@ -10,7 +10,8 @@ export const providerAdapters: ProviderAdapters = {
   'anthropic-messages': streamAnthropicMessages,
 }
 
-export { highestOf, readUsage } from './reported-usage.ts'
+export { outputLimitName } from './openai-chat-request.ts'
+export { highestOf, readUsage, reportedSides, type ReportedSides } from './reported-usage.ts'
 export { asList, asRecord, asText, isRecord } from './outside.ts'
 export { parseRetryAfter } from './retry-after.ts'
 export type {

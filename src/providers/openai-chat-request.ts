@@ -39,7 +39,7 @@ export function toParams(request: ModelRequest): ChatCompletionCreateParamsStrea
 }
 
 /** OpenAI's newer models refuse the old name, compatible servers may not know the new one. */
-const outputLimitName = (model: string): 'max_completion_tokens' | 'max_tokens' =>
+export const outputLimitName = (model: string): 'max_completion_tokens' | 'max_tokens' =>
   /(^|\/)(gpt-|chatgpt-|codex-|o\d)/.test(model) ? 'max_completion_tokens' : 'max_tokens'
 
 /** This endpoint has no computer tool of its own. */

@@ -6,9 +6,11 @@ import { usageOf } from './usage.ts'
 /** What a provider says that a call has used: the `usage` of its answer or of one of its events. */
 export type ReadUsage = (usage: unknown) => Usage | undefined
 
+const isCount = (value: unknown): boolean =>
+  typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
+
 /** A report without a single count that can be one says nothing. */
-const hasCount = (...counts: unknown[]): boolean =>
-  counts.some((count) => typeof count === 'number' && Number.isSafeInteger(count) && count >= 0)
+const hasCount = (...counts: unknown[]): boolean => counts.some(isCount)
 
 function readChatUsage(usage: unknown): Usage | undefined {
   if (!isRecord(usage) || !hasCount(usage.prompt_tokens, usage.completion_tokens)) return undefined
@@ -39,8 +41,7 @@ function readResponsesUsage(usage: unknown): Usage | undefined {
 /** Anthropic's own counts do not overlap. */
 function readMessagesUsage(usage: unknown): Usage | undefined {
   const reported = asRecord(usage)
-  if (typeof reported.output_tokens !== 'number' && typeof reported.input_tokens !== 'number')
-    return undefined
+  if (!hasCount(reported.input_tokens, reported.output_tokens)) return undefined
   return {
     inputTokens: asCount(reported.input_tokens),
     outputTokens: asCount(reported.output_tokens),
@@ -55,6 +56,19 @@ export const readUsage: Readonly<Record<WireFormat, ReadUsage>> = {
   'openai-chat': readChatUsage,
   'openai-responses': readResponsesUsage,
   'anthropic-messages': readMessagesUsage,
+}
+
+/** What a report counts: one may leave a side out, or have something there that is no count. */
+export interface ReportedSides {
+  input: boolean
+  output: boolean
+}
+
+export function reportedSides(wireFormat: WireFormat, usage: unknown): ReportedSides {
+  const [input, output] =
+    wireFormat === 'openai-chat' ? ['prompt_tokens', 'completion_tokens'] : ['input_tokens', 'output_tokens']
+  const reported = asRecord(usage)
+  return { input: isCount(reported[input]), output: isCount(reported[output]) }
 }
 
 /** Counts are cumulative, and a proxy may leave some out of an event: the highest of each counts, once. */

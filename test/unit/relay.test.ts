@@ -19,7 +19,7 @@ function relayChunks(chunks: readonly (string | Uint8Array)[], secret = new Secr
     cancel: () => void (cancelled = true),
   })
   const body = relayBody(source, new AbortController().signal, {
-    guard: createBodyGuard(secret),
+    guard: createBodyGuard([secret]),
     onChunk: (chunk) => void seen.push(Buffer.from(chunk).toString()),
     onEnd: (errorCode) => void ends.push(errorCode),
   })

@@ -1,0 +1,281 @@
+/** A call is held to what it may cost, whatever its body says and its provider reports. */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { query, statement } from '../../src/db/index.ts'
+import { createModelConfig, createProvider } from '../../src/models/index.ts'
+import { Secret } from '../../src/protocol/secret.ts'
+import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
+
+type Answer = (response: ServerResponse, body: string, request: IncomingMessage) => void
+
+const [FIRST_KEY, SECOND_KEY] = ['central-key-of-bounds-0001', 'central-key-of-bounds-0002']
+let provider: Server
+let answer: Answer
+let asked: string[]
+let turnmill: Turnmill
+let user: TestUser
+
+beforeAll(async () => {
+  provider = createServer((request, response) => {
+    const chunks: Buffer[] = []
+    request.on('data', (chunk: Buffer) => chunks.push(chunk))
+    request.on('end', () => {
+      const body = Buffer.concat(chunks).toString()
+      asked.push(body)
+      answer(response, body, request)
+    })
+  })
+  await new Promise<void>((resolve) => provider.listen(0, '127.0.0.1', resolve))
+  turnmill = await startTurnmill({ workers: 0 })
+  const origin = `http://127.0.0.1:${(provider.address() as AddressInfo).port}`
+  const types = [
+    ['real', 'openai', `${origin}/v1`],
+    ['compatible', 'openai-compatible', `${origin}/v1`],
+    ['claude', 'anthropic', origin],
+  ] as const
+  for (const [name, type, baseUrl] of types) await addProvider(name, type, baseUrl)
+})
+afterAll(async () => {
+  provider.closeAllConnections()
+  provider.close()
+  await turnmill.stop()
+})
+beforeEach(async () => {
+  asked = []
+  user = await turnmill.addUser()
+})
+
+async function addProvider(
+  name: string,
+  type: 'openai' | 'openai-compatible' | 'anthropic',
+  baseUrl: string,
+) {
+  const { db, encryption } = turnmill.services
+  const { id } = await createProvider(db, encryption, {
+    name, type, baseUrl, enabled: true, allowByok: false, attribution: false,
+    keys: [new Secret(FIRST_KEY), new Secret(SECOND_KEY)],
+  }) // prettier-ignore
+  await createModelConfig(db, {
+    providerId: id, model: 'm', displayName: 'm', enabled: true, isDefault: false, contextWindow: null, maxOutputTokens: 50,
+    options: {}, prices: { input: 1_000_000, output: 2_000_000, cacheRead: 500_000, cacheWrite: null },
+  }) // prettier-ignore
+}
+
+const CHAT = '/v1/gateway/real/v1/chat/completions'
+const COMPATIBLE = '/v1/gateway/compatible/v1/chat/completions'
+const RESPONSES = '/v1/gateway/real/v1/responses'
+const MESSAGES = '/v1/gateway/claude/v1/messages'
+const HELLO = { model: 'm', max_tokens: 10, messages: [{ role: 'user', content: 'hello' }] }
+
+const post = (path: string, body: object | string, signal?: AbortSignal): Promise<Response> =>
+  fetch(turnmill.address + path, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${user.token}`, 'content-type': 'application/json' },
+    body: typeof body === 'string' ? body : JSON.stringify(body),
+    ...(signal === undefined ? {} : { signal }),
+  })
+
+/** Sends and reads to the end, however that looks. */
+const callTo = async (path: string, body: object | string): Promise<string> =>
+  (await post(path, body)).text().catch(() => '')
+
+const limitTo = (limitMicros: number) =>
+  turnmill.admin.client.request('POST', '/v1/budgets', {
+    subject: 'key',
+    subjectId: user.apiKeyId,
+    period: 'total',
+    limitMicros,
+  })
+
+interface Booked {
+  settled: boolean
+  cost: number
+  input: number
+  output: number
+  estimated: boolean
+}
+
+const readCalls = statement(
+  'test/bounds',
+  `select i.settled_at is not null as settled, i.cost_micros::float8 as cost, i.estimated, u.input_tokens::float8 as input,
+    u.output_tokens::float8 as output
+  from interceptions i left join token_usages u on u.interception_id = i.id where i.api_key_id = $1 order by i.started_at`,
+)
+
+/** The user's only call, once it is settled. */
+async function booked(): Promise<Booked> {
+  for (;;) {
+    const [call] = await query<Booked>(turnmill.services.db, readCalls(user.apiKeyId))
+    if (call?.settled === true) return call
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+
+const whole =
+  (usage: unknown): Answer =>
+  (response) => {
+    response.writeHead(200, { 'content-type': 'application/json' })
+    response.end(JSON.stringify({ choices: [{ message: { role: 'assistant', content: 'hi' } }], usage }))
+  }
+
+/** Streams these events, and breaks off. */
+const cutAfter =
+  (...events: unknown[]): Answer =>
+  (response) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' })
+    for (const event of events) response.write(`data: ${JSON.stringify(event)}\n\n`)
+    setTimeout(() => response.destroy(), 50)
+  }
+
+const delta = (fields: object) => ({ choices: [{ delta: fields }] })
+
+describe('what a body asks for', () => {
+  test('is not more than a call that ends with its answer', async () => {
+    expect((await post(RESPONSES, { model: 'm', input: 'hello', background: true })).status).toBe(400)
+    expect(asked).toEqual([])
+  })
+
+  test.each([
+    '{"model":"dear","max_tokens":90000,"model":"m","max_tokens":1,"messages":[]}',
+    '{"model":"m","Model":"dear","messages":[]}',
+    '{"model":"m","MAX_TOKENS":90000,"messages":[]}',
+    '{"model":"m","mo\\u0064el":"dear","messages":[]}',
+  ])('is said once: %s', async (body) => {
+    expect((await post(CHAT, body)).status).toBe(400)
+    expect(asked).toEqual([])
+  })
+
+  test.each([{ models: ['dear'] }, { fallbacks: ['dear'] }, { service_tier: 'priority' }])(
+    'has no price under a budget where it may be charged at another one: %j',
+    async (more) => {
+      await limitTo(1_000_000_000)
+      expect((await post(CHAT, { ...HELLO, ...more })).status).toBe(409)
+      expect(asked).toEqual([])
+    },
+  )
+
+  test('is reserved for by what an image may be charged for', async () => {
+    await limitTo(1000)
+    const image = { type: 'image_url', image_url: { url: `data:image/png;base64,${'A'.repeat(100)}` } }
+    const body = { ...HELLO, messages: [{ role: 'user', content: [image] }] }
+    expect((await post(CHAT, body)).status).toBe(402)
+    expect(asked).toEqual([])
+  })
+
+  test.each([
+    [CHAT, {}, { max_completion_tokens: 50 }],
+    [COMPATIBLE, {}, { max_tokens: 50 }],
+    [COMPATIBLE, { max_completion_tokens: 7 }, { max_completion_tokens: 7, max_tokens: 7 }],
+    [CHAT, { max_tokens: 7 }, { max_tokens: 7 }],
+  ])('is bounded by a name that its provider knows: %s %j', async (path, limits, sent) => {
+    await limitTo(1000)
+    answer = whole({ prompt_tokens: 3, completion_tokens: 1 })
+    await callTo(path, { model: 'm', messages: [], ...limits })
+    expect(JSON.parse(asked[0] ?? '')).toEqual({ model: 'm', messages: [], ...sent })
+  })
+
+  test('passes as it is written, numbers that JavaScript cannot hold too', async () => {
+    answer = whole({ prompt_tokens: 3, completion_tokens: 1 })
+    await callTo(CHAT, '{"model":"m","stream":true,"seed":9007199254740993,"messages":[]}')
+    expect(asked).toEqual([
+      '{"model":"m","stream":true,"seed":9007199254740993,"messages":[],"stream_options":{"include_usage":true}}',
+    ])
+  })
+})
+
+describe('what was used', () => {
+  test.each([
+    [CHAT, { completion_tokens: 7 }],
+    [CHAT, { prompt_tokens: '5', completion_tokens: 7 }],
+    [CHAT, { prompt_tokens: -5, completion_tokens: 7 }],
+    [CHAT, { prompt_tokens: 1e300, completion_tokens: 7 }],
+    [MESSAGES, { input_tokens: -5, output_tokens: -7 }],
+    [MESSAGES, { input_tokens: 1.5, output_tokens: 1.5 }],
+    [MESSAGES, { input_tokens: '55', output_tokens: 5 }],
+  ])('is estimated where it is half reported: %s %j', async (path, usage) => {
+    answer = whole(usage)
+    await callTo(path, HELLO)
+    const call = await booked()
+    expect(call.estimated).toBe(true)
+    expect(call.input).toBeGreaterThanOrEqual(JSON.stringify(HELLO).length)
+  })
+
+  test('is what has passed where only the beginning was reported', async () => {
+    answer = cutAfter(
+      { choices: [], usage: { prompt_tokens: 5, completion_tokens: 1 } },
+      ...Array.from({ length: 20 }, () => delta({ content: 'x'.repeat(400) })),
+    )
+    await callTo(CHAT, { ...HELLO, max_tokens: 10_000, stream: true })
+    expect(await booked()).toMatchObject({ estimated: true, input: 5, output: 2000 })
+  })
+
+  test('is not complete by what a response begins with', async () => {
+    answer = cutAfter({
+      type: 'response.created',
+      response: { usage: { input_tokens: 5, output_tokens: 0 } },
+    })
+    await callTo(RESPONSES, { model: 'm', input: 'hello', stream: true })
+    expect(await booked()).toMatchObject({ estimated: true })
+  })
+
+  test.each([
+    ['reasoning', { reasoning: 'x'.repeat(400) }, 2000],
+    ['a refusal', { refusal: 'x'.repeat(400) }, 2000],
+    ['another script', { content: '字'.repeat(100) }, 2000],
+  ])('counts %s', async (_, fields, tokens) => {
+    answer = cutAfter(...Array.from({ length: 20 }, () => delta(fields)))
+    await callTo(CHAT, { ...HELLO, max_tokens: 10_000, stream: true })
+    expect(await booked()).toMatchObject({ estimated: true, output: tokens })
+  })
+
+  test('is never estimated above what the answer was bounded to', async () => {
+    answer = cutAfter(delta({ content: '字'.repeat(100) }))
+    await callTo(CHAT, { ...HELLO, stream: true })
+    expect(await booked()).toMatchObject({ estimated: true, output: 10 })
+  })
+})
+
+test('a key that was refused is not told with the answer to the next one', async () => {
+  answer = (response, _, request) => {
+    const refused = request.headers.authorization?.endsWith(FIRST_KEY) === true
+    response.writeHead(refused ? 401 : 403)
+    response.end(refused ? '' : `the organisation of ${FIRST_KEY} is suspended`)
+  }
+  expect(await callTo(CHAT, HELLO)).toBe('the organisation of <redacted> is suspended')
+})
+
+test('a call whose caller has left before it was sent costs nothing', async () => {
+  const { db } = turnmill.services
+  const held = Promise.withResolvers<void>()
+  const locked = Promise.withResolvers<void>()
+  const lock = db.prisma.$transaction(async (tx) => {
+    await tx.$executeRawUnsafe('lock table interceptions in share row exclusive mode')
+    locked.resolve()
+    await held.promise
+  })
+  await locked.promise
+  const gone = new AbortController()
+  const call = post(CHAT, HELLO, gone.signal).catch(() => undefined)
+  await blocked(db)
+  gone.abort()
+  await call
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  held.resolve()
+  await lock
+  expect(await booked()).toMatchObject({ cost: 0 })
+  expect(asked).toEqual([])
+})
+
+const countBlocked = statement(
+  'test/blocked',
+  `select count(*)::int as count from pg_locks where not granted and relation = 'interceptions'::regclass`,
+)
+
+/** Resolves when somebody waits for the lock. */
+async function blocked(db: Turnmill['services']['db']): Promise<void> {
+  for (;;) {
+    const [row] = await query<{ count: number }>(db, countBlocked())
+    if ((row?.count ?? 0) > 0) return
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
