@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import swagger from '@fastify/swagger'
 import Fastify from 'fastify'
 import { jsonSchemaTransform, jsonSchemaTransformObject, validatorCompiler } from 'fastify-type-provider-zod'
@@ -26,7 +27,6 @@ import * as answers from './api/answers.ts'
 import { registerSystemRoutes } from './api/system-routes.ts'
 import { query, statement } from './db/index.ts'
 import { findUsableKeys } from './keys/index.ts'
-import { newId } from './protocol/ids.ts'
 import { TurnmillError } from './protocol/errors.ts'
 import type { Services } from './services.ts'
 import { createWatchRegistry } from './streams/index.ts'
@@ -70,7 +70,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
 
   const app: ApiServer = Fastify({
     bodyLimit: config.messageBodyBytes,
-    genReqId: newId,
+    genReqId: () => randomUUID(),
     // What is under way is answered; a connection without a request is closed.
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 200 },

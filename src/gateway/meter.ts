@@ -86,7 +86,7 @@ function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
         // What was reported before is not the count at the end.
         if (more > 0) complete = false
         // Most events are a few characters of text, and there are many.
-        if (/"usage"|tool|function|computer_call/.test(data)) take(data)
+        if (/"usage"\s*:\s*\{|tool|function|computer_call/.test(data)) take(data)
       },
     })
     return {
