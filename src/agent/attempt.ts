@@ -114,10 +114,19 @@ async function callModel(
     effects.deadlines,
     { signal, reasoning: reasons(request) },
   )
-  const collected = await collect(withOwnCallIds(stream, messages, step), (part) => parts.write(part))
+  const answer = withOwnCallIds(request.tools.length === 0 ? withoutTools(stream) : stream, messages, step)
+  const collected = await collect(answer, (part) => parts.write(part))
   await parts.flush()
   return toOutcome({ attempt, request, facts, collected })
 }
+
+/** A model that was offered nothing may ask all the same: none of its calls is run, whoever takes the turn over. */
+async function* withoutTools(stream: AsyncIterable<StreamPart>): AsyncGenerator<StreamPart> {
+  for await (const part of stream)
+    yield part.type === 'tool-input-end' ? { ...part, inputError: NOT_OFFERED } : part
+}
+
+const NOT_OFFERED = 'No tools were offered: answer in words.'
 
 /** Some providers count the ids of their calls anew with each answer; within a turn each is its own. */
 async function* withOwnCallIds(
