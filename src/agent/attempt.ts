@@ -14,7 +14,6 @@ import {
   contextTokens,
   isTooLong,
   type CompactionEffects,
-  type CompactionOutcome,
 } from './compaction.ts'
 import { withDeadlines } from './deadlines.ts'
 import { collect, NOTHING_SPENT, reasons, toSpent, type Collected } from './model-call.ts'
@@ -39,6 +38,8 @@ export interface Attempt {
   number: number
   /** When the claim began, by this process's monotonic clock. */
   startedAt: number
+  /** Whether the attempt before was refused for the length of its history. */
+  wasTooLong: boolean
   /** What the model may ask for. */
   tools: readonly ToolDefinition[]
 }
@@ -46,13 +47,14 @@ export interface Attempt {
 /** How a model call ended: an answer to commit, or what to fail with and what it cost all the same. */
 export type AttemptOutcome =
   | { type: 'answered'; result: StepResult }
-  | { type: 'failed'; error: TurnmillError; spent: Spent }
+  /** `shorten`: the history is to be summed up, which the next attempt begins with. */
+  | { type: 'failed'; error: TurnmillError; spent: Spent; shorten?: true }
   /** It was told to stop; `partial` is what there was of the answer, `null` for nothing. Its usage is not in `spent`. */
   | { type: 'interrupted'; partial: StepResult | null; spent: Spent }
 
 /**
- * Calls the model once, with the history made to fit: compacted before the call where it is over the threshold, and
- * after it where the provider counts otherwise, once in all. The route is made for this one call.
+ * Calls the model once, with the history made to fit: compacted before the call where it is over the threshold, or was
+ * refused in the attempt before. The route is made for this one call.
  *
  * @throws {TurnmillError} before the model was called.
  */
@@ -65,34 +67,30 @@ export async function runAttempt(
   const place = { step: attempt.step, epoch: claim.epoch, attempt: attempt.number }
   const load = () => Promise.all([effects.loadContext(claim), effects.buildRoute(claim, place)])
   const [messages, built] = await load()
-  const compact = (): Promise<CompactionOutcome> => compactHistory(attempt, effects, signal)
   if (await mustCompact(attempt, messages, built, effects)) {
-    const compaction = await compact()
+    const compaction = await compactHistory(attempt, effects, signal)
     if (compaction.type !== 'compacted') return compaction
     return callModel(attempt, await load(), effects, signal)
   }
   const outcome = await callModel(attempt, [messages, built], effects, signal)
-  if (!isContextError(outcome) || !canCompact(claim, messages)) return outcome
-  const compaction = await compact()
-  return compaction.type === 'compacted' ? callModel(attempt, await load(), effects, signal) : compaction
+  if (outcome.type !== 'failed' || outcome.error.code !== 'context_too_long') return outcome
+  return canCompact(claim, messages) ? { ...outcome, shorten: true } : outcome
 }
-
-const isContextError = (outcome: AttemptOutcome): boolean =>
-  outcome.type === 'failed' && outcome.error.code === 'context_too_long'
 
 /** The share of its window from which on a model is compared with the one that sums up. */
 const LOOK_FROM = 0.1
 
 async function mustCompact(
-  { claim, step, number }: Attempt,
+  { claim, step, number, wasTooLong }: Attempt,
   messages: readonly ContextMessage[],
   { facts }: BuiltRoute,
   effects: AttemptEffects,
 ): Promise<boolean> {
+  if (!canCompact(claim, messages)) return false
+  if (wasTooLong) return true
   const { contextWindow } = facts.modelConfig
-  if (contextWindow === null || !canCompact(claim, messages)) return false
   const tokens = contextTokens(messages)
-  if (tokens < contextWindow * LOOK_FROM) return false
+  if (contextWindow === null || tokens < contextWindow * LOOK_FROM) return false
   const place = { step, epoch: claim.epoch, attempt: number }
   // Where no summary can be had, the provider says whether the history is too long.
   const summarizer = await effects.buildRouteFor(claim, 'compaction', place).catch(() => null)

@@ -11,6 +11,7 @@ import {
   sleepUnlessAborted,
   withRetries,
   type NoteRetry,
+  type RetryableStep,
   type RetryPolicy,
   type StepOutcome,
 } from './retries.ts'
@@ -90,9 +91,10 @@ async function takeSteps(run: Run): Promise<TurnOutcome> {
 function takeStep(run: Run, step: number): Promise<StepOutcome> {
   const { claim, effects, signal, startedAt } = run
   const tools = step >= effects.turnLimits.steps ? [] : run.tools.definitions
-  return retrying(run, step, (number) =>
-    runAttempt({ claim, step, number, startedAt, tools }, effects, signal),
-  )
+  return retrying(run, step, (number, before) => {
+    const wasTooLong = before?.error.code === 'context_too_long'
+    return runAttempt({ claim, step, number, startedAt, wasTooLong, tools }, effects, signal)
+  })
 }
 
 /** A turn that was asked for a summary, and nothing else. */
@@ -107,7 +109,7 @@ async function compactOnly(run: Run): Promise<TurnOutcome> {
 const retrying = <T extends { type: string }>(
   { claim, effects, signal }: Run,
   step: number,
-  attempt: (number: number) => Promise<T>,
+  attempt: RetryableStep<T>['attempt'],
 ) =>
   withRetries(
     { claim, step, attempt },

@@ -246,6 +246,41 @@ describe('compaction', () => {
     expect(factsIn(requests()[3])).toEqual(['fact-first'])
   })
 
+  test('follows a refusal in the middle of an answer, of which nothing is left in the next attempt (I9)', async () => {
+    const { chat } = await create(client, 'first: fact-first')
+    const gate = hold()
+    script((request) => {
+      if (asksForSummary(request)) return summaryOf(request)
+      if (bodyOf(request).includes('Summary of the conversation'))
+        return { type: 'answer', chunks: ['a', 'n', 'e', 'w', '.'], gate, gateAt: 4 }
+      return { type: 'answer', chunks: ['gone'], ending: 'error', error: { code: 'context_length_exceeded' } }
+    })
+    const watch = client.watch(chat.id)
+    let shown = ''
+    const look = watch.until(({ type, ...event }) => {
+      if (type === 'reset') shown = ''
+      if ('part' in event && event.part.type === 'text-delta') shown += event.part.text
+      return shown.endsWith('w')
+    })
+    const sent = await client.send(chat.id, 'second')
+    await look
+    expect(shown).toBe('anew')
+    gate.release()
+    watch.close()
+    const turnId = 'turn' in sent ? sent.turn.id : ''
+    expect(await client.ended(chat.id, turnId)).toMatchObject({ state: 'completed' })
+    // No call has the place of another one in the books.
+    const books = await turnmill.services.db.prisma.interception.findMany({
+      where: { turnId },
+      orderBy: { startedAt: 'asc' },
+    })
+    expect(books.map(({ purpose, step, epoch, attempt }) => [purpose, step, epoch, attempt])).toEqual([
+      ['chat', 1, 1, 1],
+      ['compaction', 1, 1, 2],
+      ['chat', 1, 1, 2],
+    ])
+  })
+
   test('that does not help fails the turn, and never loops', async () => {
     const { chat } = await create(client, 'first')
     script((request) => (asksForSummary(request) ? summaryOf(request) : tooLong(request)))
