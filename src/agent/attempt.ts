@@ -9,6 +9,7 @@ import { costMicros, NO_USAGE, type Usage } from '../protocol/usage.ts'
 import type { ModelRequest } from '../providers/contract.ts'
 import type { PartWriter } from '../streams/index.ts'
 import {
+  ASSUMED_WINDOW,
   canCompact,
   compactHistory,
   contextTokens,
@@ -88,9 +89,8 @@ async function mustCompact(
 ): Promise<boolean> {
   if (!canCompact(claim, messages)) return false
   if (wasTooLong) return true
-  const { contextWindow } = facts.modelConfig
   const tokens = contextTokens(messages)
-  if (contextWindow === null || tokens < contextWindow * LOOK_FROM) return false
+  if (tokens < (facts.modelConfig.contextWindow ?? ASSUMED_WINDOW) * LOOK_FROM) return false
   const place = { step, epoch: claim.epoch, attempt: number }
   // Where no summary can be had, the provider says whether the history is too long.
   const summarizer = await effects.buildRouteFor(claim, 'compaction', place).catch(() => null)

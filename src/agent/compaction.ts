@@ -141,7 +141,7 @@ const SHARE_OF_WINDOW = 0.75
 /** How much of it the summary may take. */
 const SHARE_OF_SUMMARY = 0.2
 /** Where no window is known, in tokens. */
-const ASSUMED_WINDOW = 100_000
+export const ASSUMED_WINDOW = 100_000
 /** The longest that one part is told, in characters; in a small window, a quarter of the room. */
 const LONGEST_PART = 8000
 

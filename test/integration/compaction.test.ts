@@ -458,27 +458,30 @@ describe('compaction', () => {
     expect(bodyOf(requests().at(-1))).toContain('two anew')
   })
 
-  test('is done by the model of its purpose, whose window counts where it is the smaller one', async () => {
-    const { admin, provider } = turnmill
-    await setWindow(turnmill, { contextWindow: 100_000 })
-    const made = await admin.client.request<{ id: string }>('POST', '/v1/model-configs', {
+  test.each([100_000, null])(
+    'is done by the model of its purpose, whose window counts where it is smaller than %p',
+    async (contextWindow) => {
+      const { admin, provider } = turnmill
+      await setWindow(turnmill, { contextWindow })
+      const made = await admin.client.request<{ id: string }>('POST', '/v1/model-configs', {
       providerId: provider.id, model: 'small-1', displayName: 'Small', contextWindow: 20_000,
     }) // prettier-ignore
-    expect(made.status).toBe(201)
-    const put = (id: string) =>
-      client.request('PUT', '/v1/me/model-overrides/compaction', { modelConfigId: id })
-    script((request) =>
-      asksForSummary(request)
-        ? summaryOf(request)
-        : { type: 'answer', text: 'ok', usage: { input: 15_000, output: 10 } },
-    )
-    const { chat } = await create(client, 'one')
-    await say(client, chat.id, 'two')
-    expect(summaries(requests())).toEqual([])
-    expect((await put(made.body.id)).status).toBe(200)
-    await say(client, chat.id, 'three')
-    expect(requests().map(({ body }) => body['model'])).toEqual(['fake-1', 'fake-1', 'small-1', 'fake-1'])
-  })
+      expect(made.status).toBe(201)
+      const put = (id: string) =>
+        client.request('PUT', '/v1/me/model-overrides/compaction', { modelConfigId: id })
+      script((request) =>
+        asksForSummary(request)
+          ? summaryOf(request)
+          : { type: 'answer', text: 'ok', usage: { input: 15_000, output: 10 } },
+      )
+      const { chat } = await create(client, 'one')
+      await say(client, chat.id, 'two')
+      expect(summaries(requests())).toEqual([])
+      expect((await put(made.body.id)).status).toBe(200)
+      await say(client, chat.id, 'three')
+      expect(requests().map(({ body }) => body['model'])).toEqual(['fake-1', 'fake-1', 'small-1', 'fake-1'])
+    },
+  )
 
   test.each(['compact', 'finishWithoutAnswer'] as const)(
     'is not done again once its worker is lost at %s, after the summary is written',
