@@ -1,6 +1,6 @@
 import type { Claim, ContextMessage, Spent, StepResult } from '../chats/index.ts'
 import { clampEffort, type BuiltRoute } from '../models/index.ts'
-import type { TurnmillError } from '../protocol/errors.ts'
+import type { ErrorCode, TurnmillError } from '../protocol/errors.ts'
 import { charactersOf, isToolCall, type MessagePart, type ModelMessage } from '../protocol/messages.ts'
 import type { StreamPart } from '../protocol/parts.ts'
 import type { CallPlace } from '../protocol/routes.ts'
@@ -39,8 +39,8 @@ export interface Attempt {
   number: number
   /** When the claim began, by this process's monotonic clock. */
   startedAt: number
-  /** Whether the attempt before was refused for the length of its history. */
-  wasTooLong: boolean
+  /** Why the attempt before it failed, if there was one. */
+  before: ErrorCode | null
   /** What the model may ask for. */
   tools: readonly ToolDefinition[]
 }
@@ -82,13 +82,13 @@ export async function runAttempt(
 const LOOK_FROM = 0.1
 
 async function mustCompact(
-  { claim, step, number, wasTooLong }: Attempt,
+  { claim, step, number, before }: Attempt,
   messages: readonly ContextMessage[],
   { facts }: BuiltRoute,
   effects: AttemptEffects,
 ): Promise<boolean> {
   if (!canCompact(claim, messages)) return false
-  if (wasTooLong) return true
+  if (before === 'context_too_long' || before === 'compaction_failed') return true
   const tokens = contextTokens(messages)
   if (tokens < (facts.modelConfig.contextWindow ?? ASSUMED_WINDOW) * LOOK_FROM) return false
   const place = { step, epoch: claim.epoch, attempt: number }

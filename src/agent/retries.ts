@@ -48,9 +48,9 @@ export interface RetryableStep<Outcome> {
   step: number
   /**
    * @param number of the attempt: 1, 2, … over all claims of the turn.
-   * @param before the one before it, which failed.
+   * @param before why the one before it failed, if there was one.
    */
-  attempt(number: number, before: RetryState | null): Promise<Outcome>
+  attempt(number: number, before: ErrorCode | null): Promise<Outcome>
 }
 
 type Failed = Extract<AttemptOutcome, { type: 'failed' }>
@@ -73,7 +73,7 @@ export async function withRetries<Outcome extends { type: string }>(
 ): Promise<Tried<Outcome | Failed | Interrupted>> {
   const former = claim.retry?.step === step ? claim.retry : null
   if (former !== null) await sleep(remainingMs(former, policy), signal)
-  let before = former
+  let before = former?.error.code ?? null
   for (let number = (former?.attempts ?? 0) + 1; ; number++) {
     const outcome = await attempt(number, before)
     if (!isFailed(outcome)) return outcome
@@ -82,7 +82,7 @@ export async function withRetries<Outcome extends { type: string }>(
     const delayMs = shorten ? 0 : retryDelayMs(policy, number, error.retryAfterMs)
     if (wantsTooMuch(error, policy)) return { ...outcome, error: rateLimited(error, policy) }
     const retry = toRetryState(step, number, error, delayMs)
-    before = retry
+    before = error.code
     if (delayMs > policy.backoffAboveMs) return { type: 'backoff', delayMs, retry, spent }
     if ((await noteRetry(claim, retry, spent)) === 'interrupting')
       return { type: 'interrupted', partial: null, spent }

@@ -92,16 +92,15 @@ function takeStep(run: Run, step: number): Promise<StepOutcome> {
   const { claim, effects, signal, startedAt } = run
   const tools = step >= effects.turnLimits.steps ? [] : run.tools.definitions
   return retrying(run, step, (number, before) => {
-    const wasTooLong = before?.error.code === 'context_too_long'
-    return runAttempt({ claim, step, number, startedAt, wasTooLong, tools }, effects, signal)
+    return runAttempt({ claim, step, number, startedAt, before, tools }, effects, signal)
   })
 }
 
 /** A turn that was asked for a summary, and nothing else. */
 async function compactOnly(run: Run): Promise<TurnOutcome> {
   const { claim, effects, signal } = run
-  const outcome = await retrying(run, 1, (number) =>
-    compactHistory({ claim, step: 1, number }, effects, signal),
+  const outcome = await retrying(run, 1, (number, before) =>
+    compactHistory({ claim, step: 1, number, before }, effects, signal),
   )
   return outcome.type === 'compacted' ? { type: 'done' } : outcome
 }

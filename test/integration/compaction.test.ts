@@ -329,6 +329,24 @@ describe('compaction', () => {
     expect(requests()).toHaveLength(4)
   })
 
+  test.each(['on request', 'within a turn'])(
+    'of more than fits into a window that nobody has stated is asked for with less, %s',
+    async (when) => {
+      const { chat } = await create(client, `first: fact-first ${'x'.repeat(30_000)}`)
+      for (const number of [2, 3, 4, 5])
+        await say(client, chat.id, `${number}: fact-${number} ${'y'.repeat(8000)}`)
+      turnmill.upstream.reset()
+      script(withWindow(8000, (request) => counted(request, 'ok')))
+      if (when === 'on request') await compactAndWait(client, chat.id)
+      const turn = await say(client, chat.id, 'and now')
+      expect(turn).toMatchObject({ state: 'completed', error: null })
+      const asked = summaries(requests())
+      expect(asked).toHaveLength(2)
+      expect(tokensOf(asked[0]!)).toBeGreaterThan(8000)
+      expect(factsIn(requests().at(-1))).toEqual(expect.arrayContaining(['fact-first', 'fact-5']))
+    },
+  )
+
   test('is refused to a busy chat and to an archived one', async () => {
     const gate = hold()
     script({ type: 'answer', gate })

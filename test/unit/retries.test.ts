@@ -65,7 +65,7 @@ async function runLoop(outcomes: AttemptOutcome[], options: Options = {}) {
       claim,
       step: 1,
       attempt: (number, before) => {
-        const isShorter = before?.error.code === 'context_too_long'
+        const isShorter = before === 'context_too_long'
         did.push(`attempt ${number}${isShorter ? ' after context_too_long' : ''}`)
         return Promise.resolve(outcomes.shift() ?? ANSWERED)
       },
