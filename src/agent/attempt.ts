@@ -132,13 +132,18 @@ async function* withOwnCallIds(
   messages: readonly ContextMessage[],
   step: number,
 ): AsyncGenerator<StreamPart> {
-  const used = new Set(messages.flatMap((message) => message.parts.filter(isToolCall)).map((call) => call.toolCallId)) // prettier-ignore
+  const former = step === 1 ? [] : messages.flatMap(({ parts }) => parts.filter(isToolCall))
+  const used = new Set(former.map(({ toolCallId }) => toolCallId))
   // What a summary took the place of is not seen here any more.
-  const isHidden = messages.some(({ isSummary }) => isSummary)
-  for await (const part of stream) {
-    const isTaken = part.type === 'tool-input-start' && step > 1 && (isHidden || used.has(part.toolCallId))
-    yield isTaken ? { ...part, toolCallId: `${part.toolCallId}-${step}` } : part
+  const isHidden = step > 1 && messages.some(({ isSummary }) => isSummary)
+  const ownId = (given: string): string => {
+    let id = isHidden ? `${given}-${step}` : given
+    while (used.has(id)) id = `${id}-${step}`
+    used.add(id)
+    return id
   }
+  for await (const part of stream)
+    yield part.type === 'tool-input-start' ? { ...part, toolCallId: ownId(part.toolCallId) } : part
 }
 
 interface Ended {

@@ -240,6 +240,26 @@ describe.each(FORMATS)('a turn with tools over %s', (wireFormat) => {
   })
 })
 
+describe('the ids of calls', () => {
+  test('are each call’s own where a provider gives what we made of another one', async () => {
+    const turnmill = await start()
+    try {
+      bench.reset()
+      const { client } = await turnmill.addUser()
+      const charges = (...ids: string[]) => ids.map((id) => call(id, 'charge'))
+      scriptSteps(turnmill, charges('a', 'a'), charges('a', 'a-2', 'call_1'), charges('a-2', 'a-3', 'a'))
+      const { chat, turn } = await client.create('go')
+      await expect(client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'completed' })
+      expect(bench.count('charge')).toBe(8)
+      const { calls, results } = toolsIn(turnmill.upstream.requests.at(-1)!)
+      expect(new Set(calls.map(({ id }) => id)).size).toBe(8)
+      expect(results.map(({ id }) => id)).toEqual(calls.map(({ id }) => id))
+    } finally {
+      await turnmill.stop()
+    }
+  })
+})
+
 describe('a failed attempt at a later step', () => {
   test.each([
     ['is tried again at once', { type: 'status', status: 503 }],
