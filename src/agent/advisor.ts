@@ -42,7 +42,8 @@ export function createAdvisorTool(claim: Claim, effects: AdvisorEffects): TurnTo
         return refusal(`the advisor was asked ${effects.advisorUses} times in this turn, expected no more`)
       const place = { step, epoch: claim.epoch, attempt: 1 }
       const built = await effects.buildRouteFor(claim, 'advisor', place)
-      return { advice: await ask({ claim, question, messages, built }, effects, signal) }
+      const advice = await ask({ claim, question, messages, built }, effects, signal)
+      return advice.trim() === '' ? refusal('the advisor said nothing; go on without it') : { advice }
     },
   })
   return [{ kind: 'turn', tool }]

@@ -227,6 +227,7 @@ const ENDS_TURN: ReadonlySet<string> = new Set([
   'turn_timeout',
   'key_revoked',
   'missing_key',
+  'gateway_unauthorized',
   'worker_stopped',
   'database_unavailable',
 ])

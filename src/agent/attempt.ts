@@ -1,6 +1,6 @@
 import type { Claim, ContextMessage, Spent, StepResult } from '../chats/index.ts'
 import { clampEffort, type BuiltRoute } from '../models/index.ts'
-import type { TurnmillError } from '../protocol/errors.ts'
+import type { ErrorCode, TurnmillError } from '../protocol/errors.ts'
 import { charactersOf, isToolCall, type MessagePart, type ModelMessage } from '../protocol/messages.ts'
 import type { StreamPart } from '../protocol/parts.ts'
 import type { CallPlace } from '../protocol/routes.ts'
@@ -9,12 +9,12 @@ import { costMicros, NO_USAGE, type Usage } from '../protocol/usage.ts'
 import type { ModelRequest } from '../providers/contract.ts'
 import type { PartWriter } from '../streams/index.ts'
 import {
+  ASSUMED_WINDOW,
   canCompact,
   compactHistory,
   contextTokens,
   isTooLong,
   type CompactionEffects,
-  type CompactionOutcome,
 } from './compaction.ts'
 import { withDeadlines } from './deadlines.ts'
 import { collect, NOTHING_SPENT, reasons, toSpent, type Collected } from './model-call.ts'
@@ -39,6 +39,8 @@ export interface Attempt {
   number: number
   /** When the claim began, by this process's monotonic clock. */
   startedAt: number
+  /** Why the attempt before it failed, if there was one. */
+  before: ErrorCode | null
   /** What the model may ask for. */
   tools: readonly ToolDefinition[]
 }
@@ -46,13 +48,14 @@ export interface Attempt {
 /** How a model call ended: an answer to commit, or what to fail with and what it cost all the same. */
 export type AttemptOutcome =
   | { type: 'answered'; result: StepResult }
-  | { type: 'failed'; error: TurnmillError; spent: Spent }
+  /** `shorten`: the history is to be summed up, which the next attempt begins with. */
+  | { type: 'failed'; error: TurnmillError; spent: Spent; shorten?: true }
   /** It was told to stop; `partial` is what there was of the answer, `null` for nothing. Its usage is not in `spent`. */
   | { type: 'interrupted'; partial: StepResult | null; spent: Spent }
 
 /**
- * Calls the model once, with the history made to fit: compacted before the call where it is over the threshold, and
- * after it where the provider counts otherwise, once in all. The route is made for this one call.
+ * Calls the model once, with the history made to fit: compacted before the call where it is over the threshold, or was
+ * refused in the attempt before. The route is made for this one call.
  *
  * @throws {TurnmillError} before the model was called.
  */
@@ -65,34 +68,29 @@ export async function runAttempt(
   const place = { step: attempt.step, epoch: claim.epoch, attempt: attempt.number }
   const load = () => Promise.all([effects.loadContext(claim), effects.buildRoute(claim, place)])
   const [messages, built] = await load()
-  const compact = (): Promise<CompactionOutcome> => compactHistory(attempt, effects, signal)
   if (await mustCompact(attempt, messages, built, effects)) {
-    const compaction = await compact()
+    const compaction = await compactHistory(attempt, effects, signal)
     if (compaction.type !== 'compacted') return compaction
     return callModel(attempt, await load(), effects, signal)
   }
   const outcome = await callModel(attempt, [messages, built], effects, signal)
-  if (!isContextError(outcome) || !canCompact(claim, messages)) return outcome
-  const compaction = await compact()
-  return compaction.type === 'compacted' ? callModel(attempt, await load(), effects, signal) : compaction
+  if (outcome.type !== 'failed' || outcome.error.code !== 'context_too_long') return outcome
+  return canCompact(claim, messages) ? { ...outcome, shorten: true } : outcome
 }
-
-const isContextError = (outcome: AttemptOutcome): boolean =>
-  outcome.type === 'failed' && outcome.error.code === 'context_too_long'
 
 /** The share of its window from which on a model is compared with the one that sums up. */
 const LOOK_FROM = 0.1
 
 async function mustCompact(
-  { claim, step, number }: Attempt,
+  { claim, step, number, before }: Attempt,
   messages: readonly ContextMessage[],
   { facts }: BuiltRoute,
   effects: AttemptEffects,
 ): Promise<boolean> {
-  const { contextWindow } = facts.modelConfig
-  if (contextWindow === null || !canCompact(claim, messages)) return false
+  if (!canCompact(claim, messages)) return false
+  if (before === 'context_too_long' || before === 'compaction_failed') return true
   const tokens = contextTokens(messages)
-  if (tokens < contextWindow * LOOK_FROM) return false
+  if (tokens < (facts.modelConfig.contextWindow ?? ASSUMED_WINDOW) * LOOK_FROM) return false
   const place = { step, epoch: claim.epoch, attempt: number }
   // Where no summary can be had, the provider says whether the history is too long.
   const summarizer = await effects.buildRouteFor(claim, 'compaction', place).catch(() => null)
@@ -114,10 +112,19 @@ async function callModel(
     effects.deadlines,
     { signal, reasoning: reasons(request) },
   )
-  const collected = await collect(withOwnCallIds(stream, messages, step), (part) => parts.write(part))
+  const answer = withOwnCallIds(request.tools.length === 0 ? withoutTools(stream) : stream, messages, step)
+  const collected = await collect(answer, (part) => parts.write(part))
   await parts.flush()
   return toOutcome({ attempt, request, facts, collected })
 }
+
+/** A model that was offered nothing may ask all the same: none of its calls is run, whoever takes the turn over. */
+async function* withoutTools(stream: AsyncIterable<StreamPart>): AsyncGenerator<StreamPart> {
+  for await (const part of stream)
+    yield part.type === 'tool-input-end' ? { ...part, inputError: NOT_OFFERED } : part
+}
+
+const NOT_OFFERED = 'No tools were offered: answer in words.'
 
 /** Some providers count the ids of their calls anew with each answer; within a turn each is its own. */
 async function* withOwnCallIds(
@@ -125,13 +132,18 @@ async function* withOwnCallIds(
   messages: readonly ContextMessage[],
   step: number,
 ): AsyncGenerator<StreamPart> {
-  const used = new Set(messages.flatMap((message) => message.parts.filter(isToolCall)).map((call) => call.toolCallId)) // prettier-ignore
+  const former = step === 1 ? [] : messages.flatMap(({ parts }) => parts.filter(isToolCall))
+  const used = new Set(former.map(({ toolCallId }) => toolCallId))
   // What a summary took the place of is not seen here any more.
-  const isHidden = messages.some(({ isSummary }) => isSummary)
-  for await (const part of stream) {
-    const isTaken = part.type === 'tool-input-start' && step > 1 && (isHidden || used.has(part.toolCallId))
-    yield isTaken ? { ...part, toolCallId: `${part.toolCallId}-${step}` } : part
+  const isHidden = step > 1 && messages.some(({ isSummary }) => isSummary)
+  const ownId = (given: string): string => {
+    let id = isHidden ? `${given}-${step}` : given
+    while (used.has(id)) id = `${id}-${step}`
+    used.add(id)
+    return id
   }
+  for await (const part of stream)
+    yield part.type === 'tool-input-start' ? { ...part, toolCallId: ownId(part.toolCallId) } : part
 }
 
 interface Ended {

@@ -1,6 +1,6 @@
 import type { Claim, Compaction, ContextMessage, Spent } from '../chats/index.ts'
 import type { BuiltRoute } from '../models/index.ts'
-import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
+import { isTurnmillError, TurnmillError, type ErrorCode } from '../protocol/errors.ts'
 import { charactersOf, type MessagePart } from '../protocol/messages.ts'
 import type { CallPlace, Purpose } from '../protocol/routes.ts'
 import type { ModelRequest } from '../providers/contract.ts'
@@ -11,7 +11,8 @@ import type { ModelCallEffects } from './model-call.ts'
  * A summary in the place of the history, so that a conversation may go on for longer than a model's context window.
  *
  * H1 what the user has said and nobody has answered stays word for word.
- * H2 a step is compacted once: what is too long then is sent as it is, and fails if it must.
+ * H2 a step is compacted once: what is too long then is sent as it is, and fails if it must. A summary that was refused
+ *    for the length of what it is made of is asked for once more, with less of that.
  * H3 the summary is asked for and kept under the turn's key.
  */
 export interface CompactionEffects extends ModelCallEffects {
@@ -28,11 +29,13 @@ export interface CompactionAttempt {
   step: number
   /** 1, 2, … within the step. */
   number: number
+  /** Why the attempt before it failed, if there was one. */
+  before: ErrorCode | null
 }
 
 export type CompactionOutcome =
   | { type: 'compacted' }
-  | { type: 'failed'; error: TurnmillError; spent: Spent }
+  | { type: 'failed'; error: TurnmillError; spent: Spent; shorten?: true }
   | { type: 'interrupted'; partial: null; spent: Spent }
 
 /** The share of the context window at which it is compacted, in percent, where the model config says nothing. */
@@ -90,10 +93,10 @@ export async function compactHistory(
   const place = { step, epoch: claim.epoch, attempt: number }
   const built = await effects.buildRouteFor(claim, 'compaction', place)
   const kept = findKept(claim, messages)
-  const request = toRequest(
-    built,
-    messages.filter((message) => !kept.includes(message)),
-  )
+  const replaced = messages.filter((message) => !kept.includes(message))
+  const isRefused = attempt.before === 'compaction_failed'
+  const conversation = tellWithin(built, replaced, isRefused ? SMALL_SHARE : SHARE_OF_WINDOW)
+  const request = toRequest(built, conversation)
   try {
     const reply = await askModel(effects, built, request, signal)
     const spent = { usage: reply.usage, costMicros: reply.costMicros }
@@ -112,9 +115,10 @@ export async function compactHistory(
     return written === 'committed' ? { type: 'compacted' } : { type: 'interrupted', partial: null, spent }
   } catch (error) {
     if (!(error instanceof AskFailedError) || !isTurnmillError(error)) throw error
-    return error.code === 'turn_interrupted'
-      ? { type: 'interrupted', partial: null, spent: error.spent }
-      : { type: 'failed', error: toFailure(error), spent: error.spent }
+    if (error.code === 'turn_interrupted') return { type: 'interrupted', partial: null, spent: error.spent }
+    const failed = { type: 'failed', error: toFailure(error), spent: error.spent } as const
+    const isShorter = tellWithin(built, replaced, SMALL_SHARE).length < conversation.length
+    return error.code === 'context_too_long' && isShorter ? { ...failed, shorten: true } : failed
   }
 }
 
@@ -138,19 +142,24 @@ Leave out: pleasantries, repetitions, and whatever was overtaken. Write plain te
 
 /** How much of a window the conversation may take: more than what it is compacted at, so that all of it is seen. */
 const SHARE_OF_WINDOW = 0.75
+/** And where that was too long: some scripts have a token per character, and an unknown window may be a small one. */
+const SMALL_SHARE = 0.05
 /** How much of it the summary may take. */
 const SHARE_OF_SUMMARY = 0.2
 /** Where no window is known, in tokens. */
-const ASSUMED_WINDOW = 100_000
+export const ASSUMED_WINDOW = 100_000
 /** The longest that one part is told, in characters; in a small window, a quarter of the room. */
 const LONGEST_PART = 8000
 
-function toRequest({ facts }: BuiltRoute, messages: readonly ContextMessage[]): ModelRequest {
-  const { model, contextWindow, maxOutputTokens } = facts.modelConfig
-  const room = Math.floor((contextWindow ?? ASSUMED_WINDOW) * SHARE_OF_WINDOW * CHARACTERS_PER_TOKEN)
+function tellWithin({ facts }: BuiltRoute, messages: readonly ContextMessage[], share: number): string {
+  const room = Math.floor((facts.modelConfig.contextWindow ?? ASSUMED_WINDOW) * share * CHARACTERS_PER_TOKEN)
   const longest = Math.min(LONGEST_PART, Math.floor(room / 4))
   const told = messages.map((message) => tell(message, longest))
-  const conversation = fit(told, room).toWellFormed()
+  return fit(told, room).toWellFormed()
+}
+
+function toRequest({ facts }: BuiltRoute, conversation: string): ModelRequest {
+  const { model, contextWindow, maxOutputTokens } = facts.modelConfig
   return {
     model,
     system: PROMPT,

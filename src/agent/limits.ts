@@ -3,7 +3,7 @@ import { TurnmillError } from '../protocol/errors.ts'
 
 /** How much a turn may do. */
 export interface TurnLimits {
-  /** Steps of one turn; the last of them is offered no tools. */
+  /** Steps of one turn; the last of them is offered no tools, and ends the turn as `step_limit` where it asks for some all the same. */
   steps: number
   /** How long one turn may run, in ms, over all its claims. Waiting is not running. */
   runningMs: number

@@ -10,6 +10,7 @@ import type { AttemptOutcome } from './attempt.ts'
  * R2 what failed is written before the wait, so that neither a takeover nor a crash begins to count anew, or loses what
  *    the attempt cost.
  * R3 the longest wait that holds a slot is `backoffAboveMs`; for a longer one the turn is given back.
+ * R4 what is to be tried with a shorter history is tried at once, and as an attempt of its own, even beyond the last one.
  */
 export interface RetryPolicy {
   /** The wait after the first failure, in ms. Doubles with every further one. */
@@ -45,8 +46,11 @@ type Tried<Outcome> =
 export interface RetryableStep<Outcome> {
   claim: Claim
   step: number
-  /** @param number of the attempt: 1, 2, … over all claims of the turn. */
-  attempt(number: number): Promise<Outcome>
+  /**
+   * @param number of the attempt: 1, 2, … over all claims of the turn.
+   * @param before why the one before it failed, if there was one.
+   */
+  attempt(number: number, before: ErrorCode | null): Promise<Outcome>
 }
 
 type Failed = Extract<AttemptOutcome, { type: 'failed' }>
@@ -69,14 +73,16 @@ export async function withRetries<Outcome extends { type: string }>(
 ): Promise<Tried<Outcome | Failed | Interrupted>> {
   const former = claim.retry?.step === step ? claim.retry : null
   if (former !== null) await sleep(remainingMs(former, policy), signal)
+  let before = former?.error.code ?? null
   for (let number = (former?.attempts ?? 0) + 1; ; number++) {
-    const outcome = await attempt(number)
+    const outcome = await attempt(number, before)
     if (!isFailed(outcome)) return outcome
-    const { error, spent } = outcome
-    if (!RETRYABLE.has(error.code) || number >= policy.attempts) return outcome
-    const delayMs = retryDelayMs(policy, number, error.retryAfterMs)
+    const { error, spent, shorten = false } = outcome
+    if (!shorten && (!RETRYABLE.has(error.code) || number >= policy.attempts)) return outcome
+    const delayMs = shorten ? 0 : retryDelayMs(policy, number, error.retryAfterMs)
     if (wantsTooMuch(error, policy)) return { ...outcome, error: rateLimited(error, policy) }
     const retry = toRetryState(step, number, error, delayMs)
+    before = error.code
     if (delayMs > policy.backoffAboveMs) return { type: 'backoff', delayMs, retry, spent }
     if ((await noteRetry(claim, retry, spent)) === 'interrupting')
       return { type: 'interrupted', partial: null, spent }

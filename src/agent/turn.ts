@@ -11,6 +11,7 @@ import {
   sleepUnlessAborted,
   withRetries,
   type NoteRetry,
+  type RetryableStep,
   type RetryPolicy,
   type StepOutcome,
 } from './retries.ts'
@@ -90,16 +91,16 @@ async function takeSteps(run: Run): Promise<TurnOutcome> {
 function takeStep(run: Run, step: number): Promise<StepOutcome> {
   const { claim, effects, signal, startedAt } = run
   const tools = step >= effects.turnLimits.steps ? [] : run.tools.definitions
-  return retrying(run, step, (number) =>
-    runAttempt({ claim, step, number, startedAt, tools }, effects, signal),
-  )
+  return retrying(run, step, (number, before) => {
+    return runAttempt({ claim, step, number, startedAt, before, tools }, effects, signal)
+  })
 }
 
 /** A turn that was asked for a summary, and nothing else. */
 async function compactOnly(run: Run): Promise<TurnOutcome> {
   const { claim, effects, signal } = run
-  const outcome = await retrying(run, 1, (number) =>
-    compactHistory({ claim, step: 1, number }, effects, signal),
+  const outcome = await retrying(run, 1, (number, before) =>
+    compactHistory({ claim, step: 1, number, before }, effects, signal),
   )
   return outcome.type === 'compacted' ? { type: 'done' } : outcome
 }
@@ -107,7 +108,7 @@ async function compactOnly(run: Run): Promise<TurnOutcome> {
 const retrying = <T extends { type: string }>(
   { claim, effects, signal }: Run,
   step: number,
-  attempt: (number: number) => Promise<T>,
+  attempt: RetryableStep<T>['attempt'],
 ) =>
   withRetries(
     { claim, step, attempt },

@@ -151,9 +151,9 @@ class MessagesReader implements EventReader {
   *#startBlock(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {
     const { tools } = this.#request
     const type = asText(block.type)
-    const isCall = type === 'tool_use' && tools.length > 0
+    const isCall = type === 'tool_use'
     if (!isCall && /tool|_result$/.test(type))
-      throw unofferedToolCall(asText(block.name) || type, tools, this.#context)
+      throw unofferedToolCall(asText(block.name) || type, this.#context)
     if (isCall && isComputerUse(block) && tools.some((tool) => tool.kind === 'computer'))
       return yield* this.#startComputerUse(key, block)
     yield* this.#endComputerCall()
@@ -229,9 +229,6 @@ class MessagesReader implements EventReader {
   }
 
   *#finish(): Generator<StreamPart, void> {
-    const { tools } = this.#request
-    if (this.#stopReason === 'tool_use' && tools.length === 0)
-      throw unofferedToolCall('', tools, this.#context)
     for (const key of [...this.#contents.keys()]) yield* this.#endBlock(key)
     const reason = lookUp(FINISH_REASONS, this.#stopReason) ?? 'stop'
     yield* this.#endComputerCall(reason)

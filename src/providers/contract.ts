@@ -18,7 +18,7 @@ export interface ModelRequest {
   model: string
   system: string | null
   messages: readonly ModelMessage[]
-  /** What the model may ask for; empty where its answer is to be the last. */
+  /** What the model may ask for; empty where its answer is to be the last. Some ask all the same. */
   tools: readonly ToolDefinition[]
   maxOutputTokens: number | null
   temperature: number | null

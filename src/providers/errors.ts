@@ -7,7 +7,6 @@ import type { ErrorCode } from '../protocol/errors.ts'
 import { isErrorCode, isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import type { WireFormat } from '../protocol/routes.ts'
 import type { Secret } from '../protocol/secret.ts'
-import type { ToolDefinition } from '../protocol/tools.ts'
 import { asRecord, asText, isRecord } from './outside.ts'
 import { parseRetryAfter } from './retry-after.ts'
 import { scrub } from './scrub.ts'
@@ -52,20 +51,15 @@ export const brokenStream = (what: string, context: FailureContext): TurnmillErr
   new TurnmillError('provider_stream_broken', `${subjectOf(context)} ${scrub(what, context.credential)}`)
 
 /**
- * A call that nobody could run: no tools were offered, or the provider has tools of its own that were not.
+ * A call that could not be answered: of a tool that the provider has of its own, or in a form that has no ids.
  *
  * @param name of the tool; may be empty.
- * @param tools what was offered.
  */
-export function unofferedToolCall(
-  name: string,
-  tools: readonly ToolDefinition[],
-  context: FailureContext,
-): TurnmillError {
-  const tool = name === '' ? 'a tool' : `the tool '${name}'`
-  const why = tools.length === 0 ? 'no tools were offered' : 'this one was not offered'
-  return brokenStream(`asked for ${tool}, expected text: ${why}`, context)
-}
+export const unofferedToolCall = (name: string, context: FailureContext): TurnmillError =>
+  brokenStream(
+    `asked for ${name === '' ? 'a tool' : `the tool '${name}'`}, expected text: it was not offered`,
+    context,
+  )
 
 /** @param limit the most characters that the arguments of one call may have. */
 export const overlongArguments = (limit: number, context: FailureContext): TurnmillError =>

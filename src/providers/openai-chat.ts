@@ -107,12 +107,8 @@ class ChatReader implements EventReader {
 
   /** A call of the deprecated kind stands in the message itself, and could not be answered. */
   #refuseCalls(delta: Record<string, unknown>): void {
-    const { tools } = this.#request
-    const [call] = asList(delta.tool_calls).filter(isRecord)
-    if (call !== undefined && tools.length === 0)
-      throw unofferedToolCall(asText(asRecord(call.function).name), tools, this.#context)
     if (isRecord(delta.function_call))
-      throw unofferedToolCall(asText(delta.function_call.name), tools, this.#context)
+      throw unofferedToolCall(asText(delta.function_call.name), this.#context)
   }
 
   *#readCall(call: Record<string, unknown>): Generator<StreamPart, void> {
@@ -139,9 +135,7 @@ class ChatReader implements EventReader {
   #readFinishReason(reason: string): void {
     if (reason === '') return
     if (FAILURES.includes(reason)) throw brokenStream(`ended with finish_reason '${reason}'`, this.#context)
-    const { tools } = this.#request
-    if (reason === 'function_call' || (reason === 'tool_calls' && tools.length === 0))
-      throw unofferedToolCall('', tools, this.#context)
+    if (reason === 'function_call') throw unofferedToolCall('', this.#context)
     this.#finishReason ??= lookUp(FINISH_REASONS, reason) ?? 'stop'
   }
 }

@@ -110,10 +110,11 @@ class ResponsesReader implements EventReader {
   #isOffered(item: Record<string, unknown>): boolean {
     const { tools } = this.#request
     const type = asText(item.type)
-    if (type === 'function_call' && tools.length > 0) return true
-    if (type === 'computer_call' && tools.some(({ kind }) => kind === 'computer')) return true
+    if (type === 'function_call') return true
+    const mayUseComputer = tools.length === 0 || tools.some(({ kind }) => kind === 'computer')
+    if (type === 'computer_call' && mayUseComputer) return true
     if (!/_call$|^mcp_|^program/.test(type)) return false
-    throw unofferedToolCall(asText(item.name) || type, tools, this.#context)
+    throw unofferedToolCall(asText(item.name) || type, this.#context)
   }
 
   *#readArguments(key: string, text: string): Generator<StreamPart, void> {

@@ -191,11 +191,15 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
     expect(found.map(gist)).toEqual([['call_1', 'rm_rf', {}]])
   })
 
-  test('a call where no tools were offered ends the answer as broken', async () => {
-    upstream.script({ type: 'answer', toolCalls: [{ id: 'call_1', name: 'rm_rf', args: ['{}'] }] })
-    const error = await runToError(adapter, callOf(wireFormat, { tools: [] }))
-    expect(error).toMatchObject({ code: 'provider_stream_broken' })
-    expect(error.message).toMatch(/'rm_rf'.*no tools were offered/)
+  test('nor is a call where no tools were offered a reason to drop the answer', async () => {
+    upstream.script({
+      type: 'answer',
+      text: 'Hm.',
+      toolCalls: [{ id: 'call_1', name: 'rm_rf', args: ['{}'] }],
+    })
+    const { text, calls: found, end } = await run(adapter, callOf(wireFormat, { tools: [] }))
+    expect([text, found.map(gist)]).toEqual(['Hm.', [['call_1', 'rm_rf', {}]]])
+    expect(end).toMatchObject({ type: 'finish', reason: 'tool_calls' })
   })
 
   test('a stream that breaks off leaves its call without an end', async () => {

@@ -89,6 +89,15 @@ describe('a turn that asks its advisor', () => {
     ])
   })
 
+  test('is told where the advisor says nothing, or asks for tools that it has not', async () => {
+    script([askFor('one')], { type: 'answer', toolCalls: [{ id: 'x', name: 'rm_rf', args: ['{}'] }] })
+    const { turn, messages } = await run()
+    expect(turn).toMatchObject({ state: 'completed', usage: { inputTokens: 36 } })
+    expect(resultsOf(messages)).toMatchObject([
+      { isError: true, output: expect.stringContaining('said nothing') },
+    ])
+  })
+
   test('goes on where a question is none', async () => {
     script([{ type: 'answer', toolCalls: [{ id: 'one', name: 'ask_advisor', args: ['{"question":" "}'] }] }])
     const { turn, messages } = await run()

@@ -246,6 +246,41 @@ describe('compaction', () => {
     expect(factsIn(requests()[3])).toEqual(['fact-first'])
   })
 
+  test('follows a refusal in the middle of an answer, of which nothing is left in the next attempt (I9)', async () => {
+    const { chat } = await create(client, 'first: fact-first')
+    const gate = hold()
+    script((request) => {
+      if (asksForSummary(request)) return summaryOf(request)
+      if (bodyOf(request).includes('Summary of the conversation'))
+        return { type: 'answer', chunks: ['a', 'n', 'e', 'w', '.'], gate, gateAt: 4 }
+      return { type: 'answer', chunks: ['gone'], ending: 'error', error: { code: 'context_length_exceeded' } }
+    })
+    const watch = client.watch(chat.id)
+    let shown = ''
+    const look = watch.until(({ type, ...event }) => {
+      if (type === 'reset') shown = ''
+      if ('part' in event && event.part.type === 'text-delta') shown += event.part.text
+      return shown.endsWith('w')
+    })
+    const sent = await client.send(chat.id, 'second')
+    await look
+    expect(shown).toBe('anew')
+    gate.release()
+    watch.close()
+    const turnId = 'turn' in sent ? sent.turn.id : ''
+    expect(await client.ended(chat.id, turnId)).toMatchObject({ state: 'completed' })
+    // No call has the place of another one in the books.
+    const books = await turnmill.services.db.prisma.interception.findMany({
+      where: { turnId },
+      orderBy: { startedAt: 'asc' },
+    })
+    expect(books.map(({ purpose, step, epoch, attempt }) => [purpose, step, epoch, attempt])).toEqual([
+      ['chat', 1, 1, 1],
+      ['compaction', 1, 1, 2],
+      ['chat', 1, 1, 2],
+    ])
+  })
+
   test('that does not help fails the turn, and never loops', async () => {
     const { chat } = await create(client, 'first')
     script((request) => (asksForSummary(request) ? summaryOf(request) : tooLong(request)))
@@ -293,6 +328,24 @@ describe('compaction', () => {
     expect(await say(client, chat.id, 'second')).toMatchObject({ error: { code: 'compaction_failed' } })
     expect(requests()).toHaveLength(4)
   })
+
+  test.each(['on request', 'within a turn'])(
+    'of more than fits into a window that nobody has stated is asked for with less, %s',
+    async (when) => {
+      const { chat } = await create(client, `first: fact-first ${'x'.repeat(30_000)}`)
+      for (const number of [2, 3, 4, 5])
+        await say(client, chat.id, `${number}: fact-${number} ${'y'.repeat(8000)}`)
+      turnmill.upstream.reset()
+      script(withWindow(8000, (request) => counted(request, 'ok')))
+      if (when === 'on request') await compactAndWait(client, chat.id)
+      const turn = await say(client, chat.id, 'and now')
+      expect(turn).toMatchObject({ state: 'completed', error: null })
+      const asked = summaries(requests())
+      expect(asked).toHaveLength(2)
+      expect(tokensOf(asked[0]!)).toBeGreaterThan(8000)
+      expect(factsIn(requests().at(-1))).toEqual(expect.arrayContaining(['fact-first', 'fact-5']))
+    },
+  )
 
   test('is refused to a busy chat and to an archived one', async () => {
     const gate = hold()
@@ -423,27 +476,30 @@ describe('compaction', () => {
     expect(bodyOf(requests().at(-1))).toContain('two anew')
   })
 
-  test('is done by the model of its purpose, whose window counts where it is the smaller one', async () => {
-    const { admin, provider } = turnmill
-    await setWindow(turnmill, { contextWindow: 100_000 })
-    const made = await admin.client.request<{ id: string }>('POST', '/v1/model-configs', {
+  test.each([100_000, null])(
+    'is done by the model of its purpose, whose window counts where it is smaller than %p',
+    async (contextWindow) => {
+      const { admin, provider } = turnmill
+      await setWindow(turnmill, { contextWindow })
+      const made = await admin.client.request<{ id: string }>('POST', '/v1/model-configs', {
       providerId: provider.id, model: 'small-1', displayName: 'Small', contextWindow: 20_000,
     }) // prettier-ignore
-    expect(made.status).toBe(201)
-    const put = (id: string) =>
-      client.request('PUT', '/v1/me/model-overrides/compaction', { modelConfigId: id })
-    script((request) =>
-      asksForSummary(request)
-        ? summaryOf(request)
-        : { type: 'answer', text: 'ok', usage: { input: 15_000, output: 10 } },
-    )
-    const { chat } = await create(client, 'one')
-    await say(client, chat.id, 'two')
-    expect(summaries(requests())).toEqual([])
-    expect((await put(made.body.id)).status).toBe(200)
-    await say(client, chat.id, 'three')
-    expect(requests().map(({ body }) => body['model'])).toEqual(['fake-1', 'fake-1', 'small-1', 'fake-1'])
-  })
+      expect(made.status).toBe(201)
+      const put = (id: string) =>
+        client.request('PUT', '/v1/me/model-overrides/compaction', { modelConfigId: id })
+      script((request) =>
+        asksForSummary(request)
+          ? summaryOf(request)
+          : { type: 'answer', text: 'ok', usage: { input: 15_000, output: 10 } },
+      )
+      const { chat } = await create(client, 'one')
+      await say(client, chat.id, 'two')
+      expect(summaries(requests())).toEqual([])
+      expect((await put(made.body.id)).status).toBe(200)
+      await say(client, chat.id, 'three')
+      expect(requests().map(({ body }) => body['model'])).toEqual(['fake-1', 'fake-1', 'small-1', 'fake-1'])
+    },
+  )
 
   test.each(['compact', 'finishWithoutAnswer'] as const)(
     'is not done again once its worker is lost at %s, after the summary is written',

@@ -1,5 +1,6 @@
 import { answerCalls, type CallEffects } from '../../src/agent/answer-calls.ts'
 import type { OpenCall } from '../../src/chats/index.ts'
+import { TurnmillError, type ErrorCode } from '../../src/protocol/errors.ts'
 import type { ToolCallState } from '../../src/protocol/views.ts'
 import { defineTool, type Tool } from '../../src/tools/index.ts'
 import { testClaim } from '../support/claims.ts'
@@ -9,6 +10,12 @@ const tool = (name: string, sequence?: string): Tool => ({
   ...defineTool({ name, description: name, inputSchema: { type: 'object' }, execute: () => null }),
   ...(sequence !== undefined && { sequence }),
 })
+
+/** A tool of the turn itself, which fails with the code that it is given. */
+const failing: Tool = {
+  ...tool('fail'),
+  execute: ({ code }: { code: ErrorCode }) => Promise.reject(new TurnmillError(code, `it was ${code}`)),
+}
 
 const TOOLS = [tool('alone'), tool('look', 'display'), tool('click', 'display')]
 
@@ -46,6 +53,7 @@ function answer(calls: readonly OpenCall[], gates: Record<string, Gate> = {}) {
   const tools = {
     definitions: TOOLS.map(({ definition }) => definition),
     find: (name: string) => {
+      if (name === 'fail') return { kind: 'turn', tool: failing } as const
       const found = TOOLS.find(({ definition }) => definition.name === name)
       return found && ({ kind: 'server', tool: found } as const)
     },
@@ -105,6 +113,30 @@ describe('the calls of a step', () => {
       ])
       await done
       expect(told).toContain('run a')
+    },
+  )
+
+  const failsWith = (code: ErrorCode): OpenCall => {
+    const plain = open('a', 'fail')
+    return { ...plain, call: { ...plain.call, input: { code } } }
+  }
+
+  test.each([
+    'key_revoked',
+    'missing_key',
+    'gateway_unauthorized',
+    'turn_fenced',
+    'database_unavailable',
+  ] as const)('of the turn’s own tools end the turn where they fail with %s', async (code) => {
+    await expect(answer([failsWith(code)]).done).rejects.toMatchObject({ code })
+  })
+
+  test.each(['not_found', 'budget_exceeded', 'provider_overloaded'] as const)(
+    'of the turn’s own tools that fail with %s are told to the model',
+    async (code) => {
+      const { told, done } = answer([failsWith(code)])
+      expect(await done).toBe('answered')
+      expect(told).toEqual(['start a', 'commit a:done'])
     },
   )
 })

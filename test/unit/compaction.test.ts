@@ -93,7 +93,7 @@ describe('a summary', () => {
     const requests: ModelRequest[] = []
     const written: Compaction[] = []
     const outcome = await compactHistory(
-      { claim: testClaim(), step: 3, number: 1 },
+      { claim: testClaim(), step: 3, number: 1, before: null },
       {
         loadContext: async () => [...messages],
         buildRouteFor: async () => built,

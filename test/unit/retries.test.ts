@@ -64,8 +64,9 @@ async function runLoop(outcomes: AttemptOutcome[], options: Options = {}) {
     {
       claim,
       step: 1,
-      attempt: (number) => {
-        did.push(`attempt ${number}`)
+      attempt: (number, before) => {
+        const isShorter = before === 'context_too_long'
+        did.push(`attempt ${number}${isShorter ? ' after context_too_long' : ''}`)
         return Promise.resolve(outcomes.shift() ?? ANSWERED)
       },
     },
@@ -148,6 +149,16 @@ describe('the retry loop', () => {
     const { did, outcome } = await runLoop([failed('provider_overloaded', 600_001)])
     expect(did).toEqual(['attempt 1'])
     expect(outcome).toMatchObject({ type: 'failed', error: { code: 'rate_limited' }, spent: SPENT })
+  })
+
+  test('tries again at once with a shorter history, beyond the last attempt too (R4)', async () => {
+    const tooLong = Object.assign(failed('context_too_long'), { shorten: true as const })
+    const { did, noted, outcome } = await runLoop([tooLong, ANSWERED], { policy: { attempts: 1 } })
+    expect(did).toEqual(['attempt 1', 'note 1', 'sleep 0', 'attempt 2 after context_too_long'])
+    expect(noted).toMatchObject([
+      { retry: { attempts: 1, error: { code: 'context_too_long' } }, spent: SPENT },
+    ])
+    expect(outcome).toBe(ANSWERED)
   })
 
   const retry = (fields: Partial<RetryState>): RetryState => ({
