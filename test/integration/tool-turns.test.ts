@@ -260,6 +260,28 @@ describe('the ids of calls', () => {
   })
 })
 
+describe('a model that takes no tools', () => {
+  test('is told so where it asks for one, which is not run', async () => {
+    const turnmill = await start()
+    try {
+      bench.reset()
+      const { admin, modelConfig } = turnmill
+      const path = `/v1/model-configs/${modelConfig.id}`
+      expect((await admin.client.request('PATCH', path, { options: { tools: false } })).status).toBe(200)
+      const { client } = await turnmill.addUser()
+      scriptSteps(turnmill, [call('a', 'charge')])
+      const { chat, turn } = await client.create('go')
+      await expect(client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'completed' })
+      expect(bench.count('charge')).toBe(0)
+      const { offered, results } = toolsIn(turnmill.upstream.requests.at(-1)!)
+      expect(offered).toEqual([])
+      expect(results).toMatchObject([{ id: 'a', text: expect.stringContaining('No tools were offered') }])
+    } finally {
+      await turnmill.stop()
+    }
+  })
+})
+
 describe('a failed attempt at a later step', () => {
   test.each([
     ['is tried again at once', { type: 'status', status: 503 }],
