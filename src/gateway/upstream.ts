@@ -1,5 +1,5 @@
 import { attributionHeaders, BYOK_HEADER, setExtraHeaders, type ProviderFetch } from '../models/index.ts'
-import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
+import { TurnmillError } from '../protocol/errors.ts'
 import type { Caller, ProviderType } from '../protocol/routes.ts'
 import { maskSecret, Secret } from '../protocol/secret.ts'
 import type { GatewayProvider, StoredCredential } from './authorise.ts'
@@ -7,6 +7,7 @@ import { UnavailableError, type Breakers } from './breaker.ts'
 import type { Endpoint } from './endpoints.ts'
 import { headersToProvider } from './headers.ts'
 import type { KeyHealth } from './key-health.ts'
+import { isUnreachable } from './unreachable.ts'
 import type { CallLabels } from '../protocol/gateway-observer.ts'
 
 /** A credential of one call. `id` is that of the central key. */
@@ -114,7 +115,7 @@ async function sendOnce(
     body,
     signal,
   }).catch((error: unknown) => {
-    throw signal.aborted || isTurnmillError(error) ? error : new UnavailableError(null, { cause: error })
+    throw !signal.aborted && isUnreachable(error) ? new UnavailableError(null, { cause: error }) : error
   })
   if (response.status < 200 || response.status > 599) throw await refuseStatus(response, provider)
   if (response.status === 503 || response.status === 504) throw new UnavailableError(response)

@@ -2,6 +2,7 @@ import { readAsked } from '../../src/gateway/asked.ts'
 import { headersFromProvider, headersToProvider } from '../../src/gateway/headers.ts'
 import { hideUsage } from '../../src/gateway/hide-usage.ts'
 import { createMeter } from '../../src/gateway/meter.ts'
+import { isUnreachable } from '../../src/gateway/unreachable.ts'
 import { guardBody, guardHeaders } from '../../src/models/index.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 
@@ -213,5 +214,46 @@ describe('headers', () => {
       'retry-after': '7',
       'x-request-id': 'r1',
     })
+  })
+})
+
+describe('a fetch that failed', () => {
+  const failed = (cause: object): TypeError =>
+    new TypeError('fetch failed', { cause: Object.assign(new Error('it failed'), cause) })
+
+  test.each([
+    { code: 'ECONNREFUSED', syscall: 'connect' },
+    { code: 'ENOTFOUND', syscall: 'getaddrinfo' },
+    { code: 'EAI_AGAIN', syscall: 'getaddrinfo' },
+    { code: 'EHOSTUNREACH', syscall: 'connect' },
+    { code: 'ENETUNREACH', syscall: 'connect' },
+    { code: 'ETIMEDOUT', syscall: 'connect' },
+    { code: 'UND_ERR_CONNECT_TIMEOUT' },
+    { code: 'ERR_SSL_WRONG_VERSION_NUMBER' },
+    { code: 'ERR_TLS_CERT_ALTNAME_INVALID' },
+    { code: 'EPROTO', syscall: 'write' },
+    { code: 'CERT_HAS_EXPIRED' },
+    { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' },
+    { code: 'UNABLE_TO_VERIFY_LEAF_SIGNATURE' },
+  ])('has found nobody: %j', (cause) => {
+    expect(isUnreachable(failed(cause))).toBe(true)
+    expect(isUnreachable(failed({ cause: failed(cause) }))).toBe(true)
+  })
+
+  test.each([
+    { code: 'UND_ERR_SOCKET' },
+    { code: 'ECONNRESET', syscall: 'read' },
+    { code: 'EPIPE', syscall: 'write' },
+    { code: 'ETIMEDOUT', syscall: 'read' },
+    { code: 'HPE_INVALID_CONSTANT' },
+    {},
+  ])('was cut off: %j', (cause) => {
+    expect(isUnreachable(failed(cause))).toBe(false)
+  })
+
+  test('may be its own cause', () => {
+    const error = new Error('round')
+    error.cause = error
+    expect(isUnreachable(error)).toBe(false)
   })
 })
