@@ -1,4 +1,5 @@
 import {
+  BrokenCircuitError,
   circuitBreaker,
   CircuitState,
   ConsecutiveBreaker,
@@ -40,27 +41,17 @@ export interface Breakers {
 }
 
 export function createBreakers(options: BreakerOptions): Breakers {
-  const { failures, openMs, onChange } = options
-  const policies = new Map<string, CircuitBreakerPolicy>()
-  const policyOf = (labels: CallLabels): CircuitBreakerPolicy => {
+  const breakers = new Map<string, Breaker>()
+  const breakerOf = (labels: CallLabels): Breaker => {
     const name = nameOf(labels)
-    const known = policies.get(name)
-    if (known !== undefined) return known
-    const breaker = new ConsecutiveBreaker(failures)
-    const policy = circuitBreaker(handleType(UnavailableError), { halfOpenAfter: openMs, breaker })
-    policy.onBreak(() => onChange(labels, true))
-    policy.onReset(() => onChange(labels, false))
-    policies.set(name, policy)
-    return policy
+    const breaker = breakers.get(name) ?? createBreaker(labels, options)
+    breakers.set(name, breaker)
+    return breaker
   }
   return {
     run: async (labels, send) => {
-      const policy = policyOf(labels)
-      // One call tries; the others would wait for how it ends, and it may take minutes.
-      if (policy.state === CircuitState.HalfOpen) throw leftAlone(labels, options)
-      const isProbe = policy.state === CircuitState.Open
       try {
-        return await policy.execute(() => (isProbe ? sendProbe(send) : send()))
+        return await breakerOf(labels)(send)
       } catch (error) {
         if (isBrokenCircuitError(error)) throw leftAlone(labels, options)
         if (error instanceof UnavailableError && error.response !== null) return error.response
@@ -70,12 +61,45 @@ export function createBreakers(options: BreakerOptions): Breakers {
   }
 }
 
-/** A probe that was broken off has not shown that the model is back. */
-async function sendProbe(send: () => Promise<Response>): Promise<Response> {
-  try {
-    return await send()
-  } catch (error) {
-    throw error instanceof UnavailableError ? error : new UnavailableError(null, { cause: error })
+/** @throws what `send` does, and a `BrokenCircuitError` without a call. */
+type Breaker = (send: () => Promise<Response>) => Promise<Response>
+
+/** The breaker of one model. */
+function createBreaker(labels: CallLabels, { failures, openMs, onChange }: BreakerOptions): Breaker {
+  let told = false
+  const tell = (open: boolean): void => {
+    if (open !== told) onChange(labels, open)
+    told = open
+  }
+  const createPolicy = (initialState?: unknown): CircuitBreakerPolicy => {
+    const breaker = new ConsecutiveBreaker(failures)
+    const policy = circuitBreaker(handleType(UnavailableError), {
+      halfOpenAfter: openMs,
+      breaker,
+      initialState,
+    })
+    policy.onBreak(() => tell(true))
+    policy.onReset(() => tell(false))
+    return policy
+  }
+  let policy = createPolicy()
+  const probe: Breaker = async (send) => {
+    // Of a policy that is trying: open, and its time is up.
+    const untried: unknown = policy.toJSON()
+    try {
+      return await send()
+    } catch (error) {
+      if (error instanceof UnavailableError) throw error
+      // Left by its caller, cut off or never sent, it has shown neither that the model is back nor that it is not.
+      policy = createPolicy(untried)
+      throw new UnavailableError(null, { cause: error })
+    }
+  }
+  return async (send) => {
+    // One call tries; the others would wait for how it ends, and it may take minutes.
+    if (policy.state === CircuitState.HalfOpen) throw new BrokenCircuitError()
+    const isOpen = policy.state === CircuitState.Open
+    return policy.execute(() => (isOpen ? probe(send) : send()))
   }
 }
 

@@ -1,4 +1,5 @@
 import { readAsked } from '../../src/gateway/asked.ts'
+import { createBreakers, UnavailableError } from '../../src/gateway/breaker.ts'
 import { headersFromProvider, headersToProvider } from '../../src/gateway/headers.ts'
 import { hideUsage } from '../../src/gateway/hide-usage.ts'
 import { createMeter } from '../../src/gateway/meter.ts'
@@ -214,6 +215,82 @@ describe('headers', () => {
       'retry-after': '7',
       'x-request-id': 'r1',
     })
+  })
+})
+
+describe('a breaker', () => {
+  const { now } = Date
+  let time = 0
+  beforeEach(() => {
+    time = 1_000_000
+    Date.now = () => time
+  })
+  afterEach(() => {
+    Date.now = now
+  })
+
+  const labels = { provider: 'p', model: 'm' }
+  const answer = async (): Promise<Response> => new Response('ok')
+  const fail = (error: Error) => (): Promise<Response> => Promise.reject(error)
+  const down = fail(new UnavailableError(null, { cause: new Error('refused') }))
+
+  /** Two failures in a row open it for 1000 ms. */
+  function start() {
+    const changes: boolean[] = []
+    const onChange = (_: unknown, open: boolean): void => void changes.push(open)
+    const breakers = createBreakers({ failures: 2, openMs: 1000, onChange })
+    const run = (send: () => Promise<Response>): Promise<string> =>
+      breakers.run(labels, send).then(
+        (response) => response.text(),
+        (error: unknown) => /left alone$/.exec((error as Error).message)?.[0] ?? (error as Error).message,
+      )
+    return { run, changes }
+  }
+
+  test('opens after failures in a row, and closes after the call that finds the model back', async () => {
+    const { run, changes } = start()
+    expect([await run(down), await run(down), await run(answer)]).toEqual([
+      'refused',
+      'refused',
+      'left alone',
+    ])
+    time += 1000
+    expect([await run(answer), await run(down), await run(answer)]).toEqual(['ok', 'refused', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  test('stays open for as long again after a call that finds the model down', async () => {
+    const { run, changes } = start()
+    for (let count = 0; count < 2; count++) await run(down)
+    time += 1000
+    expect([await run(down), await run(answer)]).toEqual(['refused', 'left alone'])
+    time += 999
+    expect(await run(answer)).toBe('left alone')
+    time += 1
+    expect(await run(answer)).toBe('ok')
+    expect(changes).toEqual([true, false])
+  })
+
+  test('lets the next call try at once after one that has shown nothing', async () => {
+    const { run, changes } = start()
+    for (let count = 0; count < 2; count++) await run(down)
+    expect(await run(fail(new Error('it left')))).toBe('left alone')
+    time += 1000
+    for (let count = 0; count < 3; count++) expect(await run(fail(new Error('it left')))).toBe('it left')
+    expect(changes).toEqual([true])
+    expect([await run(answer), await run(down), await run(answer)]).toEqual(['ok', 'refused', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  test('lets one call try at a time', async () => {
+    const { run } = start()
+    for (let count = 0; count < 2; count++) await run(down)
+    time += 1000
+    const trying = Promise.withResolvers<Response>()
+    const probe = run(() => trying.promise)
+    expect(await run(answer)).toBe('left alone')
+    trying.resolve(new Response('back'))
+    expect([await probe, await run(answer)]).toEqual(['back', 'ok'])
   })
 })
 
