@@ -2,7 +2,7 @@ import { attributionHeaders, BYOK_HEADER, setExtraHeaders, type ProviderFetch } 
 import { TurnmillError } from '../protocol/errors.ts'
 import type { Caller, ProviderType } from '../protocol/routes.ts'
 import { maskSecret, Secret } from '../protocol/secret.ts'
-import type { GatewayProvider, StoredCredential } from './authorise.ts'
+import type { CallSubject, GatewayProvider, StoredCredential } from './authorise.ts'
 import { UnavailableError, type Breakers } from './breaker.ts'
 import type { Endpoint } from './endpoints.ts'
 import { headersToProvider } from './headers.ts'
@@ -66,6 +66,8 @@ export interface UpstreamCall {
   caller: Caller
   provider: GatewayProvider
   endpoint: Endpoint
+  /** As the caller names it. */
+  subject: Pick<CallSubject, 'model'>
   labels: CallLabels
   body: Uint8Array<ArrayBuffer> | null
   signal: AbortSignal
@@ -91,9 +93,13 @@ export async function callUpstream(
   credentials: readonly Credential[],
   effects: UpstreamEffects,
 ): Promise<{ response: Response; credential: Credential }> {
-  const { provider, labels } = call
+  const { provider, endpoint, subject, labels } = call
+  // Lists of models and counts of tokens say nothing of a model.
+  const breakerSubject = endpoint.wireFormat === null ? null : { model: subject.model, labels }
   for (const [index, credential] of credentials.entries()) {
-    const response = await effects.breakers.run(labels, () => sendOnce(call, credential, effects.fetch))
+    const response = await effects.breakers.run(breakerSubject, () =>
+      sendOnce(call, credential, effects.fetch),
+    )
     const refused = credential.id !== null && effects.health.note(credential.id, response)
     if (!refused || index === credentials.length - 1) return { response, credential }
     effects.onFailover(provider.name)

@@ -159,6 +159,21 @@ test('a provider that takes no connection is left alone', async () => {
   expect(statuses).toEqual([502, 502, 503])
 })
 
+test('a model that is not stored, and is down, is no other one and no list of models', async () => {
+  reply = (socket) => socket.end('HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n')
+  const { metrics } = turnmill.services
+  for (const model of ['down', 'down too'])
+    for (let count = 0; count < 2; count++) await post({ ...SAY, model })
+  expect((await metrics.render()).text).toContain('breaker_open{provider="raw",model="other"} 2')
+  const list = () => user.client.request('GET', '/v1/gateway/raw/v1/models')
+  for (let count = 0; count < 3; count++) expect((await list()).headers.get('x-turnmill-error')).toBeNull()
+  reply = (socket) => socket.end(ANSWER)
+  const statuses = [await post({ ...SAY, model: 'down' }), await post(SAY), await list()].map(
+    ({ status }) => status,
+  )
+  expect(statuses).toEqual([503, 200, 200])
+})
+
 /** What nothing refers to is gone. */
 function collectGarbage(): void {
   setFlagsFromString('--expose-gc')

@@ -229,7 +229,7 @@ describe('a breaker', () => {
     Date.now = now
   })
 
-  const labels = { provider: 'p', model: 'm' }
+  const subjectOf = (model: string) => ({ model, labels: { provider: 'p', model: 'other' } })
   const answer = async (): Promise<Response> => new Response('ok')
   const fail = (error: Error) => (): Promise<Response> => Promise.reject(error)
   const down = fail(new UnavailableError(null, { cause: new Error('refused') }))
@@ -239,8 +239,8 @@ describe('a breaker', () => {
     const changes: boolean[] = []
     const onChange = (_: unknown, open: boolean): void => void changes.push(open)
     const breakers = createBreakers({ failures: 2, openMs: 1000, onChange })
-    const run = (send: () => Promise<Response>): Promise<string> =>
-      breakers.run(labels, send).then(
+    const run = (send: () => Promise<Response>, model: string | null = 'm'): Promise<string> =>
+      breakers.run(model === null ? null : subjectOf(model), send).then(
         (response) => response.text(),
         (error: unknown) => /left alone$/.exec((error as Error).message)?.[0] ?? (error as Error).message,
       )
@@ -279,6 +279,31 @@ describe('a breaker', () => {
     for (let count = 0; count < 3; count++) expect(await run(fail(new Error('it left')))).toBe('it left')
     expect(changes).toEqual([true])
     expect([await run(answer), await run(down), await run(answer)]).toEqual(['ok', 'refused', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  test('is of one model alone, and of nothing that is no model', async () => {
+    const { run } = start()
+    for (let count = 0; count < 3; count++) await run(down, null)
+    expect(await run(answer, null)).toBe('ok')
+    for (let count = 0; count < 2; count++) await run(down)
+    expect([await run(answer), await run(answer, 'n'), await run(answer, null)]).toEqual([
+      'left alone',
+      'ok',
+      'ok',
+    ])
+  })
+
+  test('is forgotten where callers name ever more models, and counts as open no longer', async () => {
+    const { run, changes } = start()
+    for (let count = 0; count < 2; count++) await run(down)
+    time += 1000
+    const trying = Promise.withResolvers<Response>()
+    const probe = run(() => trying.promise)
+    for (let count = 0; count < 1000; count++) await run(answer, `m-${count}`)
+    expect(changes).toEqual([true, false])
+    trying.reject(new UnavailableError(null, { cause: new Error('refused') }))
+    expect([await probe, await run(answer)]).toEqual(['refused', 'ok'])
     expect(changes).toEqual([true, false])
   })
 
