@@ -38,7 +38,7 @@ export function registerGatewayRoutes(
       handler: async (request, reply) => {
         const { apiKeyId } = principalOf(request)
         const call = calls.add(apiKeyId)
-        reply.raw.once('close', call.remove)
+        onClose(reply, call.remove)
         const caller = { kind: 'key', apiKeyId, client: request.headers['user-agent'] ?? null } as const
         const signal = AbortSignal.any([call.signal, closeOf(reply)])
         return send(reply, await callGateway(() => gateway(toRequest(request, signal), caller)))
@@ -66,10 +66,16 @@ async function callGateway(call: () => Promise<Response>): Promise<Response> {
 /** Aborts when the client has left before its answer was complete. */
 function closeOf(reply: FastifyReply): AbortSignal {
   const gone = new AbortController()
-  reply.raw.once('close', () => {
+  onClose(reply, () => {
     if (!reply.raw.writableFinished) gone.abort()
   })
   return gone.signal
+}
+
+/** A client may have left while it was authenticated, and nothing is told of that any more. */
+function onClose({ raw }: FastifyReply, work: () => void): void {
+  if (raw.destroyed) work()
+  else raw.once('close', work)
 }
 
 function toRequest(request: FastifyRequest, signal: AbortSignal): Request {

@@ -1,3 +1,8 @@
+import { once } from 'node:events'
+import { connect, type AddressInfo } from 'node:net'
+import Fastify from 'fastify'
+import type { ApiServer } from '../../src/api/context.ts'
+import { registerGatewayRoutes } from '../../src/api/gateway-routes.ts'
 import { readAsked } from '../../src/gateway/asked.ts'
 import { createBreakers, UnavailableError } from '../../src/gateway/breaker.ts'
 import { headersFromProvider, headersToProvider } from '../../src/gateway/headers.ts'
@@ -6,6 +11,7 @@ import { createMeter } from '../../src/gateway/meter.ts'
 import { isUnreachable } from '../../src/gateway/unreachable.ts'
 import { guardBody, guardHeaders } from '../../src/models/index.ts'
 import { Secret } from '../../src/protocol/secret.ts'
+import { createLogger } from '../../src/telemetry/logger.ts'
 
 const bytes = (text: string): Uint8Array<ArrayBuffer> => new Uint8Array(Buffer.from(text))
 
@@ -357,5 +363,47 @@ describe('a fetch that failed', () => {
     const error = new Error('round')
     error.cause = error
     expect(isUnreachable(error)).toBe(false)
+  })
+})
+
+describe('the routes for clients outside', () => {
+  test('let go of a client that has left while it was authenticated', async () => {
+    const app: ApiServer = Fastify()
+    const arrived = Promise.withResolvers<undefined>()
+    app.decorateRequest('principal', null)
+    app.addHook('onRequest', async (request, reply) => {
+      arrived.resolve(undefined)
+      await once(reply.raw, 'close')
+      request.principal = {
+        apiKeyId: 'k',
+        userId: 'u',
+        userName: 'n',
+        role: 'member',
+        scopes: ['gateway:use'],
+      }
+    })
+    const asked = Promise.withResolvers<boolean>()
+    const gateway = async ({ signal }: Request): Promise<Response> => {
+      asked.resolve(signal.aborted)
+      return new Response()
+    }
+    const live = new Set<string>()
+    const add = (apiKeyId: string) => {
+      live.add(apiKeyId)
+      return { signal: new AbortController().signal, remove: () => void live.delete(apiKeyId) }
+    }
+    registerGatewayRoutes(
+      app,
+      { gateway, logger: createLogger({ level: 'fatal', role: 'test' }) },
+      { add, start: () => undefined, stop: () => undefined },
+    )
+    await app.listen({ host: '127.0.0.1', port: 0 })
+    const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1')
+    socket.write('GET /v1/gateway/p/v1/models HTTP/1.1\r\nhost: x\r\n\r\n')
+    await arrived.promise
+    socket.destroy()
+    expect(await asked.promise).toBe(true)
+    expect([...live]).toEqual([])
+    await app.close()
   })
 })
