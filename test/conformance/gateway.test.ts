@@ -234,6 +234,20 @@ describe('the gateway alone', () => {
     expect(same.status).toBe(200)
   })
 
+  test.each([
+    ['without a scheme', (token: string) => token],
+    ['with words after the key', (token: string) => `Bearer ${token} x`],
+    ['of another scheme', (token: string) => `Basic ${Buffer.from(`u:${token}`).toString('base64')}`],
+    ['without a key', () => 'Bearer'],
+    ['that is empty', () => ''],
+  ])('refuses an authorization %s, whatever key is beside it', async (_, write) => {
+    const other = await turnmill.addUser()
+    const response = await fetch(`${turnmill.address}/v1/gateway/mock-anthropic/v1/models`, {
+      headers: { authorization: write(other.token), 'x-api-key': user.token },
+    })
+    expect(response.status).toBe(401)
+  })
+
   test('needs the scope gateway:use', async () => {
     const reader = await turnmill.addKey(user.userId, ['chats:read'])
     const given = { ...gateway(), apiKey: reader.token }
