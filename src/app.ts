@@ -12,7 +12,7 @@ import type { ApiContext, ApiServer } from './api/context.ts'
 import { registerDebugRoutes } from './api/debug-routes.ts'
 import { drainConnections } from './api/drain.ts'
 import { registerFileRoutes } from './api/file-routes.ts'
-import { registerGatewayRoutes } from './api/gateway-routes.ts'
+import { isOfGateway, registerGatewayRoutes, sendRefusal } from './api/gateway-routes.ts'
 import { registerIdempotency } from './api/idempotency.ts'
 import { createLiveCalls } from './api/live-calls.ts'
 import { createLoadGuard } from './api/load.ts'
@@ -22,7 +22,7 @@ import { registerOverrideRoutes } from './api/override-routes.ts'
 import { registerOwnKeyRoutes } from './api/own-key-routes.ts'
 import { registerProviderRoutes } from './api/provider-routes.ts'
 import { registerUsageRoutes } from './api/usage-routes.ts'
-import { createErrorHandler, sendProblem } from './api/problems.ts'
+import { createErrorHandler, sendProblem, toProblem } from './api/problems.ts'
 import * as answers from './api/answers.ts'
 import { registerSystemRoutes } from './api/system-routes.ts'
 import { query, statement } from './db/index.ts'
@@ -74,6 +74,11 @@ export async function createApp(services: Services): Promise<ApiServer> {
     // What is under way is answered; a connection without a request is closed.
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 200 },
+    // Of a target that cannot be read, before any route is found.
+    frameworkErrors: (error, request, reply) => {
+      const refusing = isOfGateway(request) ? sendRefusal : sendProblem
+      void refusing(request, reply, toProblem(error))
+    },
   }).withTypeProvider()
   app.setValidatorCompiler(validatorCompiler)
   // Answers are built from typed views; the schemas of answers are for the reference.

@@ -47,15 +47,22 @@ export function createAuthenticator(db: Database, pepper: Secret) {
 /** The one place where a token is read from a request. Two different ones are none: nobody could say who calls. */
 function readToken(request: FastifyRequest): string | null {
   const { basic = false, gateway = false } = request.routeOptions.config
-  if (gateway && new Set(headerValues(request, 'authorization')).size > 1) return null
+  const bearer = bearerToken(request)
+  if (gateway && !isOneBearerAtMost(request, bearer)) return null
   const given = [
-    bearerToken(request),
+    bearer,
     basic ? basicPassword(request) : null,
     gateway ? (request.headers['x-api-key'] ?? null) : null,
   ]
   const tokens = new Set(given.flat().filter((token) => token !== null))
   const [token] = tokens
   return token === undefined || tokens.size > 1 ? null : token
+}
+
+/** A key in a header that cannot be read might be another one than the key beside it. */
+function isOneBearerAtMost(request: FastifyRequest, bearer: string | null): boolean {
+  const sent = new Set(headerValues(request, 'authorization'))
+  return sent.size === 0 || (sent.size === 1 && bearer !== null)
 }
 
 /** All values of a header; of some that are sent twice Node itself keeps the first alone. */

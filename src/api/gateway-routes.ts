@@ -6,6 +6,8 @@ import type { ApiContext, ApiServer } from './context.ts'
 import type { LiveCalls } from './live-calls.ts'
 import { toProblem } from './problems.ts'
 
+const PREFIX = '/v1/gateway'
+
 /** Any host does: the gateway reads the path. */
 const ORIGIN = 'http://gateway.turnmill.invalid'
 
@@ -19,33 +21,54 @@ export function registerGatewayRoutes(
   calls: LiveCalls,
 ): void {
   // In a scope of its own: a body is passed on as it came, and a refusal has the provider's shape.
-  void app.register(async (scope) => {
-    scope.removeAllContentTypeParsers()
-    scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
-    scope.setErrorHandler((error: FastifyError | TurnmillError, request, reply) => {
-      const problem = toProblem(error)
-      if (problem.code === 'internal')
-        logger.error({ error, requestId: request.id }, 'unexpected error in the gateway')
-      return send(reply, refuse(problem, request.url))
-    })
-    scope.route({
-      method: ['GET', 'POST'],
-      url: '/v1/gateway/*',
-      bodyLimit: MAX_BODY_BYTES,
-      exposeHeadRoute: false,
-      config: { scope: 'gateway:use', gateway: true },
-      schema: { hide: true },
-      handler: async (request, reply) => {
-        const { apiKeyId } = principalOf(request)
-        const call = calls.add(apiKeyId)
-        reply.raw.once('close', call.remove)
-        const caller = { kind: 'key', apiKeyId, client: request.headers['user-agent'] ?? null } as const
-        const signal = AbortSignal.any([call.signal, closeOf(reply)])
-        return send(reply, await callGateway(() => gateway(toRequest(request, signal), caller)))
-      },
-    })
-  })
+  void app.register(
+    async (scope) => {
+      scope.removeAllContentTypeParsers()
+      scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+      scope.setErrorHandler((error: FastifyError | TurnmillError, request, reply) => {
+        const problem = toProblem(error)
+        if (problem.code === 'internal')
+          logger.error({ error, requestId: request.id }, 'unexpected error in the gateway')
+        return sendRefusal(request, reply, problem)
+      })
+      scope.setNotFoundHandler((request, reply) => {
+        const what = `there is no ${request.method} ${pathOf(request)}`
+        return sendRefusal(request, reply, new TurnmillError('not_found', what))
+      })
+      scope.route({
+        method: ['GET', 'POST'],
+        url: '/*',
+        bodyLimit: MAX_BODY_BYTES,
+        exposeHeadRoute: false,
+        config: { scope: 'gateway:use', gateway: true },
+        schema: { hide: true },
+        handler: async (request, reply) => {
+          const { apiKeyId } = principalOf(request)
+          const call = calls.add(apiKeyId)
+          onClose(reply, call.remove)
+          const caller = { kind: 'key', apiKeyId, client: request.headers['user-agent'] ?? null } as const
+          const signal = AbortSignal.any([call.signal, closeOf(reply)])
+          return send(reply, await callGateway(() => gateway(toRequest(request, signal), caller)))
+        },
+      })
+    },
+    { prefix: PREFIX },
+  )
 }
+
+/** Whether a request meant the gateway, though no route may have been found for it. */
+export const isOfGateway = (request: FastifyRequest): boolean => pathOf(request).startsWith(`${PREFIX}/`)
+
+/** In the shape of the provider that the request meant. */
+export const sendRefusal = (
+  request: FastifyRequest,
+  reply: FastifyReply,
+  error: TurnmillError,
+): FastifyReply => send(reply, refuse(error, pathOf(request)))
+
+/** Of a target that may be a whole URL (RFC 9112, section 3.2.2), and need not be a good one. */
+const pathOf = ({ url }: FastifyRequest): string =>
+  url.replace(/^https?:\/\/[^/?]*/i, '').replace(/\?.*$/s, '')
 
 /** What a call failed with is the provider's, or the way's to it. */
 async function callGateway(call: () => Promise<Response>): Promise<Response> {
@@ -66,10 +89,16 @@ async function callGateway(call: () => Promise<Response>): Promise<Response> {
 /** Aborts when the client has left before its answer was complete. */
 function closeOf(reply: FastifyReply): AbortSignal {
   const gone = new AbortController()
-  reply.raw.once('close', () => {
+  onClose(reply, () => {
     if (!reply.raw.writableFinished) gone.abort()
   })
   return gone.signal
+}
+
+/** A client may have left while it was authenticated, and nothing is told of that any more. */
+function onClose({ raw }: FastifyReply, work: () => void): void {
+  if (raw.destroyed) work()
+  else raw.once('close', work)
 }
 
 function toRequest(request: FastifyRequest, signal: AbortSignal): Request {
@@ -77,7 +106,8 @@ function toRequest(request: FastifyRequest, signal: AbortSignal): Request {
   for (const [name, value] of Object.entries(request.headers))
     if (value !== undefined) headers.set(name, Array.isArray(value) ? value.join(', ') : value)
   const body = Buffer.isBuffer(request.body) ? new Uint8Array(request.body) : null
-  return new Request(ORIGIN + request.url, {
+  const { pathname, search } = new URL(request.url, ORIGIN)
+  return new Request(ORIGIN + pathname + search, {
     method: request.method,
     headers,
     body: request.method === 'GET' ? null : (body ?? ''),

@@ -1,4 +1,5 @@
 import {
+  BrokenCircuitError,
   circuitBreaker,
   CircuitState,
   ConsecutiveBreaker,
@@ -6,6 +7,7 @@ import {
   isBrokenCircuitError,
   type CircuitBreakerPolicy,
 } from 'cockatiel'
+import { LRUCache } from 'lru-cache'
 import { TurnmillError } from '../protocol/errors.ts'
 import type { CallLabels } from '../protocol/gateway-observer.ts'
 
@@ -14,7 +16,7 @@ export interface BreakerOptions {
   failures: number
   /** How long it stays open before one call may try again, in ms. */
   openMs: number
-  /** Called when a model is left alone, and when it is no longer. Must not throw. */
+  /** Called when a model is left alone, and when it is no longer or is forgotten. Several may share labels. Must not throw. */
   onChange(labels: CallLabels, open: boolean): void
 }
 
@@ -28,41 +30,43 @@ export class UnavailableError extends Error {
   }
 }
 
+/** A model as its caller names it, which may be anything, and the labels it is counted under. */
+export interface BreakerSubject {
+  model: string
+  labels: CallLabels
+}
+
 /** Keeps calls from a model that is down, per provider and model, as this process has seen it. */
 export interface Breakers {
   /**
    * Runs a call unless the model is known to be down.
    *
    * @param send throws an `UnavailableError` where it is.
+   * @param subject `null` for what is no call of a model, and runs always.
    * @throws {TurnmillError} `provider_overloaded` without a call.
    */
-  run(labels: CallLabels, send: () => Promise<Response>): Promise<Response>
+  run(subject: BreakerSubject | null, send: () => Promise<Response>): Promise<Response>
 }
 
+/** Models that a process remembers; callers may name as many as they like. */
+const MAX_MODELS = 1000
+
 export function createBreakers(options: BreakerOptions): Breakers {
-  const { failures, openMs, onChange } = options
-  const policies = new Map<string, CircuitBreakerPolicy>()
-  const policyOf = (labels: CallLabels): CircuitBreakerPolicy => {
-    const name = nameOf(labels)
-    const known = policies.get(name)
+  const breakers = new LRUCache<string, Breaker>({ max: MAX_MODELS, dispose: (breaker) => breaker.forget() })
+  const breakerOf = (subject: BreakerSubject): Breaker => {
+    const name = nameOf(subject)
+    const known = breakers.get(name)
     if (known !== undefined) return known
-    const breaker = new ConsecutiveBreaker(failures)
-    const policy = circuitBreaker(handleType(UnavailableError), { halfOpenAfter: openMs, breaker })
-    policy.onBreak(() => onChange(labels, true))
-    policy.onReset(() => onChange(labels, false))
-    policies.set(name, policy)
-    return policy
+    const breaker = createBreaker(subject.labels, options)
+    breakers.set(name, breaker)
+    return breaker
   }
   return {
-    run: async (labels, send) => {
-      const policy = policyOf(labels)
-      // One call tries; the others would wait for how it ends, and it may take minutes.
-      if (policy.state === CircuitState.HalfOpen) throw leftAlone(labels, options)
-      const isProbe = policy.state === CircuitState.Open
+    run: async (subject, send) => {
       try {
-        return await policy.execute(() => (isProbe ? sendProbe(send) : send()))
+        return await (subject === null ? send() : breakerOf(subject).run(send))
       } catch (error) {
-        if (isBrokenCircuitError(error)) throw leftAlone(labels, options)
+        if (subject !== null && isBrokenCircuitError(error)) throw leftAlone(subject, options)
         if (error instanceof UnavailableError && error.response !== null) return error.response
         throw error instanceof UnavailableError ? error.cause : error
       }
@@ -70,21 +74,66 @@ export function createBreakers(options: BreakerOptions): Breakers {
   }
 }
 
-/** A probe that was broken off has not shown that the model is back. */
-async function sendProbe(send: () => Promise<Response>): Promise<Response> {
-  try {
-    return await send()
-  } catch (error) {
-    throw error instanceof UnavailableError ? error : new UnavailableError(null, { cause: error })
+interface Breaker {
+  /** @throws what `send` does, and a `BrokenCircuitError` without a call. */
+  run(send: () => Promise<Response>): Promise<Response>
+  /** What is forgotten counts as open no longer, however its last calls end. */
+  forget(): void
+}
+
+/** The breaker of one model. */
+function createBreaker(labels: CallLabels, { failures, openMs, onChange }: BreakerOptions): Breaker {
+  let told = false
+  let forgotten = false
+  const tell = (open: boolean): void => {
+    if (open === told || forgotten) return
+    told = open
+    onChange(labels, open)
+  }
+  const createPolicy = (initialState?: unknown): CircuitBreakerPolicy => {
+    const breaker = new ConsecutiveBreaker(failures)
+    const policy = circuitBreaker(handleType(UnavailableError), {
+      halfOpenAfter: openMs,
+      breaker,
+      initialState,
+    })
+    policy.onBreak(() => tell(true))
+    policy.onReset(() => tell(false))
+    return policy
+  }
+  let policy = createPolicy()
+  const probe: Breaker['run'] = async (send) => {
+    // Of a policy that is trying: open, and its time is up.
+    const untried: unknown = policy.toJSON()
+    try {
+      return await send()
+    } catch (error) {
+      if (error instanceof UnavailableError) throw error
+      // Left by its caller, cut off or never sent, it has shown neither that the model is back nor that it is not.
+      policy = createPolicy(untried)
+      throw new UnavailableError(null, { cause: error })
+    }
+  }
+  return {
+    run: async (send) => {
+      // One call tries; the others would wait for how it ends, and it may take minutes.
+      if (policy.state === CircuitState.HalfOpen) throw new BrokenCircuitError()
+      const isOpen = policy.state === CircuitState.Open
+      return policy.execute(() => (isOpen ? probe(send) : send()))
+    },
+    forget: () => {
+      tell(false)
+      forgotten = true
+    },
   }
 }
 
-const nameOf = ({ provider, model }: CallLabels): string => `model ${model} of provider ${provider}`
+const nameOf = ({ model, labels }: BreakerSubject): string => `model ${model} of provider ${labels.provider}`
 
-const leftAlone = (labels: CallLabels, { failures, openMs }: BreakerOptions): TurnmillError =>
+const leftAlone = (subject: BreakerSubject, { failures, openMs }: BreakerOptions): TurnmillError =>
   new TurnmillError(
     'provider_overloaded',
-    `${nameOf(labels)} has failed ${failures} times in a row and is left alone`,
+    `${nameOf(subject)} has failed ${failures} times in a row and is left alone`,
     {
       retryAfterMs: openMs,
     },

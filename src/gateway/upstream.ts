@@ -1,12 +1,13 @@
 import { attributionHeaders, BYOK_HEADER, setExtraHeaders, type ProviderFetch } from '../models/index.ts'
-import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
+import { TurnmillError } from '../protocol/errors.ts'
 import type { Caller, ProviderType } from '../protocol/routes.ts'
 import { maskSecret, Secret } from '../protocol/secret.ts'
-import type { GatewayProvider, StoredCredential } from './authorise.ts'
+import type { CallSubject, GatewayProvider, StoredCredential } from './authorise.ts'
 import { UnavailableError, type Breakers } from './breaker.ts'
 import type { Endpoint } from './endpoints.ts'
 import { headersToProvider } from './headers.ts'
 import type { KeyHealth } from './key-health.ts'
+import { isUnreachable } from './unreachable.ts'
 import type { CallLabels } from '../protocol/gateway-observer.ts'
 
 /** A credential of one call. `id` is that of the central key. */
@@ -65,6 +66,8 @@ export interface UpstreamCall {
   caller: Caller
   provider: GatewayProvider
   endpoint: Endpoint
+  /** As the caller names it. */
+  subject: Pick<CallSubject, 'model'>
   labels: CallLabels
   body: Uint8Array<ArrayBuffer> | null
   signal: AbortSignal
@@ -90,9 +93,13 @@ export async function callUpstream(
   credentials: readonly Credential[],
   effects: UpstreamEffects,
 ): Promise<{ response: Response; credential: Credential }> {
-  const { provider, labels } = call
+  const { provider, endpoint, subject, labels } = call
+  // Lists of models and counts of tokens say nothing of a model.
+  const breakerSubject = endpoint.wireFormat === null ? null : { model: subject.model, labels }
   for (const [index, credential] of credentials.entries()) {
-    const response = await effects.breakers.run(labels, () => sendOnce(call, credential, effects.fetch))
+    const response = await effects.breakers.run(breakerSubject, () =>
+      sendOnce(call, credential, effects.fetch),
+    )
     const refused = credential.id !== null && effects.health.note(credential.id, response)
     if (!refused || index === credentials.length - 1) return { response, credential }
     effects.onFailover(provider.name)
@@ -114,7 +121,7 @@ async function sendOnce(
     body,
     signal,
   }).catch((error: unknown) => {
-    throw signal.aborted || isTurnmillError(error) ? error : new UnavailableError(null, { cause: error })
+    throw !signal.aborted && isUnreachable(error) ? new UnavailableError(null, { cause: error }) : error
   })
   if (response.status < 200 || response.status > 599) throw await refuseStatus(response, provider)
   if (response.status === 503 || response.status === 504) throw new UnavailableError(response)
@@ -138,6 +145,8 @@ function upstreamHeaders(
   secret: Secret | null,
 ): Headers {
   const headers = headersToProvider(request.headers)
+  // It was read as JSON in UTF-8, and is to be read as nothing else.
+  if (request.method === 'POST') headers.set('content-type', 'application/json')
   setExtraHeaders(headers, provider.extraHeaders)
   if (secret !== null) setCredential(headers, provider.type, secret)
   if (provider.attribution)

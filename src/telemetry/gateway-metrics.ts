@@ -35,7 +35,7 @@ export function createGatewayMetrics(registry: Registry): GatewayMetrics {
   const added = histogram('added_seconds', 'From the request to the call of the provider.', ADDED_SECONDS)
   const breakers = new Gauge({
     name: 'turnmill_gateway_breaker_open',
-    help: '1 while a model is left alone.',
+    help: 'Models that are left alone: 1 or 0 of a stored one, any number of the others.',
     labelNames: [...perModel],
     registers,
   })
@@ -53,7 +53,7 @@ export function createGatewayMetrics(registry: Registry): GatewayMetrics {
     },
     onRefusal: (code) => refusals.inc({ code }),
     onFailover: (provider) => failovers.inc({ provider }),
-    onBreaker: (labels, open) => breakers.set({ ...labels }, open ? 1 : 0),
+    onBreaker: (labels, open) => breakers.inc({ ...labels }, open ? 1 : -1),
   }
 }
 

@@ -1,4 +1,6 @@
 /** The official SDKs against a mock of their providers, and against the gateway in front of the same mock: no difference. */
+import { once } from 'node:events'
+import http from 'node:http'
 import Anthropic from '@anthropic-ai/sdk'
 import { LLMock } from '@copilotkit/aimock'
 import OpenAI from 'openai'
@@ -234,6 +236,20 @@ describe('the gateway alone', () => {
     expect(same.status).toBe(200)
   })
 
+  test.each([
+    ['without a scheme', (token: string) => token],
+    ['with words after the key', (token: string) => `Bearer ${token} x`],
+    ['of another scheme', (token: string) => `Basic ${Buffer.from(`u:${token}`).toString('base64')}`],
+    ['without a key', () => 'Bearer'],
+    ['that is empty', () => ''],
+  ])('refuses an authorization %s, whatever key is beside it', async (_, write) => {
+    const other = await turnmill.addUser()
+    const response = await fetch(`${turnmill.address}/v1/gateway/mock-anthropic/v1/models`, {
+      headers: { authorization: write(other.token), 'x-api-key': user.token },
+    })
+    expect(response.status).toBe(401)
+  })
+
   test('needs the scope gateway:use', async () => {
     const reader = await turnmill.addKey(user.userId, ['chats:read'])
     const given = { ...gateway(), apiKey: reader.token }
@@ -252,6 +268,59 @@ describe('the gateway alone', () => {
       method === 'POST' ? { model, messages: [] } : undefined,
     )
     expect(status).toBe(404)
+  })
+
+  /** A target as no client of ours writes it. */
+  const ask = async (method: string, target: string, headers: Record<string, string> = {}) => {
+    const { hostname: host, port } = new URL(turnmill.address)
+    const request = http.request({ host, port, method, path: target, headers }).end()
+    const [response] = (await once(request, 'response')) as [http.IncomingMessage]
+    const text = Buffer.concat(await response.toArray()).toString()
+    return { status: response.statusCode, body: JSON.parse(text) as unknown }
+  }
+  const shapes = {
+    openai: (code: string) => ({ error: { code, param: null } }),
+    anthropic: (code: string) => ({ type: 'error', error: { code } }),
+  }
+
+  test.each(['PUT', 'PATCH', 'DELETE', 'OPTIONS'])('refuses %s as the provider would', async (method) => {
+    expect(await ask(method, '/v1/gateway/mock-openai/v1/chat/completions')).toMatchObject({
+      status: 404,
+      body: shapes.openai('not_found'),
+    })
+    expect(await ask(method, '/v1/gateway/mock-anthropic/v1/messages')).toMatchObject({
+      status: 404,
+      body: shapes.anthropic('not_found'),
+    })
+  })
+
+  test('refuses a target that cannot be read as the provider would, and elsewhere with a problem', async () => {
+    const refusal = { status: 400, body: shapes.openai('invalid_request') }
+    expect(await ask('GET', '/v1/gateway/mock-openai/v1/%zz')).toMatchObject(refusal)
+    expect(await ask('GET', `${turnmill.address}/v1/gateway/mock-openai/v1/%zz`)).toMatchObject(refusal)
+    expect(await ask('POST', '/v1/gateway/mock-anthropic/v1/messages/%zz')).toMatchObject({
+      status: 400,
+      body: shapes.anthropic('invalid_request'),
+    })
+    expect(await ask('GET', '/v1/chats/%zz')).toMatchObject({
+      status: 400,
+      body: { code: 'invalid_request' },
+    })
+  })
+
+  test('refuses in the shape of the provider whatever the query is', async () => {
+    expect(await ask('POST', '/v1/gateway/mock-anthropic/v1/messages?beta=true')).toMatchObject({
+      status: 401,
+      body: shapes.anthropic('unauthenticated'),
+    })
+  })
+
+  test('takes a whole URL as the target', async () => {
+    const target = `${turnmill.address}/v1/gateway/mock-openai/v1/models?limit=1`
+    expect(await ask('GET', target, { authorization: `Bearer ${user.token}` })).toMatchObject({
+      status: 200,
+      body: { object: 'list' },
+    })
   })
 
   test.each(['', '[]', 'null', '{"model":'])('refuses the body %j', async (body) => {

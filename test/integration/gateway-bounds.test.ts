@@ -235,6 +235,23 @@ describe('what was used', () => {
   })
 })
 
+test('a body is read as what it was read as here', async () => {
+  let type: string | undefined
+  answer = (response, body, request) => {
+    type = request.headers['content-type']
+    whole({ prompt_tokens: 3, completion_tokens: 1 })(response, body, request)
+  }
+  await fetch(turnmill.address + CHAT, {
+    method: 'POST',
+    headers: {
+      authorization: `Bearer ${user.token}`,
+      'content-type': 'application/json; charset=utf-7',
+    },
+    body: JSON.stringify(HELLO),
+  }).then((response) => response.text())
+  expect(type).toBe('application/json')
+})
+
 test('a key that was refused is not told with the answer to the next one', async () => {
   answer = (response, _, request) => {
     const refused = request.headers.authorization?.endsWith(FIRST_KEY) === true

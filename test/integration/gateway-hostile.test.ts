@@ -1,4 +1,5 @@
 /** What a hostile client or provider must not do to the gateway's books. */
+import { once } from 'node:events'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { createServer, type Server, type Socket } from 'node:net'
@@ -81,6 +82,7 @@ async function settledCalls(): Promise<Call[]> {
   }
 }
 
+const ANSWER = 'HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}'
 const STREAM = 'HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n'
 
 test.each([
@@ -125,12 +127,49 @@ test('nobody waits for the one call that tries a model which was down', async ()
   const probe = post(SAY, probing.signal).catch(() => null)
   await asked
   expect((await post(SAY)).status).toBe(503)
-  // Broken off, it has not shown that the model is back.
+  // Broken off, it has shown nothing, and keeps nobody from trying.
   probing.abort()
   await probe
   await settledCalls()
-  expect((await post(SAY)).status).toBe(503)
-  expect((await settledCalls()).map(({ error_code: code }) => code)).toEqual([null, null, 'client_closed'].concat(Array(2).fill('provider_overloaded'))) // prettier-ignore
+  reply = (socket) => socket.end(ANSWER)
+  expect((await post(SAY)).status).toBe(200)
+  expect((await settledCalls()).map(({ error_code: code }) => code)).toEqual([null, null, 'client_closed', 'provider_overloaded', null]) // prettier-ignore
+})
+
+test('a request that the provider hangs up on keeps nobody from the model', async () => {
+  reply = (socket) => socket.destroy()
+  for (let count = 0; count < 3; count++) expect((await post(SAY)).status).toBe(502)
+  reply = (socket) => socket.end(ANSWER)
+  expect((await post(SAY)).status).toBe(200)
+})
+
+test('a provider that takes no connection is left alone', async () => {
+  const closed = createServer().listen(0, '127.0.0.1')
+  await once(closed, 'listening')
+  const { port } = closed.address() as AddressInfo
+  closed.close()
+  await once(closed, 'close')
+  const { db, encryption } = turnmill.services
+  await createProvider(db, encryption, {
+    name: 'gone', type: 'openai', baseUrl: `http://127.0.0.1:${port}/v1`, enabled: true, allowByok: false, attribution: false,
+    keys: [new Secret('sk-central-gone-0001')],
+  }) // prettier-ignore
+  const ask = () => user.client.request('POST', PATH.replace('/raw/', '/gone/'), { ...SAY, stream: false })
+  const statuses = [await ask(), await ask(), await ask()].map(({ status }) => status)
+  expect(statuses).toEqual([502, 502, 503])
+})
+
+test('a model that is not stored, and is down, is no other one and no list of models', async () => {
+  reply = (socket) => socket.end('HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n')
+  const { metrics } = turnmill.services
+  for (const model of ['down', 'down too'])
+    for (let count = 0; count < 2; count++) await post({ ...SAY, model })
+  expect((await metrics.render()).text).toContain('breaker_open{provider="raw",model="other"} 2')
+  const list = () => user.client.request('GET', '/v1/gateway/raw/v1/models')
+  for (let count = 0; count < 3; count++) expect((await list()).headers.get('x-turnmill-error')).toBeNull()
+  reply = (socket) => socket.end(ANSWER)
+  expect([(await post(SAY)).status, (await list()).status]).toEqual([200, 200])
+  expect((await metrics.render()).text).toContain('breaker_open{provider="raw",model="other"} 2')
 })
 
 /** What nothing refers to is gone. */

@@ -1,9 +1,17 @@
+import { once } from 'node:events'
+import { connect, type AddressInfo } from 'node:net'
+import Fastify from 'fastify'
+import type { ApiServer } from '../../src/api/context.ts'
+import { registerGatewayRoutes } from '../../src/api/gateway-routes.ts'
 import { readAsked } from '../../src/gateway/asked.ts'
+import { createBreakers, UnavailableError } from '../../src/gateway/breaker.ts'
 import { headersFromProvider, headersToProvider } from '../../src/gateway/headers.ts'
 import { hideUsage } from '../../src/gateway/hide-usage.ts'
 import { createMeter } from '../../src/gateway/meter.ts'
+import { isUnreachable } from '../../src/gateway/unreachable.ts'
 import { guardBody, guardHeaders } from '../../src/models/index.ts'
 import { Secret } from '../../src/protocol/secret.ts'
+import { createLogger } from '../../src/telemetry/logger.ts'
 
 const bytes = (text: string): Uint8Array<ArrayBuffer> => new Uint8Array(Buffer.from(text))
 
@@ -230,5 +238,189 @@ describe('headers', () => {
       'retry-after': '7',
       'x-request-id': 'r1',
     })
+  })
+})
+
+describe('a breaker', () => {
+  const { now } = Date
+  let time = 0
+  beforeEach(() => {
+    time = 1_000_000
+    Date.now = () => time
+  })
+  afterEach(() => {
+    Date.now = now
+  })
+
+  const subjectOf = (model: string) => ({ model, labels: { provider: 'p', model: 'other' } })
+  const answer = async (): Promise<Response> => new Response('ok')
+  const fail = (error: Error) => (): Promise<Response> => Promise.reject(error)
+  const down = fail(new UnavailableError(null, { cause: new Error('refused') }))
+
+  /** Two failures in a row open it for 1000 ms. */
+  function start() {
+    const changes: boolean[] = []
+    const onChange = (_: unknown, open: boolean): void => void changes.push(open)
+    const breakers = createBreakers({ failures: 2, openMs: 1000, onChange })
+    const run = (send: () => Promise<Response>, model: string | null = 'm'): Promise<string> =>
+      breakers.run(model === null ? null : subjectOf(model), send).then(
+        (response) => response.text(),
+        (error: unknown) => /left alone$/.exec((error as Error).message)?.[0] ?? (error as Error).message,
+      )
+    return { run, changes }
+  }
+
+  test('opens after failures in a row, and closes after the call that finds the model back', async () => {
+    const { run, changes } = start()
+    expect([await run(down), await run(down), await run(answer)]).toEqual([
+      'refused',
+      'refused',
+      'left alone',
+    ])
+    time += 1000
+    expect([await run(answer), await run(down), await run(answer)]).toEqual(['ok', 'refused', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  test('stays open for as long again after a call that finds the model down', async () => {
+    const { run, changes } = start()
+    for (let count = 0; count < 2; count++) await run(down)
+    time += 1000
+    expect([await run(down), await run(answer)]).toEqual(['refused', 'left alone'])
+    time += 999
+    expect(await run(answer)).toBe('left alone')
+    time += 1
+    expect(await run(answer)).toBe('ok')
+    expect(changes).toEqual([true, false])
+  })
+
+  test('lets the next call try at once after one that has shown nothing', async () => {
+    const { run, changes } = start()
+    for (let count = 0; count < 2; count++) await run(down)
+    expect(await run(fail(new Error('it left')))).toBe('left alone')
+    time += 1000
+    for (let count = 0; count < 3; count++) expect(await run(fail(new Error('it left')))).toBe('it left')
+    expect(changes).toEqual([true])
+    expect([await run(answer), await run(down), await run(answer)]).toEqual(['ok', 'refused', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  test('is of one model alone, and of nothing that is no model', async () => {
+    const { run } = start()
+    for (let count = 0; count < 3; count++) await run(down, null)
+    expect(await run(answer, null)).toBe('ok')
+    for (let count = 0; count < 2; count++) await run(down)
+    expect([await run(answer), await run(answer, 'n'), await run(answer, null)]).toEqual([
+      'left alone',
+      'ok',
+      'ok',
+    ])
+  })
+
+  test('is forgotten where callers name ever more models, and counts as open no longer', async () => {
+    const { run, changes } = start()
+    for (let count = 0; count < 2; count++) await run(down)
+    time += 1000
+    const trying = Promise.withResolvers<Response>()
+    const probe = run(() => trying.promise)
+    for (let count = 0; count < 1000; count++) await run(answer, `m-${count}`)
+    expect(changes).toEqual([true, false])
+    trying.reject(new UnavailableError(null, { cause: new Error('refused') }))
+    expect([await probe, await run(answer)]).toEqual(['refused', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  test('lets one call try at a time', async () => {
+    const { run } = start()
+    for (let count = 0; count < 2; count++) await run(down)
+    time += 1000
+    const trying = Promise.withResolvers<Response>()
+    const probe = run(() => trying.promise)
+    expect(await run(answer)).toBe('left alone')
+    trying.resolve(new Response('back'))
+    expect([await probe, await run(answer)]).toEqual(['back', 'ok'])
+  })
+})
+
+describe('a fetch that failed', () => {
+  const failed = (cause: object): TypeError =>
+    new TypeError('fetch failed', { cause: Object.assign(new Error('it failed'), cause) })
+
+  test.each([
+    { code: 'ECONNREFUSED', syscall: 'connect' },
+    { code: 'ENOTFOUND', syscall: 'getaddrinfo' },
+    { code: 'EAI_AGAIN', syscall: 'getaddrinfo' },
+    { code: 'EHOSTUNREACH', syscall: 'connect' },
+    { code: 'ENETUNREACH', syscall: 'connect' },
+    { code: 'ETIMEDOUT', syscall: 'connect' },
+    { code: 'UND_ERR_CONNECT_TIMEOUT' },
+    { code: 'ERR_SSL_WRONG_VERSION_NUMBER' },
+    { code: 'ERR_TLS_CERT_ALTNAME_INVALID' },
+    { code: 'EPROTO', syscall: 'write' },
+    { code: 'CERT_HAS_EXPIRED' },
+    { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' },
+    { code: 'UNABLE_TO_VERIFY_LEAF_SIGNATURE' },
+  ])('has found nobody: %j', (cause) => {
+    expect(isUnreachable(failed(cause))).toBe(true)
+    expect(isUnreachable(failed({ cause: failed(cause) }))).toBe(true)
+  })
+
+  test.each([
+    { code: 'UND_ERR_SOCKET' },
+    { code: 'ECONNRESET', syscall: 'read' },
+    { code: 'EPIPE', syscall: 'write' },
+    { code: 'ETIMEDOUT', syscall: 'read' },
+    { code: 'HPE_INVALID_CONSTANT' },
+    {},
+  ])('was cut off: %j', (cause) => {
+    expect(isUnreachable(failed(cause))).toBe(false)
+  })
+
+  test('may be its own cause', () => {
+    const error = new Error('round')
+    error.cause = error
+    expect(isUnreachable(error)).toBe(false)
+  })
+})
+
+describe('the routes for clients outside', () => {
+  test('let go of a client that has left while it was authenticated', async () => {
+    const app: ApiServer = Fastify()
+    const arrived = Promise.withResolvers<undefined>()
+    app.decorateRequest('principal', null)
+    app.addHook('onRequest', async (request, reply) => {
+      arrived.resolve(undefined)
+      await once(reply.raw, 'close')
+      request.principal = {
+        apiKeyId: 'k',
+        userId: 'u',
+        userName: 'n',
+        role: 'member',
+        scopes: ['gateway:use'],
+      }
+    })
+    const asked = Promise.withResolvers<boolean>()
+    const gateway = async ({ signal }: Request): Promise<Response> => {
+      asked.resolve(signal.aborted)
+      return new Response()
+    }
+    const live = new Set<string>()
+    const add = (apiKeyId: string) => {
+      live.add(apiKeyId)
+      return { signal: new AbortController().signal, remove: () => void live.delete(apiKeyId) }
+    }
+    registerGatewayRoutes(
+      app,
+      { gateway, logger: createLogger({ level: 'fatal', role: 'test' }) },
+      { add, start: () => undefined, stop: () => undefined },
+    )
+    await app.listen({ host: '127.0.0.1', port: 0 })
+    const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1')
+    socket.write('GET /v1/gateway/p/v1/models HTTP/1.1\r\nhost: x\r\n\r\n')
+    await arrived.promise
+    socket.destroy()
+    expect(await asked.promise).toBe(true)
+    expect([...live]).toEqual([])
+    await app.close()
   })
 })
