@@ -103,10 +103,21 @@ const LOOKS = 5
 async function open(asking: Asking, options: Effects): Promise<{ call: OpenCall; facts: CallFacts }> {
   const { subject } = asking
   for (let look = 1; ; look++) {
-    const facts = toFacts(asking, await options.authoriser.authorise(subject, look > 1), options)
+    const facts = await findFacts(asking, look > 1, options)
     const opened = await options.books.open(toInterception(facts, options))
     if ('id' in opened) return { call: toOpenCall(opened.id, facts, options), facts }
     if (opened.refusal !== 'stale' || look === LOOKS) throw refusedByBooks(opened.refusal, subject)
+  }
+}
+
+/** What is remembered refuses nothing: it may have changed. @throws {TurnmillError} */
+async function findFacts(asking: Asking, fresh: boolean, options: Effects): Promise<CallFacts> {
+  const authorised = await options.authoriser.authorise(asking.subject, fresh)
+  try {
+    return toFacts(asking, authorised, options)
+  } catch (error) {
+    if (fresh) throw error
+    return findFacts(asking, true, options)
   }
 }
 

@@ -252,6 +252,84 @@ test('a body is read as what it was read as here', async () => {
   expect(type).toBe('application/json')
 })
 
+describe('what a call goes by', () => {
+  /** The provider's id, and that of its model. */
+  async function findReal(): Promise<{ id: string; modelConfigId: string }> {
+    const { prisma } = turnmill.services.db
+    const { id } = await prisma.provider.findUniqueOrThrow({ where: { name: 'real' } })
+    const { id: modelConfigId } = await prisma.modelConfig.findFirstOrThrow({ where: { providerId: id } })
+    return { id, modelConfigId }
+  }
+  const change = (path: string, body: object) => turnmill.admin.client.request('PATCH', path, body)
+  const ask = async (): Promise<number> => {
+    const response = await post(CHAT, HELLO)
+    await response.text()
+    return response.status
+  }
+
+  beforeEach(async () => {
+    answer = whole({ prompt_tokens: 10, completion_tokens: 0 })
+    // From here on it is known.
+    expect(await ask()).toBe(200)
+    asked = []
+  })
+
+  test('is the price of this moment', async () => {
+    const { modelConfigId } = await findReal()
+    await change(`/v1/model-configs/${modelConfigId}`, { prices: { input: 7_000_000 } })
+    expect(await ask()).toBe(200)
+    await change(`/v1/model-configs/${modelConfigId}`, { prices: { input: 1_000_000 } })
+    const settled = statement(
+      'test/costs',
+      `select array_agg(cost_micros::float8 order by started_at) as costs from interceptions where api_key_id = $1 and settled_at is not null`,
+    )
+    for (;;) {
+      const [row] = await query<{ costs: number[] | null }>(turnmill.services.db, settled(user.apiKeyId))
+      if (row?.costs?.length !== 2) continue
+      expect(row.costs).toEqual([10, 70])
+      return
+    }
+  })
+
+  test('is a budget that was made a moment ago', async () => {
+    await limitTo(1)
+    expect(await ask()).toBe(402)
+    expect(asked).toEqual([])
+  })
+
+  test('is a provider that is still enabled', async () => {
+    const { id } = await findReal()
+    await change(`/v1/providers/${id}`, { enabled: false })
+    const status = await ask()
+    await change(`/v1/providers/${id}`, { enabled: true })
+    expect(status).toBeGreaterThanOrEqual(400)
+    expect(asked).toEqual([])
+    expect(await ask()).toBe(200)
+  })
+
+  test('is the credential that comes first now', async () => {
+    const { id } = await findReal()
+    const path = `/v1/providers/${id}/keys`
+    const { body } = await turnmill.admin.client.request<{ items: { id: string }[] }>('GET', path)
+    const keyIds = body.items.map((key) => key.id)
+    let used: string | undefined
+    answer = (response, text, request) => {
+      used = request.headers.authorization
+      whole({ prompt_tokens: 10, completion_tokens: 0 })(response, text, request)
+    }
+    await turnmill.admin.client.request('PUT', `${path}/order`, { keyIds: keyIds.toReversed() })
+    expect(await ask()).toBe(200)
+    await turnmill.admin.client.request('PUT', `${path}/order`, { keyIds })
+    expect(used).toBe(`Bearer ${SECOND_KEY}`)
+  })
+
+  test('is a key that may still call', async () => {
+    await turnmill.admin.client.request('DELETE', `/v1/api-keys/${user.apiKeyId}`)
+    expect([401, 403]).toContain(await ask())
+    expect(asked).toEqual([])
+  })
+})
+
 test('a key that was refused is not told with the answer to the next one', async () => {
   answer = (response, _, request) => {
     const refused = request.headers.authorization?.endsWith(FIRST_KEY) === true
