@@ -16,7 +16,7 @@ import { chromiumPath, chromiumsOf, isAlive, untilGone } from '../support/chromi
 import { html, serveComputerPage, SPOTS, type ComputerPage } from '../support/computer-page.ts'
 
 const SIZE = { width: 640, height: 400 }
-const TIMES = { action: 1500, screenshot: 3000 }
+const TIMES = { action: 1500, screenshot: 10_000 }
 const EVERYWHERE: EgressRules = { allowUrl: async () => true }
 
 interface Computer extends ComputerTools {

@@ -192,6 +192,7 @@ testAsRoot(
     expect(await ownerOf(asAnother.pid)).not.toBe(0)
     expect(await query(asAnother.url, 'select note from notes')).toEqual([{ note: 'kept' }])
   },
+  120_000,
 )
 
 /** The user id that a process has outside of all namespaces. */

@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net'
+import { openDatabase, type Database } from '../../src/db/index.ts'
 import { createApp } from '../../src/app.ts'
 import { createAuxiliaryWorker } from '../../src/auxiliary-worker.ts'
 import { loadConfig, type Config } from '../../src/config.ts'
@@ -137,11 +138,8 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
   const services = await openServices(config, logger)
   const upstream = await startFakeUpstream()
   const wireFormat = options.wireFormat ?? 'openai-responses'
-  const { provider, modelConfig } = await seedUpstream(
-    services,
-    upstream,
-    wireFormat,
-    options.allowByok ?? false,
+  const { provider, modelConfig } = await patiently(config, (db) =>
+    seedUpstream({ db, encryption: services.encryption }, upstream, wireFormat, options.allowByok ?? false),
   )
   const app = await createApp(services)
   await app.listen({ host: '127.0.0.1', port: 0 })
@@ -191,8 +189,24 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
   } // prettier-ignore
 }
 
+/** Tests that hold Postgres to answer at once are not about what comes before. */
+async function patiently<T>({ databaseUrl }: Config, work: (db: Database) => Promise<T>): Promise<T> {
+  const db = openDatabase({
+    url: databaseUrl ?? '',
+    poolSize: 1,
+    connectTimeoutMs: 60_000,
+    silenceMs: 60_000,
+    applicationName: 'test-set-up',
+  })
+  try {
+    return await work(db)
+  } finally {
+    await db.close()
+  }
+}
+
 async function seedUpstream(
-  services: Services,
+  services: Pick<Services, 'db' | 'encryption'>,
   upstream: FakeUpstream,
   wireFormat: WireFormat,
   allowByok: boolean,
