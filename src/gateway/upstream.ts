@@ -134,9 +134,9 @@ async function refuseStatus(response: Response, { name }: GatewayProvider): Prom
   return new TurnmillError('provider_rejected', `provider ${name} answered with status ${response.status}`)
 }
 
-/** OpenAI's base URL holds the version, Anthropic's does not. */
+/** OpenAI's base URL holds the version; Anthropic's does not have to. */
 const upstreamUrl = ({ type, baseUrl }: GatewayProvider, path: string): string =>
-  baseUrl + (type === 'anthropic' ? path : path.slice('/v1'.length))
+  type === 'anthropic' ? baseUrl.replace(/\/v1$/, '') + path : baseUrl + path.slice('/v1'.length)
 
 function upstreamHeaders(
   request: Request,

@@ -31,7 +31,7 @@ beforeAll(async () => {
   const types = [
     ['real', 'openai', `${origin}/v1`],
     ['compatible', 'openai-compatible', `${origin}/v1`],
-    ['claude', 'anthropic', origin],
+    ['claude', 'anthropic', `${origin}/v1`],
   ] as const
   for (const [name, type, baseUrl] of types) await addProvider(name, type, baseUrl)
 })
@@ -233,6 +233,16 @@ describe('what was used', () => {
     await callTo(CHAT, { ...HELLO, stream: true })
     expect(await booked()).toMatchObject({ estimated: true, output: 10 })
   })
+})
+
+test('the version of an API stands once in the path, whether its base URL holds it or not', async () => {
+  let path: string | undefined
+  answer = (response, body, request) => {
+    path = request.url
+    whole({ input_tokens: 3, output_tokens: 1 })(response, body, request)
+  }
+  await callTo(MESSAGES, HELLO)
+  expect(path).toBe('/v1/messages')
 })
 
 test('a body is read as what it was read as here', async () => {
