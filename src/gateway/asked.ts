@@ -32,6 +32,9 @@ const LIMIT_FIELDS: Readonly<Record<WireFormat, readonly string[]>> = {
 /** Fields by which a body refers to what its provider keeps or fetches. */
 const OUTSIDE_FIELDS = ['previous_response_id', 'conversation', 'prompt', 'container', 'web_search_options', 'plugins', 'mcp_servers'] // prettier-ignore
 
+/** How much of a bad value an error tells, in characters. */
+const MAX_TOLD = 100
+
 /** Tiers at the price of the model, or below it. */
 const PLAIN_TIERS = ['auto', 'default', 'flex', 'standard', 'standard_only']
 
@@ -79,7 +82,7 @@ function readPositive(body: Record<string, unknown>, name: string): number | nul
   if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value
   throw new TurnmillError(
     'invalid_request',
-    `${name} is ${JSON.stringify(value)}, expected a whole number from 1`,
+    `${name} is ${JSON.stringify(value).slice(0, MAX_TOLD)}, expected a whole number from 1`,
   )
 }
 

@@ -67,7 +67,7 @@ export const STANDING = `
     order by m.id = call.config desc nulls last, m.enabled desc, m.id limit 1) m on true
   left join lateral (
     select exists (select 1 from budgets b where b.subject = 'deployment' or (b.subject = 'key' and b.subject_id = call.key)
-      or (b.subject = 'user' and b.subject_id = caller.id)) as any) budgets on true`
+      or (b.subject = 'user' and b.subject_id = caller.id)) as apply) budgets on true`
 
 /**
  * Names the state of all that was found: another text, if anything in it has changed. Postgres gives each version of a
@@ -75,7 +75,7 @@ export const STANDING = `
  */
 export const STANDING_VERSION = `concat_ws(' ', caller.id, p.id, p.row_version,
   (select string_agg(k.id || ' ' || k.xmin, ' ' order by k.position) from provider_keys k where k.provider_id = p.id),
-  'own', own.id, own.row_version, 'model', m.id, m.row_version, budgets.any)`
+  'own', own.id, own.row_version, 'model', m.id, m.row_version, budgets.apply)`
 
 /** $1 key, $2 provider name, $3 model, $4 model config. */
 const authoriseCall = statement(
@@ -85,7 +85,7 @@ const authoriseCall = statement(
       from provider_keys k where k.provider_id = p.id) as central,
     case when own.id is not null then jsonb_build_object('id', own.id, 'hint', own.hint, 'encrypted', own.encrypted) end as own,
     m.id as model_id, m.context_window, m.max_output_tokens, m.input_price_micros, m.output_price_micros,
-    m.cache_read_price_micros, m.cache_write_price_micros, budgets.any as budgeted, ${STANDING_VERSION} as version
+    m.cache_read_price_micros, m.cache_write_price_micros, budgets.apply as budgeted, ${STANDING_VERSION} as version
   from (values ($1::uuid, $2, $3, $4::uuid)) call (key, provider, model, config) ${STANDING}`,
 )
 

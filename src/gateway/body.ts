@@ -53,6 +53,9 @@ function parse(json: string): unknown {
   }
 }
 
+/** How much of a name an error tells. */
+const MAX_NAME = 100
+
 /**
  * What is authorised and reserved for has to be what the provider reads: of two fields of a name one takes the first, the
  * other the last, and some make no difference between upper and lower case.
@@ -62,7 +65,7 @@ function demandOneReading(names: readonly string[]): void {
   for (const name of names) {
     const meant = name.toLowerCase()
     if (seen.has(meant) || (name !== meant && UNDERSTOOD.has(meant)))
-      throw new TurnmillError('invalid_request', `the body has ${name} twice or in another case, expected each field once`) // prettier-ignore
+      throw new TurnmillError('invalid_request', `the body has ${name.slice(0, MAX_NAME)} twice or in another case, expected each field once`) // prettier-ignore
     seen.add(meant)
   }
 }
@@ -85,7 +88,8 @@ export function prepareBody(
   const options = asRecord(fields.stream_options)
   const limit = limitField(wireFormat, type, asked.model)
   // OpenAI's own refuse both names at once; who knows the old one alone would not have read the new one.
-  const limitMissing = asked.outputLimit === null || (limit === 'max_tokens' && !isCount(fields[limit]))
+  const limitMissing =
+    asked.outputLimit === null || (limit === 'max_tokens' && typeof fields[limit] !== 'number')
   const usageAdded = wireFormat === 'openai-chat' && asked.streamed && options.include_usage !== true
   const added = {
     ...(usageAdded ? { stream_options: { ...options, include_usage: true } } : {}),
@@ -93,8 +97,6 @@ export function prepareBody(
   }
   return { bytes: bytes === null ? null : withFields(bytes, fields, added), usageAdded }
 }
-
-const isCount = (value: unknown): boolean => typeof value === 'number'
 
 /** The same bytes with more fields: what was written before stays as it was, numbers that JavaScript cannot hold too. */
 function withFields(
