@@ -36,8 +36,8 @@ const TIMES: ComputerTimes = {
   rest: 5000,
 }
 
-/** What Chromium says of a page that has no picture yet, and how often it is asked for one. */
-const NOTHING_DRAWN = 'Unable to capture screenshot'
+/** What Chromium says of a page that has no picture yet, or is just giving way to another one, and how often it is asked for one. */
+const NOTHING_DRAWN = /Unable to capture screenshot|Not attached to an active page/
 const CAPTURES = 5
 
 /** How long a display may take to close before its browser counts as frozen, in ms. */
@@ -197,13 +197,13 @@ function createSession({ use, egress, context, screen, options }: SessionParts):
     return attempt(captureOnceDrawn, { ms: times.screenshot, signal })
   }
 
-  /** A page that was opened just now may have drawn nothing yet. */
+  /** A page that was opened just now, or could not be, may have drawn nothing yet. */
   async function captureOnceDrawn(): Promise<Uint8Array> {
     for (let tries = 1; ; tries++) {
       try {
         return await capture()
       } catch (error) {
-        if (tries === CAPTURES || !isOpen() || !String(error).includes(NOTHING_DRAWN)) throw error
+        if (tries === CAPTURES || !isOpen() || !NOTHING_DRAWN.test(String(error))) throw error
         await sleep(times.pause)
       }
     }
