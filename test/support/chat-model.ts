@@ -72,6 +72,8 @@ export interface ModelJob {
   turn: number
   job: number
   attempts: number
+  /** Whether it goes before all that wait, also when it is retried. */
+  ahead: boolean
 }
 
 /** A worker that believes to hold a turn. */
@@ -134,9 +136,12 @@ function say(model: ChatModel, key: number): ModelQueued {
 
 function enqueue(model: ChatModel, turn: ModelTurn): void {
   turn.job += 1
-  const job = { turn: turn.number, job: turn.job, attempts: 0 }
   // One that was begun has stood in the queue before.
-  if (turn.epoch > 0) model.waiting.unshift(job)
+  wait(model, { turn: turn.number, job: turn.job, attempts: 0, ahead: turn.epoch > 0 })
+}
+
+function wait(model: ChatModel, job: ModelJob): void {
+  if (job.ahead) model.waiting.unshift(job)
   else model.waiting.push(job)
 }
 
@@ -352,7 +357,7 @@ function reopen(model: ChatModel, turn: ModelTurn, job: ModelJob): boolean {
 function retryJob(model: ChatModel): boolean {
   const job = model.failed.shift()
   if (job === undefined) return false
-  model.waiting.push({ ...job, attempts: job.attempts + 1 })
+  wait(model, { ...job, attempts: job.attempts + 1 })
   return true
 }
 

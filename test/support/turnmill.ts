@@ -157,8 +157,9 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
     userId: string,
     scopes: readonly Scope[] = DEFAULT_SCOPES,
     expiresAt: Date | null = null,
+    db: Database = services.db,
   ) => {
-    const { apiKey, token } = await createApiKey(services.db, services.pepper, {
+    const { apiKey, token } = await createApiKey(db, services.pepper, {
       userId,
       name: 'test',
       scopes,
@@ -166,9 +167,13 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
     })
     return { apiKeyId: apiKey.id, token: token.reveal(), client: createClient(address, token.reveal()) }
   }
-  const addUser = async (scopes: readonly Scope[] = DEFAULT_SCOPES, role: 'admin' | 'member' = 'member') => {
-    const { id: userId } = await services.db.prisma.user.create({ data: { id: newId(), name: 'test', role } })
-    return { userId, ...(await addKey(userId, scopes)) }
+  const addUser = async (
+    scopes: readonly Scope[] = DEFAULT_SCOPES,
+    role: 'admin' | 'member' = 'member',
+    db: Database = services.db,
+  ) => {
+    const { id: userId } = await db.prisma.user.create({ data: { id: newId(), name: 'test', role } })
+    return { userId, ...(await addKey(userId, scopes, null, db)) }
   }
   for (let count = 0; count < (options.workers ?? 1); count++) addWorker()
   for (let count = 0; count < (options.auxiliaryWorkers ?? 0); count++) addAuxiliaryWorker()
@@ -176,7 +181,7 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
 
   return {
     services, config, upstream, provider, modelConfig, address, addUser, addKey, addWorker, addAuxiliaryWorker,
-    admin: await addUser([...SCOPES], 'admin'),
+    admin: await patiently(config, (db) => addUser([...SCOPES], 'admin', db)),
     stop: async () => {
       await upstream.stop()
       // A client that left a stream has opened its next connection, which the app would give time for a request.
