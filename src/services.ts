@@ -18,8 +18,10 @@ import {
   createDebugRuns,
   createEncryption,
   createProviderFetch,
+  createSendToProvider,
   type DebugRuns,
   type ProviderFetch,
+  type SendToProvider,
   demandEncryptionKeys,
   type Encryption,
   pruneDebugRuns,
@@ -70,7 +72,7 @@ const ENQUEUE_LIMIT_MS = 100
 const SETTLE_LIMIT_MS = 1000
 
 /** What the services do to the outside world in the end, where somebody does it otherwise. */
-export type ServiceEffects = Partial<Pick<Services, 'providerFetch'>>
+export type ServiceEffects = Partial<Pick<Services, 'providerFetch'> & { sendToProvider: SendToProvider }>
 
 /** Opens everything; the reconciler is not started yet. */
 export async function openServices(
@@ -157,7 +159,7 @@ export async function openServices(
       openMs: config.breakerOpenMs,
       onChange: metrics.gateway.onBreaker,
     }),
-    fetch: providerFetch,
+    sendToProvider: effects.sendToProvider ?? createSendToProvider(rules),
     callLimitMs: config.attemptTimeoutMs,
     track: settlements.track,
     metrics: metrics.gateway,

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { createAuthoriser } from '../../src/gateway/authorise.ts'
 import { createBooks, createBreakers, createGateway, createKeyHealth } from '../../src/gateway/index.ts'
-import { connectRoute, createProviderFetch } from '../../src/models/index.ts'
+import { connectRoute, createProviderFetch, createSendToProvider } from '../../src/models/index.ts'
 import type { Route } from '../../src/protocol/routes.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 import { createCaller, reach, type CallKind, type MakeCall } from './call-client.ts'
@@ -85,20 +85,20 @@ const CALL_LIMIT_MS = 600_000
 export function startInProcess(parts: number, stage: CallStage): CallContender {
   const { db, books, counted, track, settled, takeTimes } = openBooks(stage)
   const metrics = createMetrics(async () => ({ pending: 0, running: 0, oldestWaitMs: 0 })).gateway
-  const fetch = createProviderFetch({ allowPrivate: true })
+  const rules = { allowPrivate: true }
   const gateway = createGateway({
     db,
     encryption: stage.encryption,
     books,
     health: createKeyHealth(),
     breakers: createBreakers({ failures: 5, openMs: 30_000, onChange: metrics.onBreaker }),
-    fetch,
+    sendToProvider: createSendToProvider(rules),
     callLimitMs: CALL_LIMIT_MS,
     track,
     metrics,
     onUnsettled: (error) => console.error(error),
   })
-  const connection = connectRoute(toRoute(stage), gateway, fetch)
+  const connection = connectRoute(toRoute(stage), gateway, createProviderFetch(rules))
   return {
     name: 'in-process',
     call: counted(createCaller(parts, connection)),

@@ -1,15 +1,13 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { MAX_BODY_BYTES, refuse } from '../gateway/index.ts'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
+import type { GatewayRequest, GatewayResponse } from '../protocol/routes.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import type { LiveCalls } from './live-calls.ts'
 import { toProblem } from './problems.ts'
 
 const PREFIX = '/v1/gateway'
-
-/** Any host does: the gateway reads the path. */
-const ORIGIN = 'http://gateway.turnmill.invalid'
 
 /**
  * The gateway for clients outside: the SDKs of OpenAI and Anthropic, coding agents. They call
@@ -48,7 +46,7 @@ export function registerGatewayRoutes(
           onClose(reply, call.remove)
           const caller = { kind: 'key', apiKeyId, client: request.headers['user-agent'] ?? null } as const
           const signal = AbortSignal.any([call.signal, closeOf(reply)])
-          return send(reply, await callGateway(() => gateway(toRequest(request, signal), caller)))
+          return send(reply, await callGateway(() => gateway(toGatewayRequest(request, signal), caller)))
         },
       })
     },
@@ -66,12 +64,13 @@ export const sendRefusal = (
   error: TurnmillError,
 ): FastifyReply => send(reply, refuse(error, pathOf(request)))
 
-/** Of a target that may be a whole URL (RFC 9112, section 3.2.2), and need not be a good one. */
-const pathOf = ({ url }: FastifyRequest): string =>
-  url.replace(/^https?:\/\/[^/?]*/i, '').replace(/\?.*$/s, '')
+/** A target may be a whole URL (RFC 9112, section 3.2.2), and need not be a good one. */
+const targetOf = ({ url }: FastifyRequest): string => url.replace(/^https?:\/\/[^/?]*/i, '')
+
+const pathOf = (request: FastifyRequest): string => targetOf(request).replace(/\?.*$/s, '')
 
 /** What a call failed with is the provider's, or the way's to it. */
-async function callGateway(call: () => Promise<Response>): Promise<Response> {
+async function callGateway(call: () => Promise<GatewayResponse>): Promise<GatewayResponse> {
   try {
     return await call()
   } catch (error) {
@@ -101,19 +100,18 @@ function onClose({ raw }: FastifyReply, work: () => void): void {
   else raw.once('close', work)
 }
 
-function toRequest(request: FastifyRequest, signal: AbortSignal): Request {
+function toGatewayRequest(request: FastifyRequest, signal: AbortSignal): GatewayRequest {
   const headers = new Headers()
   for (const [name, value] of Object.entries(request.headers))
     if (value !== undefined) headers.set(name, Array.isArray(value) ? value.join(', ') : value)
-  const body = Buffer.isBuffer(request.body) ? new Uint8Array(request.body) : null
-  const { pathname, search } = new URL(request.url, ORIGIN)
-  return new Request(ORIGIN + pathname + search, {
+  return {
     method: request.method,
+    target: targetOf(request),
     headers,
-    body: request.method === 'GET' ? null : (body ?? ''),
+    body: Buffer.isBuffer(request.body) ? request.body : null,
     signal,
-  })
+  }
 }
 
-/** `reply.send` passes a web response on, its stream included. */
-const send = (reply: FastifyReply, response: Response): FastifyReply => reply.send(response)
+const send = (reply: FastifyReply, { status, headers, body }: GatewayResponse): FastifyReply =>
+  reply.code(status).headers(Object.fromEntries(headers)).send(body)

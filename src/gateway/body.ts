@@ -2,23 +2,23 @@ import { asRecord, isRecord } from '../providers/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import type { Asked } from './asked.ts'
 import { limitField, readAsked, UNDERSTOOD } from './asked.ts'
-import type { ProviderType } from '../protocol/routes.ts'
+import type { GatewayRequest, ProviderType } from '../protocol/routes.ts'
 import type { Endpoint } from './endpoints.ts'
 
 export const MAX_BODY_BYTES = 32 * 1024 * 1024
 
 /** The body of a call, as it came and as it is understood. */
 export interface CallBody {
-  bytes: Uint8Array<ArrayBuffer> | null
+  bytes: Uint8Array | null
   /** `null` for what is no model call. */
   asked: Asked | null
   fields: Record<string, unknown>
 }
 
 /** @throws {TurnmillError} `payload_too_large`, `invalid_request`. */
-export async function readBody(request: Request, { wireFormat }: Endpoint): Promise<CallBody> {
-  if (request.method === 'GET') return { bytes: null, asked: null, fields: {} }
-  const bytes = new Uint8Array(await request.arrayBuffer())
+export function readBody({ method, body }: GatewayRequest, { wireFormat }: Endpoint): CallBody {
+  if (method === 'GET') return { bytes: null, asked: null, fields: {} }
+  const bytes = body ?? new Uint8Array(0)
   if (bytes.byteLength > MAX_BODY_BYTES)
     throw new TurnmillError(
       'payload_too_large',
@@ -72,7 +72,7 @@ function demandOneReading(names: readonly string[]): void {
 
 /** What is to be sent: as it came, but for what the books need. */
 export interface SentBody {
-  bytes: Uint8Array<ArrayBuffer> | null
+  bytes: Uint8Array | null
   /** Whether the answer will end with a chunk of usage that its caller has not asked for. */
   usageAdded: boolean
 }
@@ -100,18 +100,17 @@ export function prepareBody(
 
 /** The same bytes with more fields: what was written before stays as it was, numbers that JavaScript cannot hold too. */
 function withFields(
-  bytes: Uint8Array<ArrayBuffer>,
+  bytes: Uint8Array,
   fields: Record<string, unknown>,
   added: Record<string, unknown>,
-): Uint8Array<ArrayBuffer> {
+): Uint8Array {
   const names = Object.keys(added)
   if (names.length === 0) return bytes
-  if (names.some((name) => name in fields))
-    return new Uint8Array(Buffer.from(JSON.stringify({ ...fields, ...added })))
+  if (names.some((name) => name in fields)) return Buffer.from(JSON.stringify({ ...fields, ...added }))
   const end = bytes.lastIndexOf(CLOSING_BRACE)
   const more = JSON.stringify(added).slice(1)
   const comma = Object.keys(fields).length === 0 ? '' : ','
-  return new Uint8Array(Buffer.concat([bytes.subarray(0, end), Buffer.from(comma + more)]))
+  return Buffer.concat([bytes.subarray(0, end), Buffer.from(comma + more)])
 }
 
 const [QUOTE, BACKSLASH, COLON, CLOSING_BRACE] = [0x22, 0x5c, 0x3a, 0x7d]

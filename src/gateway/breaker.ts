@@ -8,6 +8,7 @@ import {
   type CircuitBreakerPolicy,
 } from 'cockatiel'
 import { LRUCache } from 'lru-cache'
+import type { ProviderAnswer } from '../models/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import type { CallLabels } from '../protocol/gateway-observer.ts'
 
@@ -23,10 +24,10 @@ export interface BreakerOptions {
 /** A provider that is not there: it answered 503 or 504, or took no connection. A 429 is no failure of its. */
 export class UnavailableError extends Error {
   /** What it answered, if anything. */
-  readonly response: Response | null
-  constructor(response: Response | null, options?: ErrorOptions) {
+  readonly answer: ProviderAnswer | null
+  constructor(answer: ProviderAnswer | null, options?: ErrorOptions) {
     super('the provider is not available', options)
-    this.response = response
+    this.answer = answer
   }
 }
 
@@ -45,7 +46,7 @@ export interface Breakers {
    * @param subject `null` for what is no call of a model, and runs always.
    * @throws {TurnmillError} `provider_overloaded` without a call.
    */
-  run(subject: BreakerSubject | null, send: () => Promise<Response>): Promise<Response>
+  run(subject: BreakerSubject | null, send: () => Promise<ProviderAnswer>): Promise<ProviderAnswer>
 }
 
 /** Models that a process remembers; callers may name as many as they like. */
@@ -67,7 +68,7 @@ export function createBreakers(options: BreakerOptions): Breakers {
         return await (subject === null ? send() : breakerOf(subject).run(send))
       } catch (error) {
         if (subject !== null && isBrokenCircuitError(error)) throw leftAlone(subject, options)
-        if (error instanceof UnavailableError && error.response !== null) return error.response
+        if (error instanceof UnavailableError && error.answer !== null) return error.answer
         throw error instanceof UnavailableError ? error.cause : error
       }
     },
@@ -76,7 +77,7 @@ export function createBreakers(options: BreakerOptions): Breakers {
 
 interface Breaker {
   /** @throws what `send` does, and a `BrokenCircuitError` without a call. */
-  run(send: () => Promise<Response>): Promise<Response>
+  run(send: () => Promise<ProviderAnswer>): Promise<ProviderAnswer>
   /** What is forgotten counts as open no longer, however its last calls end. */
   forget(): void
 }

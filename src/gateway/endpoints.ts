@@ -1,4 +1,4 @@
-import type { ProviderType, WireFormat } from '../protocol/routes.ts'
+import type { GatewayRequest, ProviderType, WireFormat } from '../protocol/routes.ts'
 
 /** What can be asked of a provider. Only a model call has a wire format: it uses tokens, and so costs something. */
 export interface Endpoint {
@@ -22,14 +22,14 @@ const ENDPOINTS: Readonly<Record<string, Endpoint>> = {
   'GET /v1/models': { path: '/v1/models', wireFormat: null, types: ['anthropic', ...OPENAI] },
 }
 
-const PATH = /^\/v1\/gateway\/([a-z0-9]+(?:-[a-z0-9]+)*)(\/v1\/.+)$/
+const PATH = /^\/v1\/gateway\/([a-z0-9]+(?:-[a-z0-9]+)*)(\/v1\/[^?]+)/
 
 /** What a request to the gateway asks for, and of whom; `null` for what nobody answers. */
-export function findTarget({ method, url }: Pick<Request, 'method' | 'url'>): {
+export function findTarget({ method, target }: Pick<GatewayRequest, 'method' | 'target'>): {
   provider: string
   endpoint: Endpoint
 } | null {
-  const [, provider, path] = PATH.exec(new URL(url).pathname) ?? []
+  const [, provider, path] = PATH.exec(target) ?? []
   const endpoint = ENDPOINTS[`${method} ${path}`]
   return provider === undefined || endpoint === undefined ? null : { provider, endpoint }
 }

@@ -2,20 +2,20 @@ import type { Database } from '../db/index.ts'
 import { createBodyGuard, guardHeaders, type Encryption } from '../models/index.ts'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import type { GatewayObserver } from '../protocol/gateway-observer.ts'
-import type { Caller, Gateway } from '../protocol/routes.ts'
+import type { Caller, Gateway, GatewayRequest, GatewayResponse } from '../protocol/routes.ts'
 import type { Secret } from '../protocol/secret.ts'
 import { createAuthoriser } from './authorise.ts'
 import { readBody } from './body.ts'
 import type { Books } from './books.ts'
-import { settleCall, type OpenCall } from './call.ts'
+import { settleCall, type CallEnd, type OpenCall } from './call.ts'
 import { findTarget, type Endpoint } from './endpoints.ts'
 import { headersFromProvider } from './headers.ts'
 import { hideUsage } from './hide-usage.ts'
 import { createMeter } from './meter.ts'
 import { openCall, type CallFacts, type OpeningEffects } from './open-call.ts'
 import { refuse } from './refusals.ts'
-import { codeOf, relayBody } from './relay.ts'
-import { callUpstream, type Credential, type UpstreamEffects } from './upstream.ts'
+import { codeOf, relayStream, relayWhole } from './relay.ts'
+import { callUpstream, type Credential, type Upstream, type UpstreamEffects } from './upstream.ts'
 
 /**
  * The AI gateway: authorises the key of a call, writes it down, puts the credential in, forwards, and settles.
@@ -44,24 +44,22 @@ type Effects = GatewayOptions & OpeningEffects
 
 export function createGateway(options: GatewayOptions): Gateway {
   const { db, encryption } = options
-  const effects = {
-    ...options,
-    underWay: new Set<Request>(),
-    authoriser: createAuthoriser(db, encryption),
-  }
+  const effects = { ...options, authoriser: createAuthoriser(db, encryption) }
   return async (request, caller) => {
-    const { pathname } = new URL(request.url)
     try {
       const target = findTarget(request)
-      if (target === null) throw new TurnmillError('not_found', `there is no ${request.method} ${pathname}`)
+      if (target === null)
+        throw new TurnmillError('not_found', `there is no ${request.method} ${pathOf(request.target)}`)
       return await answer(request, caller, target, effects)
     } catch (error) {
       if (!isTurnmillError(error)) throw error
       options.metrics.onRefusal(error.code)
-      return refuse(error, pathname)
+      return refuse(error, pathOf(request.target))
     }
   }
 }
+
+const pathOf = (target: string): string => target.replace(/\?.*$/s, '')
 
 interface Target {
   provider: string
@@ -69,13 +67,13 @@ interface Target {
 }
 
 async function answer(
-  request: Request,
+  request: GatewayRequest,
   caller: Caller,
   { provider, endpoint }: Target,
   options: Effects,
-): Promise<Response> {
+): Promise<GatewayResponse> {
   const startedAt = performance.now()
-  const body = await readBody(request, endpoint)
+  const body = readBody(request, endpoint)
   const subject = {
     apiKeyId: caller.apiKeyId,
     provider,
@@ -83,41 +81,58 @@ async function answer(
     modelConfigId: caller.kind === 'delegated' ? caller.modelConfigId : null,
   }
   const { call, facts } = await openCall({ request, caller, endpoint, body, subject, startedAt }, options)
-  options.underWay.add(request)
   return forward(call, facts, options)
 }
 
-async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions): Promise<Response> {
-  const { request, body, sent, endpoint, credential, credentials, labels, startedAt } = facts
-  const signal = AbortSignal.any([request.signal, AbortSignal.timeout(options.callLimitMs)])
+async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions): Promise<GatewayResponse> {
+  const { request, body, sent, credential, credentials, labels, startedAt } = facts
+  const { signal, release } = limit(request.signal, options.callLimitMs)
   const sending = { begun: false }
   const onSend = (): void => void (sending.begun = true)
+  const settle = (end: CallEnd): Promise<void> => {
+    release()
+    return settleCall(call, end)
+  }
   options.metrics.onSent(labels, performance.now() - startedAt)
-  try {
+  const reach = async (): Promise<Upstream> => {
     // Whoever has left by now has been sent nothing, and owes nothing.
     signal.throwIfAborted()
-    const upstream = await callUpstream({ ...facts, body: sent.bytes, signal, onSend }, credentials, {
+    return callUpstream({ ...facts, body: sent.bytes, signal, onSend }, credentials, {
       ...options,
       onFailover: options.metrics.onFailover,
     })
-    return relay(
-      call,
-      {
-        ...upstream,
-        tried: triedOf(upstream, credentials),
-        signal,
-        wireFormat: endpoint.wireFormat,
-        usageAdded: sent.usageAdded,
-      },
-      options,
-    )
-  } catch (error) {
+  }
+  const upstream = await reach().catch(async (error: unknown) => {
     // Whoever hung up before the answer began may have to pay all the same.
     const charged = sending.begun && signal.aborted && body.asked !== null
-    const errorCode = codeOf(error)
-    await settleCall(call, { status: null, errorCode, credential, meter: null, firstByteAt: null, charged })
+    await settle({
+      status: null,
+      errorCode: codeOf(error),
+      credential,
+      meter: null,
+      firstByteAt: null,
+      charged,
+    })
     throw error
+  })
+  return relay(upstream, facts, (end) => options.track(afterwards(() => settle(end))))
+}
+
+/** Aborts with its caller's signal, and when the call has lasted too long. */
+function limit(caller: AbortSignal | null, limitMs: number): { signal: AbortSignal; release(): void } {
+  const controller = new AbortController()
+  const onAbort = (): void => controller.abort(caller?.reason)
+  const timer = setTimeout(
+    () => controller.abort(new DOMException('the call took too long', 'TimeoutError')),
+    limitMs,
+  )
+  if (caller?.aborted === true) onAbort()
+  else caller?.addEventListener('abort', onAbort, { once: true })
+  const release = (): void => {
+    clearTimeout(timer)
+    caller?.removeEventListener('abort', onAbort)
   }
+  return { signal: controller.signal, release }
 }
 
 /** The caller gets the end of its answer first. */
@@ -127,43 +142,39 @@ const afterwards = async (work: () => Promise<void>): Promise<void> => {
 }
 
 /** A provider may tell of a key that it has refused a moment ago. */
-const triedOf = ({ credential }: { credential: Credential }, credentials: readonly Credential[]): Secret[] =>
+const triedOf = (credential: Credential, credentials: readonly Credential[]): Secret[] =>
   credentials
     .slice(0, credentials.indexOf(credential) + 1)
     .map(({ secret }) => secret)
     .filter((secret) => secret !== null)
 
-interface Answer {
-  response: Response
-  credential: Credential
-  /** The secrets of all credentials that were sent. */
-  tried: readonly Secret[]
-  signal: AbortSignal
-  wireFormat: Endpoint['wireFormat']
-  usageAdded: boolean
-}
-
-function relay(call: OpenCall, answer: Answer, { track }: GatewayOptions): Response {
-  const { response, credential, tried, signal, wireFormat, usageAdded } = answer
-  const meter = createMeter(wireFormat, (response.headers.get('content-type') ?? '').toLowerCase())
+/** @param onEnd called when all of the answer has passed, or no more of it will. */
+async function relay(
+  { answer, credential }: Upstream,
+  { credentials, endpoint: { wireFormat }, sent }: CallFacts,
+  onEnd: (end: CallEnd) => void,
+): Promise<GatewayResponse> {
+  const { status } = answer
+  const contentType = (answer.headers.get('content-type') ?? '').toLowerCase()
+  const tried = triedOf(credential, credentials)
+  const headers = guardHeaders(headersFromProvider(answer.headers), tried)
+  const meter = createMeter(wireFormat, contentType)
+  const charged = status < 300 && wireFormat !== null
   let firstByteAt: number | null = null
-  const body = relayBody(response.body, signal, {
+  const passing = {
     guard: createBodyGuard(tried),
-    onChunk: (chunk) => {
+    hide: sent.usageAdded ? hideUsage() : null,
+    onChunk: (chunk: Uint8Array) => {
       firstByteAt ??= performance.now()
       meter.read(chunk)
     },
-    onEnd: (errorCode) => {
+    onEnd: (errorCode: string | null) => {
       meter.end()
-      const { status, ok } = response
-      const charged = ok && wireFormat !== null
-      track(
-        afterwards(() => settleCall(call, { status, errorCode, credential, meter, firstByteAt, charged })),
-      )
+      onEnd({ status, errorCode, credential, meter, firstByteAt, charged })
     },
-  })
-  return new Response(usageAdded ? (body?.pipeThrough(hideUsage()) ?? null) : body, {
-    status: response.status,
-    headers: headersFromProvider(guardHeaders(response.headers, tried)),
-  })
+  }
+  const body = contentType.includes('text/event-stream')
+    ? relayStream(answer.body, passing)
+    : await relayWhole(answer.body, passing)
+  return { status, headers, body }
 }

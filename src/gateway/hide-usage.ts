@@ -1,3 +1,4 @@
+import type { BodyGuard } from '../models/index.ts'
 import { asList, isRecord } from '../providers/index.ts'
 
 /** Between two events, in each of the forms that the format allows. */
@@ -10,12 +11,11 @@ const MAX_HELD = 1_000_000
  * Takes the chunk of usage out of a stream of chat completions whose caller has not asked for it.
  * Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
-export function hideUsage(): TransformStream<Uint8Array, Uint8Array> {
+export function hideUsage(): BodyGuard {
   const decoder = new TextDecoder()
-  const encoder = new TextEncoder()
   let held = ''
-  return new TransformStream({
-    transform(chunk, controller) {
+  return {
+    pass: (chunk) => {
       // A boundary may have begun in what was held.
       BOUNDARY.lastIndex = Math.max(0, held.length - 3)
       held += decoder.decode(chunk, { stream: true })
@@ -31,12 +31,10 @@ export function hideUsage(): TransformStream<Uint8Array, Uint8Array> {
         shown += held
         held = ''
       }
-      if (shown !== '') controller.enqueue(encoder.encode(shown))
+      return Buffer.from(shown)
     },
-    flush(controller) {
-      if (held !== '') controller.enqueue(encoder.encode(held))
-    },
-  })
+    rest: () => Buffer.from(held),
+  }
 }
 
 function isUsageAlone(event: string): boolean {

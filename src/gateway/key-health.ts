@@ -1,3 +1,4 @@
+import type { ProviderAnswer } from '../models/index.ts'
 import { parseRetryAfter } from '../providers/index.ts'
 import type { StoredCredential } from './authorise.ts'
 
@@ -12,7 +13,7 @@ export interface KeyHealth {
   /** Those to be tried, in order. Where all rest, the one that has rested longest: the provider has the last word. */
   choose(keys: readonly StoredCredential[]): readonly StoredCredential[]
   /** Takes note of how the provider answered. Gives whether another key may do better. */
-  note(keyId: string, response: Pick<Response, 'status' | 'headers'>): boolean
+  note(keyId: string, answer: Pick<ProviderAnswer, 'status' | 'headers'>): boolean
 }
 
 export function createKeyHealth(now: () => number = Date.now): KeyHealth {

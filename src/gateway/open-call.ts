@@ -1,6 +1,6 @@
 import { TurnmillError } from '../protocol/errors.ts'
 import type { CallLabels, GatewayObserver } from '../protocol/gateway-observer.ts'
-import type { Caller } from '../protocol/routes.ts'
+import type { Caller, GatewayRequest } from '../protocol/routes.ts'
 import type { Authorisation, Authoriser, CallSubject, GatewayProvider } from './authorise.ts'
 import { prepareBody, type CallBody, type SentBody } from './body.ts'
 import type { Books, NewInterception, Refusal } from './books.ts'
@@ -17,11 +17,6 @@ export interface OpeningEffects {
   health: KeyHealth
   callLimitMs: number
   metrics: GatewayObserver
-  /**
-   * Calls under way. An abort reaches a request's signal only as long as something refers to the request itself: the
-   * platform has one signal follow another by a weak reference.
-   */
-  underWay: Set<Request>
   onUnsettled(error: unknown): void
 }
 
@@ -55,7 +50,7 @@ async function findFacts(asking: Asking, fresh: boolean, effects: OpeningEffects
 
 /** What is known of a call by itself. */
 interface Asking {
-  request: Request
+  request: GatewayRequest
   caller: Caller
   endpoint: Endpoint
   body: CallBody
@@ -137,12 +132,8 @@ function toInterception(facts: CallFacts, { callLimitMs }: OpeningEffects): NewI
 /** How long a call that is over may take to be settled, in ms. */
 const SETTLE_MS = 60_000
 
-function toOpenCall(
-  id: string,
-  facts: CallFacts,
-  { books, metrics, underWay, onUnsettled }: OpeningEffects,
-): OpenCall {
-  const { request, body, sent, authorised, labels, startedAt } = facts
+function toOpenCall(id: string, facts: CallFacts, { books, metrics, onUnsettled }: OpeningEffects): OpenCall {
+  const { body, sent, authorised, labels, startedAt } = facts
   const { asked } = body
   return {
     id,
@@ -152,10 +143,7 @@ function toOpenCall(
     outputBound: boundedOutput(facts),
     startedAt,
     books,
-    onEnded: (observation) => {
-      underWay.delete(request)
-      metrics.onCall({ ...labels, ...observation })
-    },
+    onEnded: (observation) => metrics.onCall({ ...labels, ...observation }),
     onUnsettled,
   }
 }

@@ -1,5 +1,6 @@
 import { ERROR_HEADER } from '../models/index.ts'
 import { ERRORS, type TurnmillError } from '../protocol/errors.ts'
+import type { GatewayResponse } from '../protocol/routes.ts'
 
 /** OpenAI's and Anthropic's own names for what their SDKs tell apart. */
 const TYPES: Readonly<Partial<Record<number, string>>> = {
@@ -17,13 +18,13 @@ const TYPES: Readonly<Partial<Record<number, string>>> = {
  *
  * @param path of the request, from which the shape is told: what names no endpoint of Anthropic's gets OpenAI's.
  */
-export function refuse({ code, message, retryAfterMs }: TurnmillError, path: string): Response {
+export function refuse({ code, message, retryAfterMs }: TurnmillError, path: string): GatewayResponse {
   const { status } = ERRORS[code]
   const error = { type: TYPES[status] ?? 'api_error', code, message }
-  const headers: Record<string, string> = { [ERROR_HEADER]: code }
-  if (retryAfterMs !== undefined) headers['retry-after'] = String(Math.ceil(retryAfterMs / 1000))
+  const headers = new Headers({ 'content-type': 'application/json', [ERROR_HEADER]: code })
+  if (retryAfterMs !== undefined) headers.set('retry-after', String(Math.ceil(retryAfterMs / 1000)))
   const body = /\/v1\/messages(\/|$)/.test(path)
     ? { type: 'error', error }
     : { error: { ...error, param: null } }
-  return Response.json(body, { status, headers })
+  return { status, headers, body: Buffer.from(JSON.stringify(body)) }
 }

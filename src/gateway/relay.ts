@@ -1,9 +1,13 @@
+import { pipeline, Transform, type Readable } from 'node:stream'
 import type { BodyGuard } from '../models/index.ts'
 import { isTurnmillError } from '../protocol/errors.ts'
 
 export interface Relay {
   /** Lets through what may be passed on. */
   guard: BodyGuard
+  /** Takes out what the caller has not asked for; `null` where there is nothing of that kind. */
+  hide: BodyGuard | null
+  /** Told of what the provider said, before anything is taken out. */
   onChunk(chunk: Uint8Array): void
   /** Called once. @param errorCode `null` where the body came to its end. */
   onEnd(errorCode: string | null): void
@@ -12,73 +16,56 @@ export interface Relay {
 /** A caller that let go of its answer. */
 export const CLIENT_CLOSED = 'client_closed'
 
-/**
- * Passes a body on chunk by chunk, at the reader's pace. A reader that lets go closes the source; so does the signal,
- * also where the reader has stopped reading.
- */
-export function relayBody(
-  body: ReadableStream<Uint8Array> | null,
-  signal: AbortSignal,
-  { guard, onChunk, onEnd }: Relay,
-): ReadableStream<Uint8Array> | null {
-  if (body === null) {
-    onEnd(null)
-    return null
-  }
-  const reader = body.getReader()
-  let ended = false
-  let fail: ((reason: unknown) => void) | undefined
-  const end = (errorCode: string | null): void => {
-    if (!ended) onEnd(errorCode)
-    ended = true
-    signal.removeEventListener('abort', onAbort)
-  }
-  const onAbort = (): void => {
-    end(codeOf(signal.reason))
-    fail?.(signal.reason)
-    void reader.cancel(signal.reason).catch(() => undefined)
-  }
-  signal.addEventListener('abort', onAbort)
-  return new ReadableStream<Uint8Array>(
-    {
-      start: (controller) => {
-        fail = (reason) => controller.error(reason)
-      },
-      pull: async (controller) => {
-        try {
-          const { passed, done } = await readOn(reader, guard)
-          if (passed.length > 0) {
-            onChunk(passed)
-            controller.enqueue(passed)
-          }
-          if (!done) return
-          end(null)
-          controller.close()
-        } catch (error) {
-          end(codeOf(error))
-          controller.error(error)
-          void reader.cancel(error).catch(() => undefined)
-        }
-      },
-      cancel: async (reason) => {
-        end(CLIENT_CLOSED)
-        await reader.cancel(reason)
-      },
-    },
-    { highWaterMark: 0 },
-  )
+const NOTHING = new Uint8Array(0)
+
+/** Passes an answer on as it comes, at the reader's pace. A reader that destroys it closes the source. */
+export function relayStream(source: Readable, relay: Relay): Readable {
+  const { pass, rest } = through(relay)
+  const passing = new Transform({
+    transform: (chunk: Uint8Array, _, done) => answer(done, () => pass(chunk)),
+    flush: (done) => answer(done, rest),
+  })
+  return pipeline(source, passing, (error) => relay.onEnd(error ? codeOf(error) : null))
 }
 
-/** Reads until there is something to pass on, or nothing left. */
-async function readOn(
-  reader: ReadableStreamDefaultReader<Uint8Array>,
-  guard: BodyGuard,
-): Promise<{ passed: Uint8Array; done: boolean }> {
-  for (;;) {
-    const { done, value } = await reader.read()
-    const passed = done ? guard.rest() : guard.pass(value)
-    if (done || passed.length > 0) return { passed, done }
+/** Reads an answer to its end. @throws what it broke off with. */
+export async function relayWhole(source: Readable, relay: Relay): Promise<Uint8Array> {
+  const { pass, rest } = through(relay)
+  const pieces: Uint8Array[] = []
+  try {
+    for await (const chunk of source) pieces.push(pass(chunk as Uint8Array))
+    pieces.push(rest())
+  } catch (error) {
+    relay.onEnd(codeOf(error))
+    throw error
   }
+  relay.onEnd(null)
+  return Buffer.concat(pieces)
+}
+
+function through({ guard, hide, onChunk }: Relay): BodyGuard {
+  const show = (passed: Uint8Array): Uint8Array => {
+    if (passed.length === 0) return passed
+    onChunk(passed)
+    return hide === null ? passed : hide.pass(passed)
+  }
+  return {
+    pass: (chunk) => show(guard.pass(chunk)),
+    rest: () => Buffer.concat([show(guard.rest()), hide === null ? NOTHING : hide.rest()]),
+  }
+}
+
+/** An empty piece would be taken for the end by nobody, but is not worth a round. */
+function answer(done: (error: Error | null, piece?: Uint8Array) => void, work: () => Uint8Array): void {
+  let piece: Uint8Array
+  try {
+    piece = work()
+  } catch (error) {
+    done(error as Error)
+    return
+  }
+  if (piece.length === 0) done(null)
+  else done(null, piece)
 }
 
 /** The names of an abort's reason where nobody gave one of ours, and of a signal that timed out. */
@@ -87,6 +74,9 @@ const CLOSING = ['AbortError', 'TimeoutError']
 /** What ended a call, in a word. */
 export const codeOf = (error: unknown): string => {
   if (isTurnmillError(error)) return error.code
-  const name = typeof error === 'object' && error !== null && 'name' in error ? error.name : undefined
-  return CLOSING.includes(String(name)) ? CLIENT_CLOSED : 'provider_unreachable'
+  const { name, code }: { name?: unknown; code?: unknown } =
+    typeof error === 'object' && error !== null ? error : {}
+  return CLOSING.includes(String(name)) || code === 'ERR_STREAM_PREMATURE_CLOSE'
+    ? CLIENT_CLOSED
+    : 'provider_unreachable'
 }

@@ -1,6 +1,12 @@
-import { attributionHeaders, BYOK_HEADER, setExtraHeaders, type ProviderFetch } from '../models/index.ts'
+import {
+  attributionHeaders,
+  BYOK_HEADER,
+  setExtraHeaders,
+  type ProviderAnswer,
+  type SendToProvider,
+} from '../models/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
-import type { Caller, ProviderType } from '../protocol/routes.ts'
+import type { Caller, GatewayRequest, ProviderType } from '../protocol/routes.ts'
 import { maskSecret, Secret } from '../protocol/secret.ts'
 import type { CallSubject, GatewayProvider, StoredCredential } from './authorise.ts'
 import { UnavailableError, type Breakers } from './breaker.ts'
@@ -25,7 +31,7 @@ const NONE: Credential = { kind: 'none', id: null, hint: null, secret: null }
  * the central ones. None for a provider that takes no key; empty where one is needed and there is none.
  */
 export function chooseCredentials(
-  request: Request,
+  request: GatewayRequest,
   caller: Caller,
   provider: GatewayProvider,
   health: KeyHealth,
@@ -44,7 +50,11 @@ const toCentral = ({ id, hint, reveal }: StoredCredential): Credential => ({
 })
 
 /** A worker brings the user's key along, marked; for callers over HTTP it is looked up. */
-function ownCredential(request: Request, caller: Caller, provider: GatewayProvider): Credential | null {
+function ownCredential(
+  request: GatewayRequest,
+  caller: Caller,
+  provider: GatewayProvider,
+): Credential | null {
   if (!provider.allowByok) return null
   if (caller.kind === 'key') {
     const { ownKey } = provider
@@ -62,21 +72,27 @@ function readAuth(headers: Headers, type: ProviderType): string | null {
 }
 
 export interface UpstreamCall {
-  request: Request
+  request: GatewayRequest
   caller: Caller
   provider: GatewayProvider
   endpoint: Endpoint
   /** As the caller names it. */
   subject: Pick<CallSubject, 'model'>
   labels: CallLabels
-  body: Uint8Array<ArrayBuffer> | null
+  body: Uint8Array | null
   signal: AbortSignal
   /** Called before a request goes out: from here on it may cost something. */
   onSend(): void
 }
 
+/** What answered, and with which credential. */
+export interface Upstream {
+  answer: ProviderAnswer
+  credential: Credential
+}
+
 export interface UpstreamEffects {
-  fetch: ProviderFetch
+  sendToProvider: SendToProvider
   health: KeyHealth
   breakers: Breakers
   /** Called when a call goes on with the next key. */
@@ -92,18 +108,18 @@ export async function callUpstream(
   call: UpstreamCall,
   credentials: readonly Credential[],
   effects: UpstreamEffects,
-): Promise<{ response: Response; credential: Credential }> {
+): Promise<Upstream> {
   const { provider, endpoint, subject, labels } = call
   // Lists of models and counts of tokens say nothing of a model.
   const breakerSubject = endpoint.wireFormat === null ? null : { model: subject.model, labels }
   for (const [index, credential] of credentials.entries()) {
-    const response = await effects.breakers.run(breakerSubject, () =>
-      sendOnce(call, credential, effects.fetch),
+    const answer = await effects.breakers.run(breakerSubject, () =>
+      sendOnce(call, credential, effects.sendToProvider),
     )
-    const refused = credential.id !== null && effects.health.note(credential.id, response)
-    if (!refused || index === credentials.length - 1) return { response, credential }
+    const refused = credential.id !== null && effects.health.note(credential.id, answer)
+    if (!refused || index === credentials.length - 1) return { answer, credential }
     effects.onFailover(provider.name)
-    await response.body?.cancel()
+    answer.body.destroy()
   }
   throw new TypeError('a call was made without a credential to try')
 }
@@ -111,35 +127,36 @@ export async function callUpstream(
 async function sendOnce(
   { request, caller, provider, endpoint, body, signal, onSend }: UpstreamCall,
   { secret }: Credential,
-  fetch: ProviderFetch,
-): Promise<Response> {
+  send: SendToProvider,
+): Promise<ProviderAnswer> {
+  const { method } = request
   const headers = upstreamHeaders(request, caller, provider, secret)
   onSend()
-  const response = await fetch(upstreamUrl(provider, endpoint.path) + new URL(request.url).search, {
-    method: request.method,
+  const answer = await send(upstreamUrl(provider, endpoint.path) + searchOf(request), {
+    method,
     headers,
     body,
     signal,
   }).catch((error: unknown) => {
     throw !signal.aborted && isUnreachable(error) ? new UnavailableError(null, { cause: error }) : error
   })
-  if (response.status < 200 || response.status > 599) throw await refuseStatus(response, provider)
-  if (response.status === 503 || response.status === 504) throw new UnavailableError(response)
-  return response
+  const { status } = answer
+  if (status < 200 || status > 599) {
+    answer.body.destroy()
+    throw new TurnmillError('provider_rejected', `provider ${provider.name} answered with status ${status}`)
+  }
+  if (status === 503 || status === 504) throw new UnavailableError(answer)
+  return answer
 }
 
-/** What is no status cannot be passed on. */
-async function refuseStatus(response: Response, { name }: GatewayProvider): Promise<TurnmillError> {
-  await response.body?.cancel()
-  return new TurnmillError('provider_rejected', `provider ${name} answered with status ${response.status}`)
-}
+const searchOf = ({ target }: GatewayRequest): string => /\?.*$/s.exec(target)?.[0] ?? ''
 
 /** OpenAI's base URL holds the version; Anthropic's does not have to. */
 const upstreamUrl = ({ type, baseUrl }: GatewayProvider, path: string): string =>
   type === 'anthropic' ? baseUrl.replace(/\/v1$/, '') + path : baseUrl + path.slice('/v1'.length)
 
 function upstreamHeaders(
-  request: Request,
+  request: GatewayRequest,
   caller: Caller,
   provider: GatewayProvider,
   secret: Secret | null,

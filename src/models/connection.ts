@@ -1,10 +1,18 @@
+import { Readable } from 'node:stream'
 import { TurnmillError } from '../protocol/errors.ts'
-import type { Attribution, DirectRoute, Gateway, GatewayRoute, Route } from '../protocol/routes.ts'
+import type {
+  Attribution,
+  DirectRoute,
+  Gateway,
+  GatewayResponse,
+  GatewayRoute,
+  Route,
+} from '../protocol/routes.ts'
 import { Secret } from '../protocol/secret.ts'
 import type { ProviderConnection } from '../providers/contract.ts'
-import type { ProviderFetch } from './destination.ts'
 import { setExtraHeaders } from './extra-headers.ts'
 import { guardBody, guardHeaders } from './guard-response.ts'
+import type { ProviderFetch } from './provider-fetch.ts'
 
 /** What the SDK is given where the real credential is not its business. The gateway strips it. */
 export const PLACEHOLDER = new Secret('turnmill-placeholder')
@@ -43,10 +51,25 @@ function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderC
   return {
     baseUrl: `${GATEWAY_ORIGIN}/v1/gateway/${route.provider.name}${version}`,
     credential: route.byok ?? PLACEHOLDER,
-    fetch: (input, init) => {
-      const request = new Request(input, init)
-      if (route.byok !== null) request.headers.set(BYOK_HEADER, '1')
-      return gateway(request, caller)
+    fetch: async (input, init) => {
+      const headers = new Headers(init?.headers)
+      if (route.byok !== null) headers.set(BYOK_HEADER, '1')
+      const url = urlOf(input)
+      const {
+        status,
+        headers: answered,
+        body,
+      } = await gateway(
+        {
+          method: init?.method ?? 'GET',
+          target: url.slice(GATEWAY_ORIGIN.length),
+          headers,
+          body: toBytes(init?.body),
+          signal: init?.signal ?? null,
+        },
+        caller,
+      )
+      return new Response(toBody(body), { status, headers: answered })
     },
   }
 }
@@ -68,6 +91,19 @@ function connectDirect(
     },
   }
 }
+
+/** The SDKs send texts. */
+function toBytes(body: RequestInit['body']): Uint8Array | null {
+  if (body === undefined || body === null) return null
+  if (typeof body !== 'string') throw new TypeError('a call had a body that is no text')
+  return Buffer.from(body)
+}
+
+/** Reads nothing ahead of its reader. */
+const toBody = (body: GatewayResponse['body']): Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> =>
+  body instanceof Readable
+    ? (Readable.toWeb(body, { strategy: { highWaterMark: 0 } }) as ReadableStream<Uint8Array>)
+    : (body as Uint8Array<ArrayBuffer>)
 
 /** The SDKs name the URL, and say everything else beside it. */
 const urlOf = (input: string | URL | Request): string =>

@@ -2,8 +2,7 @@ import dns from 'node:dns'
 import type { LookupAddress } from 'node:dns'
 import type { LookupFunction } from 'node:net'
 import ipaddr from 'ipaddr.js'
-import { Agent, fetch as undiciFetch } from 'undici'
-import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
+import { TurnmillError } from '../protocol/errors.ts'
 
 /**
  * Where a provider may be: behind https, at a public address. Whoever may set a base URL could otherwise reach what only
@@ -23,41 +22,6 @@ type LookUpAll = (
   options: dns.LookupAllOptions,
   callback: (error: Error | null, addresses: LookupAddress[]) => void,
 ) => void
-
-/**
- * A fetch of a URL, not of a `Request`: one `Request` follows the signal of another only as long as the other is referred
- * to, so that an abort after a garbage collection would reach nobody.
- */
-export type ProviderFetch = (url: string, init?: RequestInit) => Promise<Response>
-
-/** How long a connection may take to be made, in ms. */
-const CONNECT_MS = 5000
-
-/** A fetch that reaches providers and nothing else. @throws {TurnmillError} `provider_address_refused`, before anything is sent. */
-export function createProviderFetch(rules: DestinationRules): ProviderFetch {
-  const dispatcher = new Agent({
-    // Deadlines are the caller's; these would end a long answer.
-    headersTimeout: 0,
-    bodyTimeout: 0,
-    connect: { timeout: CONNECT_MS, ...(rules.allowPrivate ? {} : { lookup: lookUpPublic(rules) as never }) },
-  })
-  // Its types are those of the package, not of the platform; what they say is the same.
-  const send = undiciFetch as unknown as (url: string, init: object) => Promise<Response>
-  return async (url, init) => {
-    demandDestination(url, rules)
-    try {
-      return await send(url, { ...init, dispatcher, redirect: 'manual' })
-    } catch (error) {
-      throw causesOf(error).find(isTurnmillError) ?? error
-    }
-  }
-}
-
-function causesOf(error: unknown): unknown[] {
-  const causes: unknown[] = []
-  for (let one = error; one instanceof Error && causes.length < 10; one = one.cause) causes.push(one)
-  return causes
-}
 
 /**
  * What can be said of an address without asking anybody. URL parsing has brought all notations of a number to one.
@@ -125,7 +89,7 @@ const refused = (what: string): TurnmillError =>
 type LookupCallback = (error: Error | null, address?: string | LookupAddress[], family?: number) => void
 
 /** In place of the lookup of a socket: what it gives is what is connected to. */
-const lookUpPublic =
+export const lookUpPublic =
   ({ lookup = dns.lookup }: DestinationRules) =>
   (hostname: string, options: dns.LookupOptions, callback: LookupCallback): void =>
     lookup(hostname, { ...options, all: true }, (error, addresses) => {

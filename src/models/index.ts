@@ -10,8 +10,6 @@ export { listAvailableModels, type AvailableModel } from './available-models.ts'
 export { attributionHeaders, BYOK_HEADER, connectRoute, ERROR_HEADER } from './connection.ts'
 export {
   checkDestination,
-  createProviderFetch,
-  type ProviderFetch,
   demandDestination,
   destinationsOf,
   type DestinationRules,
@@ -51,6 +49,13 @@ export {
   orderProviderKeys,
   type ProviderKeyView,
 } from './provider-keys.ts'
+export {
+  createProviderFetch,
+  createSendToProvider,
+  type ProviderAnswer,
+  type ProviderFetch,
+  type SendToProvider,
+} from './provider-fetch.ts'
 export * from './providers.ts'
 export type { RoutingMode } from './route-checks.ts'
 export { demandEncryptionKeys, rotateSecrets } from './stored-secrets.ts'

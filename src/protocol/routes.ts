@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream'
 import type { Secret } from './secret.ts'
 
 export const PROVIDER_TYPES = ['openai', 'anthropic', 'openai-compatible'] as const
@@ -91,5 +92,24 @@ export interface KeyCaller {
 
 export type Caller = DelegatedCaller | KeyCaller
 
-/** The AI gateway: shaped like `fetch`, so that an SDK can call it as one. */
-export type Gateway = (request: Request, caller: Caller) => Promise<Response>
+/** What is asked of the gateway, read to its end. */
+export interface GatewayRequest {
+  method: string
+  /** `/v1/gateway/{provider}/…`, with its query. */
+  target: string
+  headers: Headers
+  body: Uint8Array | null
+  /** Whether somebody still wants an answer. */
+  signal: AbortSignal | null
+}
+
+/** What comes back: a whole answer at once, a stream as it comes. */
+export interface GatewayResponse {
+  status: number
+  headers: Headers
+  /** To be read to its end, or destroyed: that closes the provider's answer. */
+  body: Uint8Array | Readable
+}
+
+/** The AI gateway: shaped like `fetch`, without its streams, so that an SDK and an HTTP server can call it. */
+export type Gateway = (request: GatewayRequest, caller: Caller) => Promise<GatewayResponse>

@@ -6,6 +6,7 @@ import { newId } from '../../src/protocol/ids.ts'
 import type { DelegatedCaller, WireFormat } from '../../src/protocol/routes.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import { settleOverdueCalls } from '../../src/gateway/index.ts'
+import { askGateway } from '../support/ask-gateway.ts'
 import { hold, type Behaviour, type UpstreamUsage } from '../support/fake-upstream.ts'
 import { startProcess, type Process } from '../support/process.ts'
 import {
@@ -58,15 +59,12 @@ function callerOf(turnId: string, { apiKeyId }: Pick<TestUser, 'apiKeyId'> = use
   }
 }
 
-async function call(turnId: string, wireFormat: WireFormat, signal?: AbortSignal): Promise<Response> {
-  const request = new Request(`http://gateway.invalid${PATHS[wireFormat]}`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(bodyOf(wireFormat, 'hello')),
-    ...(signal === undefined ? {} : { signal }),
+const call = (turnId: string, wireFormat: WireFormat, signal?: AbortSignal): Promise<Response> =>
+  askGateway(turnmill.services.gateway, callerOf(turnId), {
+    target: PATHS[wireFormat],
+    body: bodyOf(wireFormat, 'hello'),
+    ...(signal && { signal }),
   })
-  return turnmill.services.gateway(request, callerOf(turnId))
-}
 
 interface Booked {
   turn_id: string

@@ -7,6 +7,7 @@ import type { AddressInfo } from 'node:net'
 import { createProvider } from '../../src/models/index.ts'
 import { query, statement } from '../../src/db/index.ts'
 import { Secret } from '../../src/protocol/secret.ts'
+import { askGateway } from '../support/ask-gateway.ts'
 import { createTestDatabase } from '../support/database.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
@@ -182,11 +183,8 @@ test('a call that says nothing ends when its caller lets go, however long ago it
   reply = (socket) => void socket.write(STREAM)
   const gone = new AbortController()
   const { gateway } = turnmill.services
-  const ask = () =>
-    gateway(
-      new Request(`http://gateway.invalid${PATH}`, { method: 'POST', body: JSON.stringify(SAY), signal: gone.signal }),
-      { kind: 'key', apiKeyId: user.apiKeyId, client: null },
-    ) // prettier-ignore
+  const caller = { kind: 'key', apiKeyId: user.apiKeyId, client: null } as const
+  const ask = () => askGateway(gateway, caller, { target: PATH, body: SAY, signal: gone.signal })
   const reader = (await ask()).body!.getReader()
   const reading = reader.read()
   collectGarbage()

@@ -1,6 +1,7 @@
 /** Whose key a call over HTTP is made with and written down for (K1 to K6), and what its client is told of a provider's failures (P1 to P3). */
 import { query, statement } from '../../src/db/index.ts'
 import { newId } from '../../src/protocol/ids.ts'
+import { askGateway } from '../support/ask-gateway.ts'
 import type { Behaviour } from '../support/fake-upstream.ts'
 import { CENTRAL_KEY, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
@@ -49,10 +50,18 @@ test('a call without a usable key makes no request, whatever the environment hol
   for (const token of [null, 'sk-ambient-openai', leaver.token, gone.token])
     expect((await post(token)).status).toBe(401)
   const caller = { attribution: { apiKeyId: newId(), chatId: null, turnId: null, purpose: 'chat' } } as const
-  const delegated = await turnmill.services.gateway(
-    new Request(`http://gateway.invalid${PATH}`, { method: 'POST', body: JSON.stringify(SAY) }),
-    { kind: 'delegated', ...caller, apiKeyId: caller.attribution.apiKeyId, place: { step: 1, epoch: 1, attempt: 1 }, modelConfigId: newId() },
-  ) // prettier-ignore
+  const { apiKeyId } = caller.attribution
+  const delegated = await askGateway(
+    turnmill.services.gateway,
+    {
+      kind: 'delegated',
+      ...caller,
+      apiKeyId,
+      place: { step: 1, epoch: 1, attempt: 1 },
+      modelConfigId: newId(),
+    },
+    { target: PATH, body: SAY },
+  )
   expect(delegated.ok).toBe(false)
   expect(turnmill.upstream.requests).toHaveLength(0)
   expect(await query(turnmill.services.db, readCalls())).toEqual([])

@@ -1,4 +1,5 @@
-import type { ProviderFetch } from '../../src/models/index.ts'
+import { Readable } from 'node:stream'
+import type { SendToProvider } from '../../src/models/index.ts'
 import type { PoolClient, QueryResult } from 'pg'
 import type { Services } from '../../src/services.ts'
 
@@ -116,24 +117,20 @@ function wrapClient(client: PoolClient, reach: Reach): PoolClient {
 }
 
 /** Reaches providers, and strikes on the way. */
-export function wrapFetch(fetch: ProviderFetch, reach: Reach): ProviderFetch {
-  return async (url, init) => {
+export function wrapSend(send: SendToProvider, reach: Reach): SendToProvider {
+  return async (url, call) => {
     await reach('before call')
-    const response = await fetch(url, init)
+    const answer = await send(url, call)
     await reach('after headers')
-    const { body } = response
-    if (body === null) return response
     let chunks = 0
-    const watched = body.pipeThrough(
-      new TransformStream<Uint8Array, Uint8Array>({
-        transform: async (chunk, controller) => {
-          chunks += 1
-          if (chunks === 3) await reach('amid body')
-          controller.enqueue(chunk)
-        },
-        flush: () => reach('after body'),
-      }),
-    )
-    return new Response(watched, response)
+    async function* watched() {
+      for await (const chunk of answer.body) {
+        chunks += 1
+        if (chunks === 3) await reach('amid body')
+        yield chunk as Uint8Array
+      }
+      await reach('after body')
+    }
+    return { ...answer, body: Readable.from(watched(), { objectMode: false }) }
   }
 }

@@ -5,8 +5,8 @@ import { runProcess } from '../../src/lifecycle.ts'
 import { openServices } from '../../src/services.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
 import { createTurnWorker } from '../../src/turn-worker.ts'
-import { createProviderFetch } from '../../src/models/index.ts'
-import { armFault, installFaults, loseFirstJob, wrapFetch, type Fault, type Reach } from './fault-points.ts'
+import { createSendToProvider } from '../../src/models/index.ts'
+import { armFault, installFaults, loseFirstJob, wrapSend, type Fault, type Reach } from './fault-points.ts'
 
 // Whoever started it is gone, and nobody is left to stop it.
 process.on('disconnect', () => process.exit(1))
@@ -22,8 +22,8 @@ const say = (what: object): boolean => process.stdout.write(`${JSON.stringify(wh
 await runProcess(logger, config.drainMs, async (shutdown) => {
   const reach: Reach =
     point === undefined ? async () => undefined : armFault({ point, action }, () => say({ struck: point }))
-  const providerFetch = wrapFetch(createProviderFetch({ allowPrivate: true }), reach)
-  const services = await openServices(config, logger, { providerFetch })
+  const sendToProvider = wrapSend(createSendToProvider({ allowPrivate: true }), reach)
+  const services = await openServices(config, logger, { sendToProvider })
   shutdown.add(() => services.close())
   loseFirstJob(services)
   if (point !== undefined) installFaults(services, reach)

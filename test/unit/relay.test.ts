@@ -1,4 +1,7 @@
-import { relayBody } from '../../src/gateway/relay.ts'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
+import { setImmediate as turn } from 'node:timers/promises'
+import { relayStream, relayWhole, type Relay } from '../../src/gateway/relay.ts'
 import { createBodyGuard, MAX_ANSWER_BYTES } from '../../src/models/index.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 
@@ -8,48 +11,65 @@ const CREDENTIAL = 'sk-relay-credential-0001'
 function relayChunks(chunks: readonly (string | Uint8Array)[], secret = new Secret(CREDENTIAL)) {
   const ends: (string | null)[] = []
   const seen: string[] = []
-  let cancelled = false
-  const left = [...chunks]
-  const source = new ReadableStream<Uint8Array>({
-    pull: (controller) => {
-      const next = left.shift()
-      if (next === undefined) controller.close()
-      else controller.enqueue(typeof next === 'string' ? Buffer.from(next) : next)
-    },
-    cancel: () => void (cancelled = true),
-  })
-  const body = relayBody(source, new AbortController().signal, {
+  const source = Readable.from(chunks.map((chunk) => Buffer.from(chunk)))
+  const relay = {
     guard: createBodyGuard([secret]),
-    onChunk: (chunk) => void seen.push(Buffer.from(chunk).toString()),
-    onEnd: (errorCode) => void ends.push(errorCode),
-  })
-  return { body: body as ReadableStream<Uint8Array<ArrayBuffer>>, ends, seen, isCancelled: () => cancelled }
+    hide: null,
+    onChunk: (chunk: Uint8Array) => void seen.push(Buffer.from(chunk).toString()),
+    onEnd: (errorCode: string | null) => void ends.push(errorCode),
+  }
+  return { source, relay, ends, seen }
 }
 
-describe('the relay', () => {
-  test('passes on nothing of the credential, and tells its reader of what passes alone', async () => {
-    const { body, ends, seen } = relayChunks(['a ', 'sk-relay-', 'credential-0001', ' b sk-re'])
-    expect(await new Response(body).text()).toBe('a <redacted> b sk-re')
+const WAYS = [
+  ['as it comes', async (source: Readable, relay: Relay) => buffer(relayStream(source, relay))],
+  ['whole', async (source: Readable, relay: Relay) => Buffer.from(await relayWhole(source, relay))],
+] as const
+
+describe.each(WAYS)('an answer that is passed on %s', (_, pass) => {
+  test('loses the credential, and its reader is told of what passes alone', async () => {
+    const { source, relay, ends, seen } = relayChunks(['a ', 'sk-relay-', 'credential-0001', ' b sk-re'])
+    expect((await pass(source, relay)).toString()).toBe('a <redacted> b sk-re')
     expect(seen.join('')).toBe('a <redacted> b sk-re')
     expect(ends).toEqual([null])
   })
 
-  test('reads on where a chunk is held back whole', async () => {
-    const { body, seen } = relayChunks(['sk-', 'relay-', 'other'])
-    expect(await new Response(body).text()).toBe('sk-relay-other')
+  test('goes on where a chunk is held back whole', async () => {
+    const { source, relay, seen } = relayChunks(['sk-', 'relay-', 'other'])
+    expect((await pass(source, relay)).toString()).toBe('sk-relay-other')
     expect(seen).toEqual(['sk-relay-other'])
   })
 
-  test('finds a credential that begins as it goes on', async () => {
-    const { body } = relayChunks(['aaaaaaaaaaaaaa', 'aab.'], new Secret('aaaaaaaaaaaaab'))
-    expect(await new Response(body).text()).toBe('aaa<redacted>.')
+  test('loses a credential that begins as it goes on', async () => {
+    const { source, relay } = relayChunks(['aaaaaaaaaaaaaa', 'aab.'], new Secret('aaaaaaaaaaaaab'))
+    expect((await pass(source, relay)).toString()).toBe('aaa<redacted>.')
   })
 
-  test('closes the source of an answer that is too long', async () => {
+  test('is broken off where it is too long', async () => {
     const chunk = new Uint8Array(MAX_ANSWER_BYTES / 4)
-    const { body, ends, isCancelled } = relayChunks(Array.from({ length: 6 }, () => chunk))
-    await expect(new Response(body).arrayBuffer()).rejects.toMatchObject({ code: 'provider_rejected' })
+    const { source, relay, ends } = relayChunks(Array.from({ length: 6 }, () => chunk))
+    await expect(pass(source, relay)).rejects.toMatchObject({ code: 'provider_rejected' })
+    await turn()
     expect(ends).toEqual(['provider_rejected'])
-    expect(isCancelled()).toBe(true)
+    expect(source.destroyed).toBe(true)
   })
+
+  test('ends as what its source broke with', async () => {
+    const { source, relay, ends } = relayChunks(['one'])
+    const passing = pass(source, relay)
+    source.destroy(new Error('cut'))
+    await expect(passing).rejects.toThrow('cut')
+    await turn()
+    expect(ends).toEqual(['provider_unreachable'])
+  })
+})
+
+test('a reader that lets go of a stream closes its source, though it says nothing', async () => {
+  const { relay, ends } = relayChunks([])
+  const source = new Readable({ read: () => undefined })
+  const passing = relayStream(source, relay)
+  passing.destroy()
+  await turn()
+  expect(source.destroyed).toBe(true)
+  expect(ends).toEqual(['client_closed'])
 })

@@ -1,0 +1,90 @@
+import type { Readable } from 'node:stream'
+import { Agent, interceptors, request, fetch as undiciFetch } from 'undici'
+import { isTurnmillError } from '../protocol/errors.ts'
+import { demandDestination, lookUpPublic, type DestinationRules } from './destination.ts'
+
+/**
+ * A fetch of a URL, not of a `Request`: one `Request` follows the signal of another only as long as the other is referred
+ * to, so that an abort after a garbage collection would reach nobody.
+ */
+export type ProviderFetch = (url: string, init?: RequestInit) => Promise<Response>
+
+/**
+ * The same without the platform's streams, for what is passed on: half the work.
+ *
+ * @throws what the connection failed with, and the signal's reason.
+ */
+export type SendToProvider = (url: string, sent: ProviderCall) => Promise<ProviderAnswer>
+
+export interface ProviderCall {
+  method: string
+  headers: Headers
+  body: Uint8Array | null
+  /** Ends the request and its answer. */
+  signal: AbortSignal
+}
+
+/** What a provider answered, decompressed. Its body is to be read or destroyed. */
+export interface ProviderAnswer {
+  status: number
+  headers: Headers
+  body: Readable
+}
+
+/** How long a connection may take to be made, in ms. */
+const CONNECT_MS = 5000
+
+/** A fetch that reaches providers and nothing else. @throws {TurnmillError} `provider_address_refused`, before anything is sent. */
+export function createProviderFetch(rules: DestinationRules): ProviderFetch {
+  const dispatcher = createAgent(rules)
+  // Its types are those of the package, not of the platform; what they say is the same.
+  const send = undiciFetch as unknown as (url: string, init: object) => Promise<Response>
+  return async (url, init) => {
+    demandDestination(url, rules)
+    try {
+      return await send(url, { ...init, dispatcher, redirect: 'manual' })
+    } catch (error) {
+      throw refusalIn(error) ?? error
+    }
+  }
+}
+
+/** Likewise. Redirects are answers. */
+export function createSendToProvider(rules: DestinationRules): SendToProvider {
+  const dispatcher = createAgent(rules).compose(interceptors.decompress({ skipErrorResponses: false }))
+  return async (url, { method, headers, body, signal }) => {
+    demandDestination(url, rules)
+    try {
+      const answer = await request(url, { dispatcher, method, headers: [...headers].flat(), body, signal })
+      // Whoever reads it hears of it by itself, and whoever destroys it does not want to.
+      answer.body.on('error', () => undefined)
+      return { status: answer.statusCode, headers: toHeaders(answer.headers), body: answer.body }
+    } catch (error) {
+      throw refusalIn(error) ?? error
+    }
+  }
+}
+
+/** Both of them send through one of these. */
+const createAgent = (rules: DestinationRules): Agent =>
+  new Agent({
+    // Deadlines are the caller's; these would end a long answer.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    connect: { timeout: CONNECT_MS, ...(rules.allowPrivate ? {} : { lookup: lookUpPublic(rules) as never }) },
+  })
+
+function toHeaders(given: Readonly<Record<string, string | string[] | undefined>>): Headers {
+  const headers = new Headers()
+  for (const [name, value] of Object.entries(given))
+    if (value !== undefined) headers.set(name, Array.isArray(value) ? value.join(', ') : value)
+  return headers
+}
+
+/** A refusal of ours is the cause of what a connection fails with. */
+function refusalIn(error: unknown): unknown {
+  let one = error
+  for (let depth = 0; depth < 10 && one instanceof Error; depth++, one = one.cause)
+    if (isTurnmillError(one)) return one
+  return undefined
+}
