@@ -1,4 +1,4 @@
-import { pipeline, Transform, type Readable } from 'node:stream'
+import { finished, Readable } from 'node:stream'
 import type { BodyGuard } from '../models/index.ts'
 import { isTurnmillError } from '../protocol/errors.ts'
 
@@ -18,14 +18,49 @@ export const CLIENT_CLOSED = 'client_closed'
 
 const NOTHING = new Uint8Array(0)
 
-/** Passes an answer on as it comes, at the reader's pace. A reader that destroys it closes the source. */
+/**
+ * Passes an answer on as it comes, at the reader's pace: what arrived together leaves together. A reader that destroys it
+ * closes the source.
+ */
 export function relayStream(source: Readable, relay: Relay): Readable {
   const { pass, rest } = through(relay)
-  const passing = new Transform({
-    transform: (chunk: Uint8Array, _, done) => answer(done, () => pass(chunk)),
-    flush: (done) => answer(done, rest),
+  let wanted = false
+  /** Gives whether more is wanted. What fails fails the whole. */
+  const give = (work: () => Uint8Array): void => {
+    try {
+      const piece = work()
+      if (piece.length > 0) wanted = passing.push(piece)
+    } catch (error) {
+      passing.destroy(error as Error)
+    }
+  }
+  const take = (): void => {
+    while (wanted && !passing.destroyed) {
+      const chunk = source.read() as Uint8Array | null
+      if (chunk === null) return
+      give(() => pass(chunk))
+    }
+  }
+  const passing = new Readable({
+    read: () => {
+      wanted = true
+      take()
+    },
+    destroy: (error, done) => {
+      source.destroy()
+      if (error !== null) relay.onEnd(codeOf(error))
+      else relay.onEnd(source.readableEnded ? null : CLIENT_CLOSED)
+      done(error)
+    },
   })
-  return pipeline(source, passing, (error) => relay.onEnd(error ? codeOf(error) : null))
+  source.on('readable', take)
+  finished(source, (error) => {
+    if (error) passing.destroy(error)
+    if (passing.destroyed) return
+    give(rest)
+    passing.push(null)
+  })
+  return passing
 }
 
 /** Reads an answer to its end. @throws what it broke off with. */
@@ -55,28 +90,12 @@ function through({ guard, hide, onChunk }: Relay): BodyGuard {
   }
 }
 
-/** An empty piece would be taken for the end by nobody, but is not worth a round. */
-function answer(done: (error: Error | null, piece?: Uint8Array) => void, work: () => Uint8Array): void {
-  let piece: Uint8Array
-  try {
-    piece = work()
-  } catch (error) {
-    done(error as Error)
-    return
-  }
-  if (piece.length === 0) done(null)
-  else done(null, piece)
-}
-
 /** The names of an abort's reason where nobody gave one of ours, and of a signal that timed out. */
 const CLOSING = ['AbortError', 'TimeoutError']
 
 /** What ended a call, in a word. */
 export const codeOf = (error: unknown): string => {
   if (isTurnmillError(error)) return error.code
-  const { name, code }: { name?: unknown; code?: unknown } =
-    typeof error === 'object' && error !== null ? error : {}
-  return CLOSING.includes(String(name)) || code === 'ERR_STREAM_PREMATURE_CLOSE'
-    ? CLIENT_CLOSED
-    : 'provider_unreachable'
+  const name = typeof error === 'object' && error !== null && 'name' in error ? error.name : undefined
+  return CLOSING.includes(String(name)) ? CLIENT_CLOSED : 'provider_unreachable'
 }
