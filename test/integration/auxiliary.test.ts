@@ -22,6 +22,7 @@ import {
   type Turnmill,
   type TurnmillOptions,
 } from '../support/turnmill.ts'
+import { takeJob } from '../support/take-job.ts'
 
 const NO_TITLES = { TURNMILL_AUTO_TITLES: 'false' }
 const LABELS = { ...NO_TITLES, TURNMILL_STATUS_LABELS: 'true' }
@@ -349,7 +350,7 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
       const runId = run?.id ?? ''
       const { auxiliaryQueue, backend: queues, reconciler } = turnmill.services
       const queue = queues.queue<AuxiliaryJob>(AUXILIARY_QUEUE)
-      await queue.remove(`aux-${runId}-1`)
+      await takeJob(queue, `aux-${runId}-1`)
       await queue.close()
       const forged: AuxiliaryJob = { version: 1, runId, chatId, apiKeyId: other.apiKeyId, purpose: 'title' }
       await auxiliaryQueue.enqueue('forged-1', forged)

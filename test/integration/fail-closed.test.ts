@@ -3,6 +3,7 @@ import type { JobQueue } from '../../src/queue/backend.ts'
 import { TURNS_QUEUE, type TurnJob } from '../../src/queue/index.ts'
 import { newId } from '../../src/protocol/ids.ts'
 import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
+import { takeJob } from '../support/take-job.ts'
 
 /** What the provider SDKs would send by themselves, were it left to them. */
 const AMBIENT = {
@@ -63,7 +64,7 @@ describe.each(BACKENDS)('with gateway routing, on the %s backend', (backend) => 
     const victim = await turnmill.addUser()
     const { chat, turn } = await user.client.create('hi')
     const jobId = await jobIdOf(turn.id)
-    await queue.remove(jobId)
+    await takeJob(queue, jobId)
     const forged: TurnJob = {
       version: 1,
       turnId: turn.id,
@@ -90,7 +91,7 @@ describe.each(BACKENDS)('with gateway routing, on the %s backend', (backend) => 
     ['a key that is no id', (job: TurnJob) => ({ ...job, apiKeyId: { $ne: null } as never })],
   ])('a job with %s fails as job_key_mismatch', async (_, forge) => {
     const { chat, turn } = await user.client.create('hi')
-    await queue.remove(await jobIdOf(turn.id))
+    await takeJob(queue, await jobIdOf(turn.id))
     const honest: TurnJob = {
       version: 1,
       turnId: turn.id,
@@ -106,7 +107,7 @@ describe.each(BACKENDS)('with gateway routing, on the %s backend', (backend) => 
 
   test('a job of an unknown version is read for its turn alone', async () => {
     const { chat, turn } = await user.client.create('hi')
-    await queue.remove(await jobIdOf(turn.id))
+    await takeJob(queue, await jobIdOf(turn.id))
     await turnmill.services.queue.enqueue('future-1', { version: 9, turnId: turn.id, key: 'x' } as never)
     turnmill.addWorker()
     await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({
