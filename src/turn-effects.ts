@@ -24,7 +24,7 @@ type Effects = Omit<TurnProcessorDeps['effects'], 'stopping'>
 
 /** The effects of turns, on the services of this process. */
 export function createTurnEffects(services: Services, tools: WorkerTools): Effects {
-  const { chats, config, db } = services
+  const { chats, config, db, logger } = services
   const shared = createModelEffects(services)
   const ours: AdvisorEffects & SubagentEffects = {
     ...shared,
@@ -41,6 +41,8 @@ export function createTurnEffects(services: Services, tools: WorkerTools): Effec
   }
   return {
     ...shared,
+    onUncompacted: ({ turnId }, step, { code }) =>
+      logger.warn({ turnId, step, code }, 'no summary could be had: the turn goes on uncompacted'),
     openCalls: chats.openCalls,
     openTools: async (claim, signal) => {
       const { chatId, userId } = claim

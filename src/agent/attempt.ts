@@ -15,6 +15,8 @@ import {
   contextTokens,
   isTooLong,
   type CompactionEffects,
+  type CompactionMemory,
+  type CompactionOutcome,
 } from './compaction.ts'
 import { withDeadlines } from './deadlines.ts'
 import { collect, NOTHING_SPENT, reasons, toSpent, type Collected } from './model-call.ts'
@@ -29,6 +31,9 @@ export interface AttemptEffects extends CompactionEffects {
   systemPromptOf(claim: Claim): string | null
   /** Where watchers read the parts of one attempt. */
   openParts(claim: Claim, step: number, attempt: number): PartWriter
+  addSpent(claim: Claim, spent: Spent): Promise<void>
+  /** Called where the history was to be summed up, and the call is made without. */
+  onUncompacted(claim: Claim, step: number, error: TurnmillError): void
 }
 
 /** One try at a step. */
@@ -43,6 +48,8 @@ export interface Attempt {
   before: ErrorCode | null
   /** What the model may ask for. */
   tools: readonly ToolDefinition[]
+  /** Of this claim of the turn, whatever the step. */
+  compactions: CompactionMemory
 }
 
 /** How a model call ended: an answer to commit, or what to fail with and what it cost all the same. */
@@ -55,7 +62,7 @@ export type AttemptOutcome =
 
 /**
  * Calls the model once, with the history made to fit: compacted before the call where it is over the threshold, or was
- * refused in the attempt before. The route is made for this one call.
+ * refused before. The route is made for this one call.
  *
  * @throws {TurnmillError} before the model was called.
  */
@@ -64,31 +71,54 @@ export async function runAttempt(
   effects: AttemptEffects,
   signal: AbortSignal,
 ): Promise<AttemptOutcome> {
-  const { claim } = attempt
-  const place = { step: attempt.step, epoch: claim.epoch, attempt: attempt.number }
+  const { claim, step, compactions } = attempt
+  const place = { step, epoch: claim.epoch, attempt: attempt.number }
   const load = () => Promise.all([effects.loadContext(claim), effects.buildRoute(claim, place)])
+  if (attempt.before === 'context_too_long') compactions.refusedStep = step
   const [messages, built] = await load()
   if (await mustCompact(attempt, messages, built, effects)) {
     const compaction = await compactHistory(attempt, effects, signal)
-    if (compaction.type !== 'compacted') return compaction
-    return callModel(attempt, await load(), effects, signal)
+    if (compaction.type === 'compacted') return callModel(attempt, await load(), effects, signal)
+    if (compaction.type === 'interrupted' || !isDispensable(attempt, compaction, signal)) return compaction
+    await giveUpCompacting(attempt, compaction, effects)
   }
   const outcome = await callModel(attempt, [messages, built], effects, signal)
   if (outcome.type !== 'failed' || outcome.error.code !== 'context_too_long') return outcome
   return canCompact(claim, messages) ? { ...outcome, shorten: true } : outcome
 }
 
+type FailedCompaction = Extract<CompactionOutcome, { type: 'failed' }>
+
+/** Whether the call may be made without the summary: nobody has refused its length, and no other try is due. H4 */
+const isDispensable = (
+  { step, compactions }: Attempt,
+  { shorten }: FailedCompaction,
+  signal: AbortSignal,
+): boolean => shorten !== true && compactions.refusedStep !== step && !signal.aborted
+
+async function giveUpCompacting(
+  { claim, step, compactions }: Attempt,
+  { error, spent }: FailedCompaction,
+  effects: AttemptEffects,
+): Promise<void> {
+  compactions.givenUp = true
+  effects.onUncompacted(claim, step, error)
+  if (spent.usage !== null) await effects.addSpent(claim, spent)
+}
+
 /** The share of its window from which on a model is compared with the one that sums up. */
 const LOOK_FROM = 0.1
 
 async function mustCompact(
-  { claim, step, number, before }: Attempt,
+  { claim, step, number, before, compactions }: Attempt,
   messages: readonly ContextMessage[],
   { facts }: BuiltRoute,
   effects: AttemptEffects,
 ): Promise<boolean> {
   if (!canCompact(claim, messages)) return false
-  if (before === 'context_too_long' || before === 'compaction_failed') return true
+  if (compactions.refusedStep === step) return true
+  if (compactions.givenUp) return false
+  if (before === 'compaction_failed') return true
   const tokens = contextTokens(messages)
   if (tokens < (facts.modelConfig.contextWindow ?? ASSUMED_WINDOW) * LOOK_FROM) return false
   const place = { step, epoch: claim.epoch, attempt: number }

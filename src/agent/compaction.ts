@@ -14,6 +14,8 @@ import type { ModelCallEffects } from './model-call.ts'
  * H2 a step is compacted once: what is too long then is sent as it is, and fails if it must. A summary that was refused
  *    for the length of what it is made of is asked for once more, with less of that.
  * H3 the summary is asked for and kept under the turn's key.
+ * H4 where no summary can be had, a turn goes on without: what is too long its provider refuses. Only then is another one
+ *    asked for, and the turn fails where that cannot be had either.
  */
 export interface CompactionEffects extends ModelCallEffects {
   loadContext(claim: Claim): Promise<ContextMessage[]>
@@ -21,6 +23,14 @@ export interface CompactionEffects extends ModelCallEffects {
   buildRouteFor(claim: Claim, purpose: Purpose, place: CallPlace): Promise<BuiltRoute>
   /** `interrupting` where the turn was told to stop meanwhile, and nothing was written. */
   compact(claim: Claim, compaction: Compaction): Promise<'committed' | 'interrupting'>
+}
+
+/** What a worker knows of the compactions of a turn that it has claimed. */
+export interface CompactionMemory {
+  /** No summary could be had: for the rest of the turn none is asked for before a provider has refused the length. */
+  givenUp: boolean
+  /** The step whose length a provider has refused; 0 for none. */
+  refusedStep: number
 }
 
 /** A compaction that was asked for, or that a step needs. */

@@ -34,7 +34,7 @@ export interface TurnProcessorDeps {
 }
 
 /** Writes after which the turn goes on, and which may be repeated while Postgres is away. */
-type WriteOnTheWay = 'startCalls' | 'keepResults' | 'commitResults'
+type WriteOnTheWay = 'startCalls' | 'keepResults' | 'commitResults' | 'addSpent'
 
 /** What becomes of the job: `null` and a note end it as completed, an error as failed. */
 export type JobOutcome = TurnmillError | JobNote | null
@@ -259,6 +259,7 @@ function createWrites(
     startCalls: repeating(chats.startCalls),
     keepResults: repeating(chats.keepResults),
     commitResults: repeating(chats.commitResults),
+    addSpent: repeating(chats.addSpent),
   }
 }
 

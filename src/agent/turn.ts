@@ -4,7 +4,7 @@ import { TurnmillError } from '../protocol/errors.ts'
 import { isToolCall } from '../protocol/messages.ts'
 import { answerCalls, type CallEffects } from './answer-calls.ts'
 import { runAttempt, type AttemptEffects } from './attempt.ts'
-import { compactHistory } from './compaction.ts'
+import { compactHistory, type CompactionMemory } from './compaction.ts'
 import { NOTHING_SPENT } from './model-call.ts'
 import { demandWithinLimits, turnTimedOut, type LimitEffects } from './limits.ts'
 import {
@@ -47,6 +47,7 @@ interface Run {
   signal: AbortSignal
   /** By this process's monotonic clock. */
   startedAt: number
+  compactions: CompactionMemory
 }
 
 /** Runs a claimed turn up to what is to be committed. @throws {TurnmillError} where nothing is to be said beside it. */
@@ -58,7 +59,8 @@ export async function runTurn(claim: Claim, effects: TurnEffects, held: AbortSig
   const signal = AbortSignal.any([held, expired.signal])
   try {
     const tools = await effects.openTools(claim, signal)
-    return await goOn({ claim, tools, effects, signal, startedAt: performance.now() })
+    const compactions = { givenUp: false, refusedStep: 0 }
+    return await goOn({ claim, tools, effects, signal, startedAt: performance.now(), compactions })
   } finally {
     deadline.clear()
   }
@@ -89,10 +91,10 @@ async function takeSteps(run: Run): Promise<TurnOutcome> {
 
 /** One model call, as often as it takes. The last step that a turn may take is offered no tools. */
 function takeStep(run: Run, step: number): Promise<StepOutcome> {
-  const { claim, effects, signal, startedAt } = run
+  const { claim, effects, signal, startedAt, compactions } = run
   const tools = step >= effects.turnLimits.steps ? [] : run.tools.definitions
   return retrying(run, step, (number, before) => {
-    return runAttempt({ claim, step, number, startedAt, before, tools }, effects, signal)
+    return runAttempt({ claim, step, number, startedAt, before, tools, compactions }, effects, signal)
   })
 }
 

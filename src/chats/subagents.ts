@@ -9,6 +9,7 @@ import { lockChatOf } from './commit-statements.ts'
 import type { HeldTurn } from './commit.ts'
 import { admit, admitFor } from './effect-statements.ts'
 import type { Committed } from './effects.ts'
+import { fallbackTitle } from './fallback-title.ts'
 import { statesBefore } from './states.ts'
 import { toChatView, type JsonRow } from './views.ts'
 
@@ -32,7 +33,8 @@ export interface SpawnInput {
 /**
  * Commits a child chat, its message and its turn under the parent turn's key, and the call as done with what the model is
  * told, all hanging on the one call that is still open and whose turn is held. $1 parent's turn, $2 epoch, $3 states, $4 call, $5 child chat,
- * $6 its turn, $7 type, $8 title, $9 parts, $10 system prompt, $11 model config.
+ * $6 its turn, $7 type, $8 title, $9 parts, $10 system prompt, $11 model config, $12 what the
+ * child is called without a title.
  */
 const spawn = statement(
   'subagents/spawn',
@@ -49,8 +51,8 @@ const spawn = statement(
     returning tool_calls.id),
   chat as (
     insert into chats (id, user_id, parent_id, root_id, depth, status, active_turn_id, last_turn_id, model_config_id, title,
-      system_prompt, subagent_type, spawned_by_turn_id)
-    select $5, user_id, parent.id, root_id, depth + 1, 'pending', $6, $6, coalesce($11, parent.model_config_id), $8, $10, $7, turn_id
+      fallback_title, system_prompt, subagent_type, spawned_by_turn_id)
+    select $5, user_id, parent.id, root_id, depth + 1, 'pending', $6, $6, coalesce($11, parent.model_config_id), $8, $12, $10, $7, turn_id
     from parent, call returning *),
   message as (
     insert into messages (chat_id, turn_id, role, parts, api_key_id, created_by)
@@ -111,7 +113,7 @@ export const spawnSubagent = (
     const [rows = [], admitted = []] = await tx.commitWith([
       spawn(
         ...fence, input.callId, newId(), newId(), input.type, input.title, JSON.stringify(input.parts),
-        input.systemPrompt, input.modelConfigId,
+        input.systemPrompt, input.modelConfigId, fallbackTitle(input.parts),
       ), // prettier-ignore
       admit(claim.userId, 'subagent', slots.subagent),
     ])

@@ -224,7 +224,8 @@ export const ERRORS = {
   provider_rejected: {
     status: 502,
     recovery: 'stop',
-    meaning: 'The provider refused the request (400, 404, 413, 422 and the like).',
+    meaning:
+      'The provider refused the request (400, 404, 413, 422 and the like), or answered with what is of no use.',
   },
   provider_quota_exhausted: {
     status: 502,

@@ -11,7 +11,6 @@ import { AnswerBlocks } from './blocks.ts'
 import { apiKeyHeader, clientOptions } from './connect.ts'
 import type { ModelCall, ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
-import { unofferedToolCall } from './errors.ts'
 import { asCount, asRecord, asText, lookUp } from './outside.ts'
 import { toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
@@ -63,6 +62,8 @@ const FINISH_REASONS: Readonly<Record<string, FinishReason>> = {
   model_context_window_exceeded: 'length',
   refusal: 'refusal',
   tool_use: 'tool_calls',
+  // A tool that the provider runs itself is not done yet.
+  pause_turn: 'tool_calls',
 }
 
 /** A content block of text or thinking while it streams. */
@@ -86,7 +87,6 @@ interface ComputerCall {
 
 class MessagesReader implements EventReader {
   readonly #request: ModelRequest
-  readonly #context: FailureContext
   readonly #blocks = new AnswerBlocks()
   readonly #contents = new Map<string, ContentBlock>()
   readonly #calls: ToolCalls
@@ -98,7 +98,6 @@ class MessagesReader implements EventReader {
 
   constructor(request: ModelRequest, context: FailureContext) {
     this.#request = request
-    this.#context = context
     this.#calls = new ToolCalls(this.#blocks, context, (_name, input) => ({ input }))
   }
 
@@ -152,8 +151,7 @@ class MessagesReader implements EventReader {
     const { tools } = this.#request
     const type = asText(block.type)
     const isCall = type === 'tool_use'
-    if (!isCall && /tool|_result$/.test(type))
-      throw unofferedToolCall(asText(block.name) || type, this.#context)
+    if (!isCall && /tool|_result$/.test(type)) this.#calls.ignore(asText(block.name) || type)
     if (isCall && isComputerUse(block) && tools.some((tool) => tool.kind === 'computer'))
       return yield* this.#startComputerUse(key, block)
     yield* this.#endComputerCall()

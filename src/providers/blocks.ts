@@ -20,6 +20,7 @@ export class AnswerBlocks {
   readonly #altered = new Set<string>()
   #started = 0
   #characters = 0
+  #hasText = false
 
   /** The id of the next block within this model call, for blocks of other kinds too. */
   nextId(): string {
@@ -29,6 +30,11 @@ export class AnswerBlocks {
   /** How much text was streamed, in UTF-16 units. */
   get characters(): number {
     return this.#characters
+  }
+
+  /** Whether there was text that is no reasoning. */
+  get hasText(): boolean {
+    return this.#hasText
   }
 
   /** Whether text of this block was replaced because Postgres cannot hold it: a signature no longer fits it. */
@@ -70,6 +76,7 @@ export class AnswerBlocks {
     const text = toStorableText(raw)
     if (text !== raw) this.#altered.add(key)
     this.#characters += text.length
+    this.#hasText ||= block.kind === 'text'
     if (block.id === null) yield this.#start(block)
     yield deltaPart(block, text)
   }

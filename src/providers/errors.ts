@@ -51,15 +51,21 @@ export const brokenStream = (what: string, context: FailureContext): TurnmillErr
   new TurnmillError('provider_stream_broken', `${subjectOf(context)} ${scrub(what, context.credential)}`)
 
 /**
- * A call that could not be answered: of a tool that the provider has of its own, or in a form that has no ids.
+ * There is no answer but a call that cannot be answered: of a tool that the provider has of its own, or in a form that
+ * has no ids. Asked again, the model would do the same.
  *
  * @param name of the tool; may be empty.
  */
-export const unofferedToolCall = (name: string, context: FailureContext): TurnmillError =>
-  brokenStream(
-    `asked for ${name === '' ? 'a tool' : `the tool '${name}'`}, expected text: it was not offered`,
-    context,
+export const unofferedToolCall = (
+  name: string,
+  { credential, ...context }: FailureContext,
+): TurnmillError => {
+  const asked = name === '' ? 'a tool' : `the tool '${scrub(name, credential)}'`
+  return new TurnmillError(
+    'provider_rejected',
+    `${subjectOf(context)} asked for ${asked}, expected text: it was not offered`,
   )
+}
 
 /** @param limit the most characters that the arguments of one call may have. */
 export const overlongArguments = (limit: number, context: FailureContext): TurnmillError =>
@@ -68,7 +74,8 @@ export const overlongArguments = (limit: number, context: FailureContext): Turnm
     `${subjectOf(context)} called a tool with more than ${limit} characters of arguments`,
   )
 
-const subjectOf = ({ wireFormat, model }: FailureContext): string => `${wireFormat} model ${model}`
+const subjectOf = ({ wireFormat, model }: Pick<FailureContext, 'wireFormat' | 'model'>): string =>
+  `${wireFormat} model ${model}`
 
 // --- What failed before or beside an answer
 

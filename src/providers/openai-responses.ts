@@ -7,7 +7,7 @@ import { AnswerBlocks } from './blocks.ts'
 import { argumentsReaderOf } from './computer-actions.ts'
 import type { ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
-import { brokenStream, reportedInEvent, unofferedToolCall } from './errors.ts'
+import { brokenStream, reportedInEvent } from './errors.ts'
 import { createOpenAiClient } from './openai-client.ts'
 import { readComputerCall } from './openai-computer.ts'
 import { asCount, asRecord, asText, lookUp } from './outside.ts'
@@ -102,19 +102,15 @@ class ResponsesReader implements EventReader {
     yield* this.#calls.add(itemKeyOf(event, item), { id: asText(item.call_id), name, text: '' })
   }
 
-  /**
-   * Whether an item is a call for us.
-   *
-   * @throws {TurnmillError} for one that nobody offered.
-   */
+  /** Whether an item is a call for us. One that nobody offered is ignored. */
   #isOffered(item: Record<string, unknown>): boolean {
     const { tools } = this.#request
     const type = asText(item.type)
     if (type === 'function_call') return true
     const mayUseComputer = tools.length === 0 || tools.some(({ kind }) => kind === 'computer')
     if (type === 'computer_call' && mayUseComputer) return true
-    if (!/_call$|^mcp_|^program/.test(type)) return false
-    throw unofferedToolCall(asText(item.name) || type, this.#context)
+    if (/_call$|^mcp_|^program/.test(type)) this.#calls.ignore(asText(item.name) || type)
+    return false
   }
 
   *#readArguments(key: string, text: string): Generator<StreamPart, void> {

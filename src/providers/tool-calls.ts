@@ -3,7 +3,7 @@ import type { AnswerPart, FinishReason } from '../protocol/parts.ts'
 import type { AnswerBlocks } from './blocks.ts'
 import { splitHalfPair } from './blocks.ts'
 import type { FailureContext } from './errors.ts'
-import { brokenStream, overlongArguments } from './errors.ts'
+import { brokenStream, overlongArguments, unofferedToolCall } from './errors.ts'
 import { UNNAMED_TOOL } from './tool-history.ts'
 import type { ToolInput } from './tool-input.ts'
 import { badInput, parseToolInput } from './tool-input.ts'
@@ -46,6 +46,8 @@ export class ToolCalls {
   readonly #open = new Map<string, OpenCall>()
   readonly #ended = new Set<string>()
   readonly #ids = new Set<string>()
+  /** The first of the tools that nobody offered. */
+  #unoffered: string | null = null
   #made = 0
   #characters = 0
 
@@ -81,6 +83,11 @@ export class ToolCalls {
     if (call.name !== '' && (call.id !== '' || call.text !== '')) yield* this.#stream(call)
   }
 
+  /** Leaves out a call of a tool that nobody offered, such as one that the provider runs itself. @param name may be empty. */
+  ignore(name: string): void {
+    this.#unoffered ??= name
+  }
+
   /** The text of a call's arguments so far; undefined where no such call is open. */
   textOf(key: string): string | undefined {
     return this.#open.get(key)?.text
@@ -114,11 +121,15 @@ export class ToolCalls {
 
   /**
    * Why the answer ended, once all its calls have. Compatible servers say `stop` of an answer with calls; an answer
-   * that ended for a call but has none has lost it on the way, and is to be asked for again.
+   * that ended for a call but has none has lost it on the way, and is to be asked for again. One that is nothing but
+   * calls that were ignored would be the same the next time.
    *
-   * @throws {TurnmillError} `provider_stream_broken`
+   * @throws {TurnmillError} `provider_stream_broken`, `provider_rejected`
    */
   reasonOf(reason: FinishReason): FinishReason {
+    const isLacking = reason === 'tool_calls' || (reason === 'stop' && !this.#blocks.hasText)
+    if (this.#unoffered !== null && this.#ids.size === 0 && isLacking)
+      throw unofferedToolCall(this.#unoffered, this.#context)
     if (reason === 'tool_calls' && this.#ids.size === 0)
       throw brokenStream('said that it called a tool, but no call came', this.#context)
     return reason === 'stop' && this.#ids.size > 0 ? 'tool_calls' : reason

@@ -349,7 +349,7 @@ describe('openai-chat', () => {
   test.each([[chunk({ function_call: { name: 'time', arguments: '{}' } })], [chunk({}, 'function_call')]])(
     'does not take calls of the deprecated kind: %j',
     async (event) => {
-      expect((await answer([event])).end).toMatchObject({ error: { code: 'provider_stream_broken' } })
+      expect((await answer([event])).end).toMatchObject({ error: { code: 'provider_rejected' } })
     },
   )
 
@@ -431,15 +431,41 @@ describe('openai-responses', () => {
     expect(end).toMatchObject({ reason: 'tool_calls' })
   })
 
-  test.each(['web_search_call', 'computer_call', 'custom_tool_call', 'mcp_approval_request'])(
-    'ends as broken where the provider uses a tool of its own: %s',
-    async (type) => {
-      const { end } = await answer([{ type: 'response.output_item.added', item: { type, id: 'x' } }])
-      expect(end).toMatchObject({
-        error: { code: 'provider_stream_broken', message: expect.stringContaining('not offered') },
-      })
-    },
-  )
+  const message = [
+    { type: 'response.output_text.delta', item_id: 'm', content_index: 0, delta: 'found' },
+    { type: 'response.output_item.done', item: { type: 'message', id: 'm' } },
+  ]
+  const OWN_TOOLS = [
+    'web_search_call',
+    'computer_call',
+    'custom_tool_call',
+    'mcp_call',
+    'mcp_approval_request',
+  ]
+  const useOf = (type: string) => [
+    { type: 'response.output_item.added', output_index: 0, item: { type, id: 'x' } },
+    { type: 'response.function_call_arguments.delta', item_id: 'x', delta: '{}' },
+    { type: 'response.output_item.done', output_index: 0, item: { type, id: 'x' } },
+  ]
+
+  test.each(OWN_TOOLS)('leaves a tool out that nobody offered, beside an answer: %s', async (type) => {
+    const { calls, parts, end } = await answer([...useOf(type), ...message])
+    expect(calls).toEqual([])
+    expect(parts.map(({ type: part }) => part)).toEqual(['text-start', 'text-delta', 'text-end', 'finish'])
+    expect(end).toMatchObject({ reason: 'stop' })
+    const own = { type: 'response.output_item.done', item: item({ id: 'fc', arguments: '{}' }) }
+    const beside = await answer([...useOf(type), own])
+    expect(beside.calls).toHaveLength(1)
+    expect(beside.end).toMatchObject({ reason: 'tool_calls' })
+  })
+
+  test.each(OWN_TOOLS)('ends for good where such a tool is all there is: %s', async (type) => {
+    const thought = { type: 'response.reasoning_text.delta', item_id: 'r', delta: 'I search' }
+    const { end } = await answer([thought, ...useOf(type)])
+    expect(end).toMatchObject({
+      error: { code: 'provider_rejected', message: expect.stringContaining('not offered') },
+    })
+  })
 })
 
 describe('anthropic-messages', () => {
@@ -473,13 +499,28 @@ describe('anthropic-messages', () => {
     expect(parts.map(({ type }) => type)).toEqual(['tool-input-start', 'tool-input-end', 'finish'])
   })
 
-  test.each(['server_tool_use', 'mcp_tool_use', 'web_search_tool_result'])(
-    'ends as broken where the provider uses a tool of its own: %s',
+  const OWN_TOOLS = ['server_tool_use', 'mcp_tool_use', 'web_search_tool_result']
+  const useOf = (type: string) => [
+    block(0, { type, id: 'x', name: 'search', input: {} }),
+    { type: 'content_block_delta', index: 0, delta: { type: 'input_json_delta', partial_json: '{"q":1}' } },
+    { type: 'content_block_stop', index: 0 },
+  ]
+  const text = [block(1, { type: 'text', text: 'found' }), { type: 'content_block_stop', index: 1 }]
+
+  test.each(OWN_TOOLS)('leaves a tool out that nobody offered, beside an answer: %s', async (type) => {
+    const { calls, parts, end } = await answer([...useOf(type), ...text], 'end_turn')
+    expect(calls).toEqual([])
+    expect(parts.map(({ type: part }) => part)).toEqual(['text-start', 'text-delta', 'text-end', 'finish'])
+    expect(end).toMatchObject({ reason: 'stop' })
+  })
+
+  test.each(OWN_TOOLS)(
+    'ends for good where such a tool is all there is, or is not done: %s',
     async (type) => {
-      const { end } = await answer([block(0, { type, id: 'x', name: 'search' })])
-      expect(end).toMatchObject({
-        error: { code: 'provider_stream_broken', message: expect.stringContaining('not offered') },
-      })
+      const refused = { code: 'provider_rejected', message: expect.stringContaining('not offered') }
+      expect((await answer(useOf(type), 'end_turn')).end).toMatchObject({ error: refused })
+      expect((await answer([...useOf(type), ...text], 'pause_turn')).end).toMatchObject({ error: refused })
+      expect((await answer([...useOf(type), ...text], 'tool_use')).end).toMatchObject({ error: refused })
     },
   )
 

@@ -138,6 +138,8 @@ describe('compaction', () => {
   let turnmill: Turnmill
   let client: TestClient
   const outputs: string[] = []
+  /** Lines of the log that tell of a turn without the summary that was due. */
+  const uncompacted: string[] = []
   beforeAll(async () => {
     const dig = defineTool({
       name: 'dig',
@@ -149,6 +151,7 @@ describe('compaction', () => {
       backend: 'redis',
       tools: [dig],
       environment: { TURNMILL_RETRY_ATTEMPTS: '3' },
+      onLog: (line) => line.includes('goes on uncompacted') && uncompacted.push(line),
     })
   })
   afterAll(() => turnmill.stop())
@@ -319,6 +322,68 @@ describe('compaction', () => {
     expect(await say(client, chat.id, 'second')).toMatchObject({ state: 'completed' })
     expect(bodyOf(requests().at(-1))).toContain('Summary of the conversation')
   })
+
+  /** A chat that is over the threshold of its window from its second message on. */
+  const createLong = async (): Promise<ChatView> => {
+    await setWindow(turnmill, { contextWindow: 20_000 })
+    script({ type: 'answer', text: 'ok', usage: { input: 15_000, output: 10 } })
+    const { chat } = await create(client, 'first')
+    turnmill.upstream.reset()
+    return chat
+  }
+
+  const FULL = { input: 15_000, output: 10 }
+  const USELESS: [string, Behaviour][] = [
+    ['says nothing', { type: 'answer', text: ' ' }],
+    ['refuses in words', { type: 'answer', text: 'I cannot', finish: 'content_filter' }],
+    ['refuses the request', { type: 'status', status: 400 }],
+    ['is overloaded', { type: 'status', status: 503 }],
+    ['is cut off', { type: 'answer', ending: 'cut' }],
+  ]
+
+  test.each(USELESS)(
+    'that is due is done without where its model %s, and asked for once a turn (H4)',
+    async (_, useless) => {
+      const chat = await createLong()
+      script((request) => {
+        if (asksForSummary(request)) return useless
+        const calls = bodyOf(request).includes('dug-1') ? [] : [{ id: 'c', name: 'dig', args: ['{}'] }]
+        return { type: 'answer', text: 'ok', toolCalls: calls, usage: FULL }
+      })
+      const second = await say(client, chat.id, 'second')
+      expect(second).toMatchObject({ state: 'completed', error: null })
+      expect(requests().map(asksForSummary)).toEqual([true, false, false])
+      expect(uncompacted.filter((line) => line.includes(second.id))).toHaveLength(1)
+      // What the call for a summary is reported to have cost is the turn's all the same.
+      const books = await turnmill.services.db.prisma.interception.findMany({
+        where: { turnId: second.id, estimated: false },
+      })
+      expect(second.costMicros).toBe(sum(books.map(({ costMicros }) => Number(costMicros))))
+      expect(await say(client, chat.id, 'third')).toMatchObject({ state: 'completed', error: null })
+      expect(requests().map(asksForSummary).slice(3)).toEqual([true, false])
+      script((request) => (asksForSummary(request) ? summaryOf(request) : { type: 'answer' }))
+      expect(await say(client, chat.id, 'fourth')).toMatchObject({ state: 'completed' })
+      expect(bodyOf(requests().at(-1))).toContain('Summary of the conversation')
+    },
+  )
+
+  test.each(USELESS)(
+    'that a refusal asks for is asked for once more where its model %s, and fails the turn alone (H4)',
+    async (_, useless) => {
+      const chat = await createLong()
+      script((request) => (asksForSummary(request) ? useless : tooLong(request)))
+      const failed = await say(client, chat.id, 'second')
+      expect(failed.state).toBe('failed')
+      const [due, refused, ...asked] = requests().map(asksForSummary)
+      expect([due, refused]).toEqual([true, false])
+      expect(asked).toEqual(asked.map(() => true))
+      expect(asked.length).toBeLessThanOrEqual(3)
+      turnmill.upstream.reset()
+      script(refuseUnsummed)
+      expect(await say(client, chat.id, 'third')).toMatchObject({ state: 'completed', error: null })
+      expect(bodyOf(requests().at(-1))).toContain('second')
+    },
+  )
 
   test('whose history no model takes fails with what it is', async () => {
     const { chat } = await create(client, 'first')

@@ -347,6 +347,16 @@ describe('a server that lies', () => {
         () => ({ content: [{ type: 'text', text: 'no' }], isError: true }),
         { isError: true, output: 'no' },
       ],
+      [
+        'nulls for what is left out',
+        () => ({ content: null, structuredContent: null, isError: null }),
+        { isError: false, output: 'done, without an output' },
+      ],
+      ...['true', 'false', 1, 0, {}].map((isError): [string, Lie, object] => [
+        `an error by another word: ${JSON.stringify(isError)}`,
+        () => ({ content: [{ type: 'text', text: 'no' }], isError }),
+        { isError: true, output: 'no' },
+      ]),
       ['content that is none', () => ({ content: 'text' }), { isError: true }],
       [
         'blocks that nobody knows',

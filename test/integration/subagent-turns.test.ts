@@ -1,6 +1,6 @@
 /** Agents that spawn agents, through the whole loop: a model that asks, a worker that runs it, a provider that sees it. */
 import { TurnmillError } from '../../src/protocol/errors.ts'
-import type { TurnView } from '../../src/protocol/views.ts'
+import type { ChatView, TurnView } from '../../src/protocol/views.ts'
 import { asks, call, offered, scriptAgents, see, spawn, taskOf, type Act } from '../support/agents.ts'
 import type { TestClient } from '../support/client.ts'
 import { hold, type UpstreamRequest } from '../support/fake-upstream.ts'
@@ -107,6 +107,14 @@ describe('a parent', () => {
     expect(keysSeen()).toEqual([user.apiKeyId])
     const purposes = turnmill.upstream.requests.map(({ headers }) => headers['x-turnmill-purpose'])
     expect(purposes.toSorted()).toEqual(['chat', 'chat', 'chat', 'subagent_general'])
+  })
+
+  test('calls a child without a title by the beginning of its task', async () => {
+    script({ manage: [asks(spawn('dig for gold'))], 'dig for gold': [] })
+    const { chatId } = await run('manage')
+    const [child] = await childrenOf(chatId)
+    const { body } = await user.client.request<ChatView>('GET', `/v1/chats/${child?.id}`)
+    expect(body).toMatchObject({ parentId: chatId, title: 'dig for gold' })
   })
 
   test('lists its agents and sends them on, whether they are at work or not, under its own turn’s key', async () => {

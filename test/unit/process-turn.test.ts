@@ -84,6 +84,7 @@ async function processTurn(scene: Scene) {
       startCalls: write('startCalls') as unknown as Chats['startCalls'],
       keepResults: write('keepResults') as unknown as Chats['keepResults'],
       commitResults: write('commitResults') as unknown as Chats['commitResults'],
+      addSpent: write('addSpent') as unknown as Chats['addSpent'],
       compact: write('compact') as unknown as Chats['compact'],
     },
     effects: {
@@ -103,6 +104,7 @@ async function processTurn(scene: Scene) {
       loadContext: async () => [],
       showImages: async () => [],
       systemPromptOf: () => null,
+      onUncompacted: () => undefined,
       buildRouteFor: async () => ({ facts }) as BuiltRoute,
       buildRoute: async () => ({ facts }) as BuiltRoute,
       async *callModel() {

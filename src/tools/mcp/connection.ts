@@ -22,10 +22,22 @@ const toolsPage = z.looseObject({
   tools: z.array(z.unknown()),
   nextCursor: z.string().min(1).optional().catch(undefined),
 })
+/**
+ * Many servers write `null` for what they leave out. Whether a call went wrong is a boolean by the specification; whatever
+ * else a server says there counts as an error, so that no model takes for done what was not, and the content is told all
+ * the same.
+ * Source: https://modelcontextprotocol.io/specification/2025-11-25/server/tools#error-handling
+ */
 const callResult = z.looseObject({
-  content: z.array(z.unknown()).default([]),
+  content: z
+    .array(z.unknown())
+    .nullish()
+    .transform((content) => content ?? []),
   structuredContent: z.unknown().optional(),
-  isError: z.boolean().default(false),
+  isError: z
+    .unknown()
+    .nullish()
+    .transform((value) => value !== undefined && value !== null && value !== false),
 })
 export type ToolsPage = z.output<typeof toolsPage>
 export type CallResult = z.output<typeof callResult>
