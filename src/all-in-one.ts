@@ -17,7 +17,7 @@ export interface AllInOne {
   address: string
   /** The first admin key. */
   token: Secret
-  /** The provider that stands in where no key is set; `null` beside a real one. */
+  /** The provider that stands in where no key is set; `null` where none of its models is enabled and there is another one. */
   simulated: SimulatedProvider | null
   services: Services
 }
