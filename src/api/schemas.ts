@@ -349,6 +349,15 @@ export const createUserBody = z.strictObject({
   role: z.enum(['admin', 'member']).default('member'),
 })
 
+export const updateUserBody = z
+  .strictObject({
+    name: line(200),
+    email: z.email().max(320).nullable(),
+    role: z.enum(['admin', 'member']),
+    status: z.enum(['active', 'suspended']),
+  })
+  .partial()
+
 export const createApiKeyBody = z.strictObject({
   name: line(200),
   userId: id.optional(),
