@@ -7,14 +7,18 @@ export interface Setting<T> {
   type: 'text' | 'url' | 'integer' | 'flag' | 'secret' | 'choice'
   /** As it would be written in the environment; `null` where there is none. */
   default: string | null
+  /** A value that would do, for whoever has set none or a wrong one; `null` where what is expected names all of them, or there is none to copy. */
+  example: string | null
   unit: string | null
   sentence: string
   /** @throws {Error} with what was expected. */
   parse(text: string): T
 }
 
-type Described<T> = Omit<Setting<T>, 'type' | 'parse' | 'unit' | 'default'> & {
+type Described<T> = Omit<Setting<T>, 'type' | 'parse' | 'unit' | 'default' | 'example'> & {
   default?: string
+  /** Where it is not the default. */
+  example?: string
   unit?: string
 }
 
@@ -26,6 +30,7 @@ const describe = <T>(
   name: row.name,
   type,
   default: row.default ?? null,
+  example: row.example ?? (type === 'flag' || type === 'choice' ? null : (row.default ?? null)),
   unit: row.unit ?? null,
   sentence: row.sentence,
   parse,
@@ -108,6 +113,7 @@ export const SETTINGS = {
   databaseUrl: url(
     {
       name: 'DATABASE_URL',
+      example: 'postgres://user:password@localhost:5432/turnmill',
       sentence: 'Postgres, the truth. Without it an embedded one is started in the data directory.',
     },
     'postgres:',
@@ -116,6 +122,7 @@ export const SETTINGS = {
   redisUrl: url(
     {
       name: 'REDIS_URL',
+      example: 'redis://localhost:6379',
       sentence: 'Redis, for the queue and the part log. Without it both live in Postgres.',
     },
     'redis:',
@@ -720,10 +727,12 @@ function readSetting(setting: Setting<unknown>, environment: NodeJS.ProcessEnv, 
     return setting.parse(value)
   } catch (error) {
     const shown = setting.type === 'secret' || setting.type === 'url' ? '' : ` is ${JSON.stringify(value)},`
-    problems.push(`${setting.name}${shown} expected ${(error as Error).message}`)
+    problems.push(`${setting.name}${shown} expected ${(error as Error).message}${suchAs(setting)}`)
     return null
   }
 }
+
+const suchAs = ({ example }: Setting<unknown>): string => (example === null ? '' : `, such as ${example}`)
 
 function checkTogether(config: Config): void {
   if (config.leaseRenewalMs * 2 > config.leaseMs)
@@ -735,7 +744,8 @@ function checkTogether(config: Config): void {
 /** A setting that this process cannot do without. */
 export function demand<K extends Optional>(config: Config, key: K, why: string): NonNullable<Config[K]> {
   const value = config[key]
-  if (value === null) throw new ConfigError([`${SETTINGS[key].name} is not set, ${why}`])
+  const setting = SETTINGS[key]
+  if (value === null) throw new ConfigError([`${setting.name} is not set, ${why}${suchAs(setting)}`])
   return value
 }
 
