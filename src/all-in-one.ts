@@ -1,6 +1,6 @@
 import { createApp } from './app.ts'
 import { createAuxiliaryWorker } from './auxiliary-worker.ts'
-import { demand, type Config } from './config.ts'
+import { demand, type Config } from './config/index.ts'
 import { migrate } from './db/migrate.ts'
 import { startLocalGround, startProviders, type SimulatedProvider } from './development/index.ts'
 import { ensureBootstrapKey } from './keys/index.ts'

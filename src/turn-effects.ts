@@ -9,7 +9,7 @@ import {
   type TurnProcessorDeps,
 } from './agent/index.ts'
 import type { Claim } from './chats/index.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/index.ts'
 import { loadImages, storeImages } from './files/index.ts'
 import { createModelCalls } from './model-calls.ts'
 import { findModelConfig, type RouteOptions, type RouteRequest } from './models/index.ts'

@@ -1,5 +1,5 @@
 import { startAll, type AllInOne } from '../src/all-in-one.ts'
-import { dropAmbientCredentials, loadConfig } from '../src/config.ts'
+import { dropAmbientCredentials, loadConfig } from '../src/config/index.ts'
 import { reportFailedStart, runProcess } from '../src/lifecycle.ts'
 import { createLogger } from '../src/telemetry/logger.ts'
 

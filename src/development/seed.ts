@@ -1,4 +1,4 @@
-import type { Config } from '../config.ts'
+import type { Config } from '../config/index.ts'
 import type { Database } from '../db/index.ts'
 import { createModelConfig, createProvider, updateModelConfig, type Encryption } from '../models/index.ts'
 import { Secret } from '../protocol/secret.ts'

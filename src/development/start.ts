@@ -1,5 +1,5 @@
 import path from 'node:path'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/index.ts'
 import { startEmbeddedPostgres } from '../db/embedded.ts'
 import type { Database } from '../db/index.ts'
 import type { Encryption } from '../models/index.ts'

@@ -1,5 +1,5 @@
 /** For how long `npm start` runs the simulated provider. */
-import { loadConfig } from '../../src/config.ts'
+import { loadConfig } from '../../src/config/index.ts'
 import { openDatabase, type Database } from '../../src/db/index.ts'
 import { startProviders, type SimulatedProvider } from '../../src/development/index.ts'
 import {

@@ -1,5 +1,5 @@
 import { inspect } from 'node:util'
-import { demand, dropAmbientCredentials, loadConfig, SETTINGS } from '../../src/config.ts'
+import { demand, dropAmbientCredentials, loadConfig, SETTINGS } from '../../src/config/index.ts'
 
 describe('the configuration', () => {
   test('has a default for everything that does not have to be set', () => {
