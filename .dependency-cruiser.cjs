@@ -1,4 +1,4 @@
-/** Which folders of src/ a folder may import besides itself; `telemetry` is open to all but `protocol`. */
+/** Which folders of src/ a folder may import besides itself; `telemetry` is open to all but `protocol` and `config`. */
 const LOWEST = ['protocol']
 const LOW = [...LOWEST, 'db', 'keys', 'files', 'queue', 'providers', 'tools', 'streams']
 const MIDDLE = [...LOW, 'chats', 'models', 'gateway']
@@ -6,6 +6,7 @@ const HIGH = [...MIDDLE, 'agent', 'auxiliary', 'reconcile']
 const MAY_IMPORT = {
   protocol: [],
   telemetry: LOWEST,
+  config: LOWEST, // It is read before anything else exists.
   db: LOWEST,
   keys: [...LOWEST, 'db'],
   files: [...LOWEST, 'db'],
@@ -28,10 +29,13 @@ const MAY_IMPORT = {
 /** Folders that may also read the parsed configuration; the composition files in src/ itself may as well. */
 const MAY_IMPORT_CONFIG = ['api', 'admin', 'development']
 
+/** Folders that do not log. */
+const CLOSED = ['protocol', 'config']
+
 function allowedPaths(folder) {
-  const open = folder === 'protocol' ? [] : ['telemetry']
+  const open = CLOSED.includes(folder) ? [] : ['telemetry']
   const folders = [folder, ...MAY_IMPORT[folder], ...open].map((name) => `^src/${name}/`)
-  return MAY_IMPORT_CONFIG.includes(folder) ? [...folders, '^src/config\\.ts$'] : folders
+  return MAY_IMPORT_CONFIG.includes(folder) ? [...folders, '^src/config/'] : folders
 }
 
 const layerRules = Object.keys(MAY_IMPORT).map((folder) => ({
@@ -64,13 +68,6 @@ module.exports = {
       severity: 'error',
       from: { path: '^src/[^/]+/', pathNot: `^src/(${Object.keys(MAY_IMPORT).join('|')})/` },
       to: {},
-    },
-    {
-      name: 'config-imports-words-only',
-      comment: 'config.ts is read before anything else exists.',
-      severity: 'error',
-      from: { path: '^src/config\\.ts$' },
-      to: { path: '^(src|workers|test|scripts|bench)/', pathNot: '^src/protocol/' },
     },
     {
       name: 'src-stands-alone',

@@ -4,7 +4,7 @@ import tseslint from 'typescript-eslint'
 const ENVIRONMENT_RULE = {
   'no-restricted-properties': [
     'error',
-    { object: 'process', property: 'env', message: 'Only src/config.ts reads the environment.' },
+    { object: 'process', property: 'env', message: 'Only src/config reads the environment.' },
   ],
   'no-restricted-imports': [
     'error',
@@ -12,7 +12,7 @@ const ENVIRONMENT_RULE = {
       paths: ['node:process', 'process'].map((name) => ({
         name,
         importNames: ['env', 'default'],
-        message: 'Only src/config.ts reads the environment; use the global `process` for the rest.',
+        message: 'Only src/config reads the environment; use the global `process` for the rest.',
       })),
     },
   ],
@@ -65,7 +65,7 @@ export default tseslint.config(
     rules: { ...PROJECT_RULES, ...ENVIRONMENT_RULE },
   },
   {
-    files: ['src/config.ts', 'prisma.config.ts', 'test/**', 'scripts/**', 'bench/**'],
+    files: ['src/config/**', 'prisma.config.ts', 'test/**', 'scripts/**', 'bench/**'],
     rules: { 'no-restricted-properties': 'off', 'no-restricted-imports': 'off' },
   },
   { files: ['test/**'], rules: TEST_RULES },

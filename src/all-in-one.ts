@@ -1,6 +1,6 @@
 import { createApp } from './app.ts'
 import { createAuxiliaryWorker } from './auxiliary-worker.ts'
-import { demand, type Config } from './config.ts'
+import { demand, type Config } from './config/index.ts'
 import { migrate } from './db/migrate.ts'
 import { startLocalGround, startProviders, type SimulatedProvider } from './development/index.ts'
 import { ensureBootstrapKey } from './keys/index.ts'
@@ -17,7 +17,7 @@ export interface AllInOne {
   address: string
   /** The first admin key. */
   token: Secret
-  /** The provider that stands in where no key is set; `null` beside a real one. */
+  /** The provider that stands in where no key is set; `null` where none of its models is enabled and there is another one. */
   simulated: SimulatedProvider | null
   services: Services
 }

@@ -91,6 +91,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
       new TurnmillError('not_found', `there is no ${request.method} ${request.url.split('?')[0] ?? ''}`),
     ),
   )
+  app.removeContentTypeParser('text/plain')
   // Many clients name a content type where they send nothing, as with DELETE.
   const parseJson = app.getDefaultJsonParser('error', 'error')
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {

@@ -1,6 +1,6 @@
 import { createLeaseKeeper, type LeaseKeeper, type RetryPolicy } from './agent/index.ts'
 import { createRunProcessor, type AuxiliaryRuns, type RunEffects } from './auxiliary/index.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/index.ts'
 import { createModelCalls } from './model-calls.ts'
 import { AUXILIARY_QUEUE, readAuxiliaryJob, startAuxiliaryJobs, type QueueWorker } from './queue/index.ts'
 import type { Services } from './services.ts'

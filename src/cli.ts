@@ -1,4 +1,4 @@
-import { demand, loadConfig } from './config.ts'
+import { demand, loadConfig } from './config/index.ts'
 import { openDatabase } from './db/index.ts'
 import { migrate } from './db/migrate.ts'
 import { createEncryption, rotateSecrets } from './models/index.ts'

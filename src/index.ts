@@ -7,7 +7,7 @@
  */
 export { createApp } from './app.ts'
 export { createAuxiliaryWorker } from './auxiliary-worker.ts'
-export { ConfigError, loadConfig, type Config } from './config.ts'
+export { ConfigError, loadConfig, type Config } from './config/index.ts'
 export { migrate } from './db/migrate.ts'
 export { createProducer, type Producer } from './producer.ts'
 export { ERRORS, TurnmillError, type ErrorCode, type StoredError } from './protocol/errors.ts'

@@ -1,5 +1,5 @@
 import { createApp } from './app.ts'
-import { loadConfig } from './config.ts'
+import { loadConfig } from './config/index.ts'
 import { migrate } from './db/migrate.ts'
 import { ensureBootstrapKey } from './keys/index.ts'
 import { reportFailedStart, runProcess } from './lifecycle.ts'

@@ -1,5 +1,5 @@
 import type { ModelCallEffects } from './agent/index.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/index.ts'
 import {
   buildRoute,
   connectRoute,

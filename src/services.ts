@@ -1,6 +1,6 @@
 import { createAuxiliaryRuns, type AuxiliaryRuns } from './auxiliary/index.ts'
 import { createChats, type AdmittedTurn, type Chats, type PendingRun } from './chats/index.ts'
-import { demand, type Config } from './config.ts'
+import { demand, type Config } from './config/index.ts'
 import { alone, openDatabase, type Database } from './db/index.ts'
 import {
   createBooks,

@@ -9,11 +9,11 @@ import {
   type TurnProcessorDeps,
 } from './agent/index.ts'
 import type { Claim } from './chats/index.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/index.ts'
 import { loadImages, storeImages } from './files/index.ts'
 import { createModelCalls } from './model-calls.ts'
 import { findModelConfig, type RouteOptions, type RouteRequest } from './models/index.ts'
-import type { CallPlace, ProviderType, Purpose } from './protocol/routes.ts'
+import { COMPUTER_PROVIDER_TYPES, type CallPlace, type Purpose } from './protocol/routes.ts'
 import { SUBAGENT_TYPES, type SubagentType } from './protocol/tools.ts'
 import type { Services } from './services.ts'
 import { createPartWriter } from './streams/index.ts'
@@ -118,9 +118,6 @@ const PURPOSE_OF: Record<SubagentType, Purpose> = {
   computer_use: 'computer_use',
 }
 
-/** The types of providers whose models can use a computer. */
-const COMPUTER_PROVIDERS: readonly ProviderType[] = ['anthropic', 'openai']
-
 /** The route of the turn's own steps. */
 function ownRequest(claim: Claim, place: CallPlace): RouteRequest {
   const purpose = claim.subagentType === null ? 'chat' : PURPOSE_OF[claim.subagentType]
@@ -129,7 +126,7 @@ function ownRequest(claim: Claim, place: CallPlace): RouteRequest {
     purpose,
     explicitModelConfigId: claim.modelConfigId,
     chatModelConfigId: claim.chatModelConfigId,
-    ...(purpose === 'computer_use' && { providerType: COMPUTER_PROVIDERS }),
+    ...(purpose === 'computer_use' && { providerType: COMPUTER_PROVIDER_TYPES }),
   }
 }
 

@@ -1,4 +1,4 @@
-import { dropAmbientCredentials, loadConfig } from './config.ts'
+import { dropAmbientCredentials, loadConfig } from './config/index.ts'
 import { migrate } from './db/migrate.ts'
 import { runProcess } from './lifecycle.ts'
 import { demandFitting, openServices, type Services } from './services.ts'

@@ -1,5 +1,5 @@
 import { createComputerTools, createPlaywrightDriver, type ComputerTools } from './computer/index.ts'
-import type { Config } from './config.ts'
+import type { Config } from './config/index.ts'
 import { createProviderFetch, destinationsOf } from './models/index.ts'
 import type { Services } from './services.ts'
 import {

@@ -1,5 +1,5 @@
 import { startAll, type AllInOne } from '../src/all-in-one.ts'
-import { dropAmbientCredentials, loadConfig } from '../src/config.ts'
+import { dropAmbientCredentials, loadConfig } from '../src/config/index.ts'
 import { reportFailedStart, runProcess } from '../src/lifecycle.ts'
 import { createLogger } from '../src/telemetry/logger.ts'
 
@@ -16,7 +16,7 @@ async function main(): Promise<void> {
 const welcome = ({ address, token, simulated }: AllInOne): string => `
 Turnmill listens on ${address}
 API key  ${token.reveal()}
-${simulated === null ? '' : 'Models   simulated; set OPENAI_API_KEY or ANTHROPIC_API_KEY for real ones\n'}
+${simulated === null ? '' : 'Models   those of the provider `simulated` make their answers up; OPENAI_API_KEY or ANTHROPIC_API_KEY brings real ones\n'}
 Create a chat:
 
   curl ${address}/v1/chats \\

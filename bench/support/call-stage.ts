@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import pg from 'pg'
-import { demand, loadConfig } from '../../src/config.ts'
+import { demand, loadConfig } from '../../src/config/index.ts'
 import { openDatabase, type Database } from '../../src/db/index.ts'
 import { migrate } from '../../src/db/migrate.ts'
 import { createBudget } from '../../src/gateway/index.ts'

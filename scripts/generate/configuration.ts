@@ -1,4 +1,4 @@
-import { SETTINGS, type Setting } from '../../src/config.ts'
+import { SETTINGS, type Setting } from '../../src/config/index.ts'
 import { MADE_BY, page, table } from './markdown.ts'
 
 const settings: readonly Setting<unknown>[] = Object.values(SETTINGS)
@@ -29,7 +29,7 @@ export const configurationPage = (): string =>
     MADE_BY,
     '# Configuration',
     'Everything is set through the environment and read once, when a process starts; every bad value is named in one error. ' +
-      'An empty value counts as not set. Source: `SETTINGS` in `src/config.ts`.',
+      'An empty value counts as not set. Source: `SETTINGS` in `src/config/settings.ts`.',
     table(['name', 'what it does', 'default', 'takes'], settings.map(toRow)),
     'The API and its workers need the same `DATABASE_URL`, `REDIS_URL`, `TURNMILL_QUEUE_PREFIX`, `TURNMILL_API_KEY_PEPPER` and ' +
       '`TURNMILL_ENCRYPTION_KEYS`. `openssl rand -base64 32` makes 32 random bytes in base64.',

@@ -1,5 +1,5 @@
 import { createApp } from '../../src/app.ts'
-import { loadConfig } from '../../src/config.ts'
+import { loadConfig } from '../../src/config/index.ts'
 import type { Services } from '../../src/services.ts'
 
 /** Stands in for a service: describing the API calls none. */

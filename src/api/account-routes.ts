@@ -1,23 +1,17 @@
 import { z } from 'zod'
-import { isUniqueViolation, type Database } from '../db/index.ts'
-import {
-  createApiKey,
-  demandScope,
-  listApiKeys,
-  revokeApiKey,
-  type Principal,
-  type Scope,
-} from '../keys/index.ts'
-import { TurnmillError } from '../protocol/errors.ts'
-import { newId } from '../protocol/ids.ts'
+import * as keys from '../keys/index.ts'
+import { demandScope, type Principal, type Scope } from '../keys/index.ts'
+import type { Secret } from '../protocol/secret.ts'
 import { isAdmin, principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import { effectsOf } from './effects.ts'
 import * as answers from './answers.ts'
 import * as schemas from './schemas.ts'
+import { withoutUndefined } from './without-undefined.ts'
 
 const tags = ['accounts']
 const anyKey = { scope: 'any' } as const
+const admin = { scope: 'admin' } as const
 
 /** Users, and the API keys they call with. */
 export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): void {
@@ -39,8 +33,13 @@ export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): v
     handler: async (request) => ({ ...principalOf(request), scopes: [...principalOf(request).scopes] }),
   })
 
+  registerUsers(app)
+  registerApiKeys(app, pepper)
+}
+
+function registerUsers(app: ApiServer): void {
   app.post('/v1/users', {
-    config: { scope: 'admin' },
+    config: admin,
     schema: {
       tags,
       summary: 'Create a user',
@@ -48,32 +47,62 @@ export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): v
       response: { 201: answers.userAnswer },
     },
     handler: async (request, reply) => {
-      const { name, email, role } = request.body
-      try {
-        const data = { id: newId(), name, email: email ?? null, role }
-        const user = await effectsOf(request).db.prisma.user.create({ data })
-        return await reply.code(201).send({ ...user, createdAt: user.createdAt.toISOString() })
-      } catch (error) {
-        if (isUniqueViolation(error))
-          throw new TurnmillError('conflict', `a user with the email ${email ?? ''} exists already`)
-        throw error
-      }
+      const { email = null, ...user } = request.body
+      return reply.code(201).send(await keys.createUser(effectsOf(request).db, { ...user, email }))
     },
   })
 
   app.get('/v1/users', {
-    config: { scope: 'admin' },
+    config: admin,
     schema: {
       tags,
       summary: 'List the users',
       response: { 200: z.object({ items: z.array(answers.userAnswer) }) },
     },
-    handler: async (request) => {
-      const users = await effectsOf(request).db.prisma.user.findMany({ orderBy: { id: 'desc' }, take: 1000 })
-      return { items: users.map((user) => ({ ...user, createdAt: user.createdAt.toISOString() })) }
-    },
+    handler: async (request) => ({ items: await keys.listUsers(effectsOf(request).db) }),
   })
 
+  app.get('/v1/users/:id', {
+    config: admin,
+    schema: {
+      tags,
+      summary: 'Read a user',
+      params: schemas.idParams,
+      response: { 200: answers.userAnswer },
+    },
+    handler: (request) => keys.readUser(effectsOf(request).db, request.params.id),
+  })
+
+  app.patch('/v1/users/:id', {
+    config: admin,
+    schema: {
+      tags,
+      summary:
+        'Change a user; who is suspended calls nothing, and who is no admin any more has no key of the scope admin',
+      params: schemas.idParams,
+      body: schemas.updateUserBody,
+      response: { 200: answers.userAnswer },
+    },
+    handler: (request) =>
+      keys.updateUser(effectsOf(request).db, request.params.id, withoutUndefined(request.body)),
+  })
+
+  app.delete('/v1/users/:id', {
+    config: admin,
+    schema: {
+      tags,
+      summary: 'Delete a user with their keys and credentials; their chats stay, for nobody to read',
+      params: schemas.idParams,
+      response: { 204: z.null() },
+    },
+    handler: async (request, reply) => {
+      await keys.deleteUser(effectsOf(request).db, request.params.id)
+      return reply.code(204).send(null)
+    },
+  })
+}
+
+function registerApiKeys(app: ApiServer, pepper: Secret): void {
   app.post('/v1/api-keys', {
     config: anyKey,
     schema: {
@@ -86,14 +115,14 @@ export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): v
       const principal = principalOf(request)
       const { name, scopes, userId = principal.userId, expiresAt } = request.body
       const { db } = effectsOf(request)
-      await demandGrant(db, principal, { userId, scopes })
+      demandGrant(principal, { userId, scopes })
       const key = {
         userId,
         name,
         scopes,
         expiresAt: expiresAt === null || expiresAt === undefined ? null : new Date(expiresAt),
       }
-      const { apiKey, token } = await createApiKey(db, pepper, key)
+      const { apiKey, token } = await keys.createApiKey(db, pepper, key)
       return reply.code(201).send({ apiKey, token: token.reveal() })
     },
   })
@@ -107,7 +136,9 @@ export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): v
     },
     handler: async (request) => {
       const principal = principalOf(request)
-      return { items: await listApiKeys(effectsOf(request).db, isAdmin(principal) ? null : principal.userId) }
+      return {
+        items: await keys.listApiKeys(effectsOf(request).db, isAdmin(principal) ? null : principal.userId),
+      }
     },
   })
 
@@ -116,7 +147,7 @@ export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): v
     schema: { tags, summary: 'Revoke an API key', params: schemas.idParams, response: { 204: z.null() } },
     handler: async (request, reply) => {
       const principal = principalOf(request)
-      await revokeApiKey(
+      await keys.revokeApiKey(
         effectsOf(request).db,
         request.params.id,
         isAdmin(principal) ? null : principal.userId,
@@ -127,13 +158,10 @@ export function registerAccountRoutes(app: ApiServer, { pepper }: ApiContext): v
 }
 
 /** Nobody gives away more than they have; keys for others are an admin's business. */
-async function demandGrant(
-  db: Database,
+function demandGrant(
   principal: Principal,
   { userId, scopes }: { userId: string; scopes: readonly Scope[] },
-): Promise<void> {
+): void {
   if (userId !== principal.userId) demandScope(principal, 'admin')
   else for (const scope of scopes) demandScope(principal, scope)
-  const user = await db.prisma.user.count({ where: { id: userId } })
-  if (user === 0) throw new TurnmillError('not_found', `user ${userId} does not exist`)
 }

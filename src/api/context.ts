@@ -7,7 +7,7 @@ import type {
 } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Chats } from '../chats/index.ts'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/index.ts'
 import type { Gateway } from '../protocol/routes.ts'
 import type { Encryption, ProviderFetch } from '../models/index.ts'
 import type { Secret } from '../protocol/secret.ts'

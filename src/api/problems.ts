@@ -11,8 +11,12 @@ const FASTIFY_CODES: Readonly<Record<string, ErrorCode>> = {
   FST_ERR_NOT_FOUND: 'not_found',
 }
 
-/** Any failure of a request as one of ours, with a text that is safe to show. */
-export function toProblem(error: FastifyError | TurnmillError): TurnmillError {
+/**
+ * Any failure of a request as one of ours, with a text that is safe to show.
+ *
+ * @param request where its route is known, so that the text says what that takes.
+ */
+export function toProblem(error: FastifyError | TurnmillError, request?: FastifyRequest): TurnmillError {
   if (isTurnmillError(error)) return error
   // Two requests at once, or a thing that was deleted in mid-request: the database had the last word.
   if (isUniqueViolation(error) || isForeignKeyViolation(error))
@@ -24,10 +28,30 @@ export function toProblem(error: FastifyError | TurnmillError): TurnmillError {
     return new TurnmillError('invalid_request', describeValidation(error))
   const { code, statusCode = 500, message } = error
   const known = FASTIFY_CODES[code]
-  if (known !== undefined) return new TurnmillError(known, message)
+  if (known !== undefined)
+    return new TurnmillError(
+      known,
+      request === undefined ? message : (describeBody(known, request) ?? message),
+    )
   if (statusCode < 500) return new TurnmillError('invalid_request', message)
   return new TurnmillError('internal', 'an unexpected error, logged under the request id', { cause: error })
 }
+
+/** What the route takes, where the body is not that. */
+function describeBody(code: ErrorCode, { method, headers, routeOptions }: FastifyRequest): string | null {
+  const { url = '', bodyLimit, schema } = routeOptions
+  const types = (schema as { consumes?: string[] } | undefined)?.consumes ?? ['application/json']
+  if (code === 'unsupported_media_type')
+    return `the Content-Type is ${JSON.stringify(headers['content-type'] ?? '')}, expected ${listOf(types)}`
+  if (code !== 'payload_too_large') return null
+  const instead = types.includes('application/json')
+    ? '; upload images by POST /v1/files, and name them by fileId'
+    : ''
+  return `the body is larger than the ${bodyLimit} bytes that ${method} ${url} takes${instead}`
+}
+
+const listOf = (words: readonly string[]): string =>
+  new Intl.ListFormat('en', { type: 'disjunction' }).format(words)
 
 interface ValidationFailure {
   validationContext?: string
@@ -74,7 +98,7 @@ export function createErrorHandler(logger: Logger) {
     request: FastifyRequest,
     reply: FastifyReply,
   ): FastifyReply => {
-    const problem = toProblem(error)
+    const problem = toProblem(error, request)
     if (problem.code === 'internal')
       logger.error(
         { error, requestId: request.id, route: request.routeOptions.url },

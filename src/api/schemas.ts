@@ -20,30 +20,47 @@ export const line = (maximum: number) => z.string().min(1).max(maximum).transfor
 /** Images of one message. */
 const MAX_IMAGES = 20
 
-const contentPart = z.union([
-  z.strictObject({ type: z.literal('text'), text }),
-  z.strictObject({
-    type: z.literal('image'),
-    image: z.string().meta({ description: '`data:image/png;base64,…`; counts into the size of the body.' }),
-  }),
-  z.strictObject({
-    type: z.literal('image'),
-    fileId: id.meta({ description: 'A file of yours, as `POST /v1/files` named it.' }),
-  }),
-])
+const MAX_PARTS = 100
+const COUNT_OF_PARTS = `expected 1 to ${MAX_PARTS} parts`
+
+const contentPart = z.union(
+  [
+    z.strictObject({ type: z.literal('text'), text }),
+    z.strictObject({
+      type: z.literal('image'),
+      image: z.string().meta({ description: '`data:image/png;base64,…`; counts into the size of the body.' }),
+    }),
+    z.strictObject({
+      type: z.literal('image'),
+      fileId: id.meta({ description: 'A file of yours, as `POST /v1/files` named it.' }),
+    }),
+  ],
+  'expected {"type": "text", "text": "…"} with text that is not blank, or {"type": "image"} with a data URL as image, or a fileId',
+)
+
+/** What is wrong with the kind of content that was sent: a text, or a list. */
+const describeContent: z.core.$ZodErrorMap<z.core.$ZodIssueInvalidUnion> = ({ input, errors }) => {
+  const found = typeof input === 'string' ? errors[0] : Array.isArray(input) ? errors[1] : undefined
+  const [first] = found ?? []
+  if (first === undefined) return 'expected a text, or a list of parts'
+  return [...first.path.map(String), first.message].join(': ')
+}
 
 const content = z
-  .union([
-    text.transform((value): ContentPart[] => [{ type: 'text', text: value }]),
-    z
-      .array(contentPart)
-      .min(1)
-      .max(100)
-      .refine(
-        (parts) => parts.filter((part) => part.type === 'image').length <= MAX_IMAGES,
-        `expected ${MAX_IMAGES} images at most`,
-      ),
-  ])
+  .union(
+    [
+      text.transform((value): ContentPart[] => [{ type: 'text', text: value }]),
+      z
+        .array(contentPart)
+        .min(1, COUNT_OF_PARTS)
+        .max(MAX_PARTS, COUNT_OF_PARTS)
+        .refine(
+          (parts) => parts.filter((part) => part.type === 'image').length <= MAX_IMAGES,
+          `expected ${MAX_IMAGES} images at most`,
+        ),
+    ],
+    { error: describeContent },
+  )
   .meta({
     description: `A string, or an array of parts: texts, and up to ${MAX_IMAGES} images (PNG, JPEG, GIF or WebP).`,
   })
@@ -348,6 +365,15 @@ export const createUserBody = z.strictObject({
   email: z.email().max(320).nullish(),
   role: z.enum(['admin', 'member']).default('member'),
 })
+
+export const updateUserBody = z
+  .strictObject({
+    name: line(200),
+    email: z.email().max(320).nullable(),
+    role: z.enum(['admin', 'member']),
+    status: z.enum(['active', 'suspended']),
+  })
+  .partial()
 
 export const createApiKeyBody = z.strictObject({
   name: line(200),

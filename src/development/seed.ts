@@ -1,4 +1,4 @@
-import type { Config } from '../config.ts'
+import type { Config } from '../config/index.ts'
 import type { Database } from '../db/index.ts'
 import { createModelConfig, createProvider, updateModelConfig, type Encryption } from '../models/index.ts'
 import { Secret } from '../protocol/secret.ts'
@@ -51,9 +51,14 @@ export const simulatedSeed = (url: string): Seed => ({
   attribution: true,
 })
 
-/** Whether somebody has set up a provider that is not the simulated one. */
-export const hasRealProvider = async (db: Database): Promise<boolean> =>
-  (await db.prisma.provider.count({ where: { name: { not: SIMULATED } } })) > 0
+/** Whether there is no other provider, or a model of the simulated one may still be called: as the default, by an override, by a chat. */
+export async function needsSimulated({ prisma }: Database): Promise<boolean> {
+  const [others, models] = await Promise.all([
+    prisma.provider.count({ where: { name: { not: SIMULATED } } }),
+    prisma.modelConfig.count({ where: { enabled: true, provider: { name: SIMULATED } } }),
+  ])
+  return others === 0 || models > 0
+}
 
 /** Sees to it that the provider is there with this key and address, and that there is a default model. */
 export async function seedProvider(db: Database, encryption: Encryption, seed: Seed): Promise<void> {

@@ -48,7 +48,7 @@ async function importAimock() {
     return await import('@copilotkit/aimock')
   } catch (error) {
     throw new Error(
-      'the simulated provider is not installed; run npm ci with optional dependencies, or set OPENAI_API_KEY or ANTHROPIC_API_KEY',
+      'the simulated provider is not installed; run npm ci with optional dependencies, or set OPENAI_API_KEY or ANTHROPIC_API_KEY and disable the models of the provider `simulated`',
       { cause: error },
     )
   }

@@ -1,10 +1,10 @@
 import path from 'node:path'
-import type { Config } from '../config.ts'
+import type { Config } from '../config/index.ts'
 import { startEmbeddedPostgres } from '../db/embedded.ts'
 import type { Database } from '../db/index.ts'
 import type { Encryption } from '../models/index.ts'
 import { withLocalSecrets } from './secrets.ts'
-import { hasRealProvider, seedProvider, seedsOf, simulatedSeed } from './seed.ts'
+import { needsSimulated, seedProvider, seedsOf, simulatedSeed } from './seed.ts'
 import { startSimulatedProvider, type SimulatedProvider } from './simulated-provider.ts'
 
 /** What was started because it was not configured, and how it is stopped. */
@@ -28,15 +28,14 @@ export interface ProviderGround {
   encryption: Encryption
 }
 
-/** Sees to it that there is a provider: those whose key is set, else the simulated one, else what is there already. */
+/** Sees to it that there is a provider: those whose key is set, what is there already, and the simulated one while it is needed. */
 export async function startProviders({
   config,
   db,
   encryption,
 }: ProviderGround): Promise<SimulatedProvider | null> {
-  const seeds = seedsOf(config)
-  for (const seed of seeds) await seedProvider(db, encryption, seed)
-  if (seeds.length > 0 || (await hasRealProvider(db))) return null
+  for (const seed of seedsOf(config)) await seedProvider(db, encryption, seed)
+  if (!(await needsSimulated(db))) return null
   const simulated = await startSimulatedProvider()
   await seedProvider(db, encryption, simulatedSeed(simulated.url))
   return simulated

@@ -24,3 +24,13 @@ export {
   type NewApiKey,
 } from './manage.ts'
 export { DEFAULT_SCOPES, SCOPES, type Scope } from './scopes.ts'
+export {
+  createUser,
+  deleteUser,
+  listUsers,
+  readUser,
+  updateUser,
+  type NewUser,
+  type UserChange,
+  type UserView,
+} from './users.ts'

@@ -1,8 +1,9 @@
-import { query, statement, type Database } from '../db/index.ts'
+import { joinTransaction, query, statement, type Database, type Transaction } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import type { Secret } from '../protocol/secret.ts'
 import { SCOPES, type Scope } from './scopes.ts'
+import { missingUser } from './users.ts'
 import { formatToken, hashTokenSecret, newTokenSecret, parseToken } from './token.ts'
 
 export interface ApiKeyView {
@@ -45,25 +46,49 @@ const toView = (row: ApiKeyRow): ApiKeyView => ({
   createdAt: row.createdAt.toISOString(),
 })
 
-/** Makes a key. The token is given this once and cannot be had again. */
-export async function createApiKey(
+/** Until the transaction ends its role and status stay. $1 user. */
+const holdOwner = statement(
+  'keys/hold-owner',
+  `select role from users where id = $1 and status <> 'deleted' for share`,
+)
+
+/**
+ * Makes a key. The token is given this once and cannot be had again.
+ *
+ * @throws {TurnmillError} `not_found` where there is no such user, `invalid_request` where their role does not allow a scope.
+ */
+export function createApiKey(
   db: Database,
   pepper: Secret,
   key: NewApiKey,
 ): Promise<{ apiKey: ApiKeyView; token: Secret }> {
   const id = newId()
   const secret = newTokenSecret()
-  const row = await db.prisma.apiKey.create({
-    data: {
-      id,
-      userId: key.userId,
-      name: key.name,
-      scopes: [...key.scopes],
-      expiresAt: key.expiresAt,
-      secretHash: bytes(hashTokenSecret(pepper, secret)),
-    },
+  return joinTransaction(db, async ({ prisma }, tx) => {
+    await demandRole(tx, key)
+    const row = await prisma.apiKey.create({
+      data: {
+        id,
+        userId: key.userId,
+        name: key.name,
+        scopes: [...key.scopes],
+        expiresAt: key.expiresAt,
+        secretHash: bytes(hashTokenSecret(pepper, secret)),
+      },
+    })
+    return { apiKey: toView(row), token: formatToken({ id, secret }) }
   })
-  return { apiKey: toView(row), token: formatToken({ id, secret }) }
+}
+
+/** U2. */
+async function demandRole(tx: Transaction, { userId, scopes }: NewApiKey): Promise<void> {
+  const [owner] = await tx.query<{ role: string }>(holdOwner(userId))
+  if (owner === undefined) throw missingUser(userId)
+  if (scopes.includes('admin') && owner.role !== 'admin')
+    throw new TurnmillError(
+      'invalid_request',
+      `scopes: user ${userId} is a ${owner.role}, and admin is for admins; leave it out, or make the user an admin first`,
+    )
 }
 
 const bytes = (buffer: Buffer): Uint8Array<ArrayBuffer> => Uint8Array.from(buffer)

@@ -1,13 +1,14 @@
-import { joinTransaction, query, statement, type Database } from '../db/index.ts'
+import { query, statement, type Database } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import type { ModelOptions } from './model-options.ts'
+import { withDefault } from './with-default.ts'
 
 /**
  * Models as an admin describes them.
  *
  * M1 one of them is the default, from the first enabled one on: another one takes its place, and it can be taken away only
- * with the last one. It may be disabled; what nobody has chosen a model for then fails as `model_config_missing`, since no
+ * with the last one; its provider stays with it. It may be disabled; what nobody has chosen a model for then fails as `model_config_missing`, since no
  * model is put in its place that nobody has asked for.
  */
 export interface ModelConfigView {
@@ -52,19 +53,6 @@ export interface NewModelConfig {
 
 /** What is left out stays, of the prices as well; `options` are replaced as a whole. */
 export type ModelConfigChange = Partial<Omit<NewModelConfig, 'prices'>> & { prices?: Partial<ModelPrices> }
-
-/** Whoever may change which model is the default, one at a time: rows alone would not tell of one that is just made. */
-const lockDefault = statement(
-  'models/lock-default',
-  `select pg_advisory_xact_lock(hashtextextended('turnmill default model', 0))`,
-)
-
-/** Runs the work in a transaction in which nobody else changes the default. */
-const withDefault = <T>(db: Database, work: (joined: Database) => Promise<T>): Promise<T> =>
-  joinTransaction(db, async (joined, tx) => {
-    await tx.query(lockDefault())
-    return work(joined)
-  })
 
 /**
  * Makes a model config; the first enabled one is the default.

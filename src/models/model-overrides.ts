@@ -1,7 +1,7 @@
 import { query, statement, type Database } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
-import type { Purpose } from '../protocol/routes.ts'
+import { COMPUTER_PROVIDER_TYPES, type ProviderType, type Purpose } from '../protocol/routes.ts'
 import { demandModelConfig } from './model-configs.ts'
 
 /** Which model serves a purpose: a user's goes before the deployment's, and both before a chat's own. */
@@ -52,7 +52,28 @@ const toView = ({ purpose, modelConfigId, createdAt }: OverrideRow): ModelOverri
 export const listModelOverrides = async (db: Database, owner: OverrideOwner): Promise<ModelOverrideView[]> =>
   (await query<OverrideRow>(db, overridesOf(owner))).map(toView)
 
-/** Sets it in place of an earlier one. @throws {TurnmillError} `invalid_request` where the model cannot be used. */
+/** $1 model config. */
+const typeOf = statement(
+  'models/override-type',
+  'select p.type from model_configs m join providers p on p.id = m.provider_id where m.id = $1',
+)
+
+/** Computer use asks by provider type: another model would never be asked, and nobody would be told. */
+async function demandComputerUse(db: Database, modelConfigId: string): Promise<void> {
+  const [provider] = await query<{ type: ProviderType }>(db, typeOf(modelConfigId))
+  if (provider !== undefined && COMPUTER_PROVIDER_TYPES.includes(provider.type)) return
+  const found = provider === undefined ? 'has no provider' : `is of type ${provider.type}`
+  throw new TurnmillError(
+    'invalid_request',
+    `modelConfigId: computer_use needs a model of a provider of type ${COMPUTER_PROVIDER_TYPES.join(' or ')}, and model config ${modelConfigId} ${found}`,
+  )
+}
+
+/**
+ * Sets it in place of an earlier one.
+ *
+ * @throws {TurnmillError} `invalid_request` where the model cannot be used, or not for this purpose.
+ */
 export async function putModelOverride(
   db: Database,
   owner: OverrideOwner,
@@ -60,6 +81,7 @@ export async function putModelOverride(
   modelConfigId: string,
 ): Promise<ModelOverrideView> {
   await demandModelConfig(db, modelConfigId)
+  if (purpose === 'computer_use') await demandComputerUse(db, modelConfigId)
   const [row] = await query<OverrideRow>(db, setOverride(newId(), purpose, owner, modelConfigId))
   if (row === undefined) throw new Error('an upsert gave no row')
   return toView(row)

@@ -6,6 +6,7 @@ import type { Secret } from '../protocol/secret.ts'
 import type { Encryption } from './encryption.ts'
 import type { ExtraHeaders } from './extra-headers.ts'
 import { toStoredKey, type ProviderKeyView } from './provider-keys.ts'
+import { withDefault } from './with-default.ts'
 
 /** A provider as an admin sees it: its credentials as hints only. */
 export interface ProviderView {
@@ -119,8 +120,21 @@ export async function updateProvider(
   return readProvider(db, id)
 }
 
-/** Its credentials go with it; model configs stay, and cannot be used. @throws {TurnmillError} `not_found`. */
-export async function deleteProvider(db: Database, id: string): Promise<void> {
-  const { count } = await db.prisma.provider.deleteMany({ where: { id } })
-  if (count === 0) throw missing(id)
-}
+/**
+ * Its credentials go with it; model configs stay, and cannot be used.
+ *
+ * @throws {TurnmillError} `not_found`, `conflict` where the default model is one of its own.
+ */
+export const deleteProvider = (db: Database, id: string): Promise<void> =>
+  withDefault(db, async ({ prisma }) => {
+    const found = await prisma.modelConfig.findFirst({ where: { providerId: id, isDefault: true } })
+    if (found !== null) throw servesDefault(id, found)
+    const { count } = await prisma.provider.deleteMany({ where: { id } })
+    if (count === 0) throw missing(id)
+  })
+
+const servesDefault = (id: string, model: { id: string; model: string }): TurnmillError =>
+  new TurnmillError(
+    'conflict',
+    `provider ${id} has the default model config ${model.id} (${model.model}); make a model of another provider the default first, or delete every model config`,
+  )

@@ -30,7 +30,12 @@ export const ERRORS = {
       'The API key lacks the scope or its owner the role that the route needs, or Bull Board was asked for more than to show and retry, or by another site.',
   },
   not_found: { status: 404, recovery: 'stop', meaning: 'No such thing, or it belongs to somebody else.' },
-  conflict: { status: 409, recovery: 'stop', meaning: 'Something of that name exists already.' },
+  conflict: {
+    status: 409,
+    recovery: 'stop',
+    meaning:
+      'Something stands in the way: a name that is taken, a thing that is still needed, or a change that somebody else has just made. `detail` says which, and what to do.',
+  },
   idempotency_key_reused: {
     status: 422,
     recovery: 'stop',

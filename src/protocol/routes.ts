@@ -4,6 +4,9 @@ import type { Secret } from './secret.ts'
 export const PROVIDER_TYPES = ['openai', 'anthropic', 'openai-compatible'] as const
 export type ProviderType = (typeof PROVIDER_TYPES)[number]
 
+/** Whose models can use a computer. */
+export const COMPUTER_PROVIDER_TYPES: readonly ProviderType[] = ['anthropic', 'openai']
+
 export type WireFormat = 'openai-responses' | 'openai-chat' | 'anthropic-messages'
 
 /** Why a model is called. */

@@ -36,8 +36,16 @@ async function attempt<T>(file: string, what: Attempted, work: () => Promise<T>)
     return await work()
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    throw new Error(`the tools module ${file} could not ${what}: ${reason}`, { cause: error })
+    throw new Error(`the tools module ${file} could not ${what}: ${reason}${adviceOn(error)}`, {
+      cause: error,
+    })
   }
+}
+
+/** In a clone the name `turnmill` leads to the build, which need not be there. Source: `url` of Node's ERR_MODULE_NOT_FOUND. */
+function adviceOn(error: unknown): string {
+  const missing = error instanceof Error && 'url' in error ? String(error.url) : ''
+  return missing.includes('/dist/') ? '; what lies in dist is made by `npm run build`' : ''
 }
 
 function demandTool(file: string, value: unknown, index: number): Tool {

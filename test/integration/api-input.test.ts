@@ -219,9 +219,81 @@ describe('every route with a body of the wrong kind (A4)', () => {
     expect(await owner.client.request('GET', '/healthz')).toMatchObject({ status: 200 })
   })
 
-  test('too large is 413', async () => {
+  test('too large is 413, which says how large it may be', async () => {
     const answer = await owner.client.request('POST', '/v1/chats', { content: 'x'.repeat(1_100_000) })
-    expect(answer).toMatchObject({ status: 413, body: { code: 'payload_too_large' } })
+    expect(answer).toMatchObject({
+      status: 413,
+      body: {
+        code: 'payload_too_large',
+        detail:
+          'the body is larger than the 1048576 bytes that POST /v1/chats takes; upload images by POST /v1/files, and name them by fileId',
+      },
+    })
+    const file = await owner.client.request('POST', '/v1/files', Buffer.alloc(11_000_000))
+    expect(file).toMatchObject({
+      status: 413,
+      body: { detail: 'the body is larger than the 10485760 bytes that POST /v1/files takes' },
+    })
+  })
+
+  test.each([
+    ['/v1/chats', 'application/x-www-form-urlencoded', 'expected application/json'],
+    ['/v1/chats', 'text/plain; charset=utf-8', 'expected application/json'],
+    [
+      '/v1/files',
+      'text/plain',
+      'expected image/png, image/jpeg, image/gif, image/webp, or application/octet-stream',
+    ],
+  ])('POST %s of %s is 415, which says what to send', async (path, contentType, expected) => {
+    const answer = await owner.client.request(
+      'POST',
+      path,
+      { content: 'hi' },
+      { 'content-type': contentType },
+    )
+    expect(answer).toMatchObject({
+      status: 415,
+      body: {
+        code: 'unsupported_media_type',
+        detail: `the Content-Type is ${JSON.stringify(contentType)}, ${expected}`,
+      },
+    })
+  })
+
+  const blank = 'expected text that is not blank'
+  const part =
+    'expected {"type": "text", "text": "…"} with text that is not blank, or {"type": "image"} with a data URL as image, or a fileId'
+  test.each<[content: unknown, detail: string]>([
+    ['', blank],
+    ['  ', blank],
+    [undefined, 'expected a text, or a list of parts'],
+    [7, 'expected a text, or a list of parts'],
+    [[], 'expected 1 to 100 parts'],
+    [[{ type: 'image' }], `0: ${part}`],
+    [['text'], `0: ${part}`],
+    [Array.from({ length: 21 }, () => ({ type: 'image', fileId: newId() })), 'expected 20 images at most'],
+  ])('whose content is %j is told what content is', async (content, detail) => {
+    const answer = await owner.client.request('POST', '/v1/chats', { content })
+    expect(answer).toMatchObject({ status: 400, body: { code: 'invalid_request', detail: `body/content: ${detail}` } }) // prettier-ignore
+  })
+
+  test('of which a part is blank is told which one', async () => {
+    const content = [
+      { type: 'text', text: 'a' },
+      { type: 'text', text: '' },
+    ]
+    expect(await owner.client.request('POST', '/v1/chats', { content })).toMatchObject({
+      status: 400,
+      body: { detail: `body/content/1/text: ${blank}` },
+    })
+  })
+
+  test('a conflict is not said to be of names alone', async () => {
+    const answer = await turnmill.admin.client.request('DELETE', `/v1/providers/${turnmill.provider.id}`)
+    expect(answer).toMatchObject({
+      status: 409,
+      body: { code: 'conflict', title: expect.stringContaining('`detail` says which, and what to do') },
+    })
   })
 
   test.each(['/v1/chats/not-an-id', '/v1/chats?limit=0', '/v1/chats?after=x', '/v1/chats?limit=9999'])(

@@ -163,7 +163,11 @@ describe.each(BACKENDS)('Bull Board on the %s backend', (backend) => {
     test('on every path: nobody gets in without one, nor a member', async () => {
       const wrong = turnmill.admin.token.replace(/.{43}$/, 'A'.repeat(43))
       const scopeless = await turnmill.addUser(['chats:read', 'chats:write'], 'admin')
-      const roleless = await turnmill.addUser([...SCOPES], 'member')
+      const roleless = await turnmill.addUser([...SCOPES], 'admin')
+      await turnmill.services.db.prisma.user.update({
+        where: { id: roleless.userId },
+        data: { role: 'member' },
+      })
       const before = await stateOfQueue()
       for (const { method, path } of routes) {
         for (const authorization of [

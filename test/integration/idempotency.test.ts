@@ -549,6 +549,7 @@ describe('every POST and PATCH of the API', () => {
   /** Bodies that the routes accept; a route that is not named here is sent a message. */
   const bodies: Readonly<Record<string, unknown>> = {
     '/v1/users': { name: 'n' },
+    '/v1/users/{id}': { name: 'n' },
     '/v1/api-keys': { name: 'n' },
     '/v1/providers': { name: 'walked', type: 'openai', baseUrl: 'https://example.com' },
     '/v1/providers/{id}': { allowByok: true },

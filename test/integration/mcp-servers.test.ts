@@ -150,7 +150,12 @@ describe('MCP servers', () => {
     })
     await admin('PATCH', `/${id}`, { url: 'http://127.0.0.1:1/mcp' })
     expect(await admin('POST', `/${id}/test`)).toMatchObject({
-      body: { tools: [], problems: ['fetch failed'] },
+      body: {
+        tools: [],
+        problems: [
+          'the MCP server mill could not be reached at http://127.0.0.1:1/mcp (bad port): check its url, and that it runs and listens there',
+        ],
+      },
     })
   })
 })

@@ -109,7 +109,7 @@ describe('the reference server', () => {
       await leaving.stop()
       expect(await run(echo, { message: '2' })).toMatchObject({
         isError: true,
-        output: 'the MCP server mill did not do it: fetch failed',
+        output: 'the MCP server mill did not do it: it could not be reached (ECONNREFUSED)',
       })
     } finally {
       await leaving.stop()

@@ -20,6 +20,12 @@ const create = async (body: object = {}): Promise<ModelConfigView> => {
   return made.body
 }
 
+const addProvider = async (type: string): Promise<string> => {
+  const provider = { name: `other-${type}`, type, baseUrl: turnmill.upstream.url, keys: ['k'] }
+  const { body } = await turnmill.admin.client.request<{ id: string }>('POST', '/v1/providers', provider)
+  return body.id
+}
+
 const defaults = async (): Promise<string[]> =>
   (await ask<{ items: ModelConfigView[] }>('GET')).body.items.filter(({ isDefault }) => isDefault).map(({ id }) => id) // prettier-ignore
 
@@ -150,6 +156,29 @@ describe('the default (M1)', () => {
   })
 })
 
+describe('the provider of the default (M1)', () => {
+  const remove = (id: string) =>
+    turnmill.admin.client.request<{ detail: string }>('DELETE', `/v1/providers/${id}`)
+
+  test('is deleted only once a model of another one is the default', async () => {
+    const { id } = turnmill.provider
+    const refused = await remove(id)
+    expect(refused).toMatchObject({ status: 409, body: { code: 'conflict' } })
+    expect(refused.body.detail).toContain(turnmill.modelConfig.id)
+    expect(refused.body.detail).toContain('make a model of another provider the default first')
+    const other = await addProvider('openai-compatible')
+    await create({ providerId: other, isDefault: true })
+    expect(await remove(id)).toMatchObject({ status: 204 })
+    expect(await ask('GET', `/${turnmill.modelConfig.id}`)).toMatchObject({ body: { providerId: null } })
+  })
+
+  test('is deleted once no model is the default', async () => {
+    await ask('DELETE', `/${turnmill.modelConfig.id}`)
+    expect(await remove(turnmill.provider.id)).toMatchObject({ status: 204 })
+    expect(await remove(turnmill.provider.id)).toMatchObject({ status: 404 })
+  })
+})
+
 describe('overrides', () => {
   const OVERRIDES = [
     ['/v1/model-overrides', () => turnmill.admin],
@@ -182,6 +211,22 @@ describe('overrides', () => {
     expect(await client.request('PUT', `${path}/anything`, body)).toMatchObject(refused)
     expect(await client.request('PUT', `${path}/title`, { ...body, userId: newId() })).toMatchObject(refused)
     expect((await client.request('GET', path)).body).toEqual({ items: [] })
+  })
+
+  test.each(OVERRIDES)('at %s for computer use are models that can use one', async (path, who) => {
+    const { client } = who()
+    const put = (modelConfigId: string) =>
+      client.request<{ detail: string }>('PUT', `${path}/computer_use`, { modelConfigId })
+    const compatible = await create({ providerId: await addProvider('openai-compatible') })
+    const refused = await put(compatible.id)
+    expect(refused).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
+    expect(refused.body.detail).toBe(
+      `modelConfigId: computer_use needs a model of a provider of type anthropic or openai, and model config ${compatible.id} is of type openai-compatible`,
+    )
+    expect((await client.request('GET', path)).body).toEqual({ items: [] })
+    expect(await client.request('PUT', `${path}/title`, { modelConfigId: compatible.id })).toMatchObject({ status: 200 }) // prettier-ignore
+    expect(await put(turnmill.modelConfig.id)).toMatchObject({ status: 200 })
+    expect(await put((await create({ providerId: await addProvider('anthropic') })).id)).toMatchObject({ status: 200 }) // prettier-ignore
   })
 
   test('set by many at once are one', async () => {
@@ -272,7 +317,6 @@ describe('GET /v1/models', () => {
   const providerPath = () => `/v1/providers/${turnmill.provider.id}`
   const BROKEN: [reason: string, breakIt: () => Promise<unknown>][] = [
     ['model_config_missing', () => ask('PATCH', `/${turnmill.modelConfig.id}`, { enabled: false })],
-    ['provider_missing', () => turnmill.admin.client.request('DELETE', providerPath())],
     ['provider_disabled', () => turnmill.admin.client.request('PATCH', providerPath(), { enabled: false })],
     [
       'provider_auth_failed',
@@ -280,6 +324,19 @@ describe('GET /v1/models', () => {
         turnmill.admin.client.request('DELETE', `${providerPath()}/keys/${turnmill.provider.keys[0]!.id}`),
     ],
   ]
+
+  test('says provider_missing where a chat’s model has lost its provider', async () => {
+    const provider = await addProvider('openai')
+    const { id } = await create({ providerId: provider })
+    const { chat, turn } = await user.client.create('hi')
+    await user.client.ended(chat.id, turn.id)
+    await user.client.request('PATCH', `/v1/chats/${chat.id}`, { modelConfigId: id })
+    await turnmill.admin.client.request('DELETE', `/v1/providers/${provider}`)
+    expect(await list()).toMatchObject([{ usable: true }, { id, usable: false, reason: 'provider_missing' }])
+    const sent = (await user.client.send(chat.id, 'hi')) as { turn: { id: string } }
+    expect(await user.client.ended(chat.id, sent.turn.id)).toMatchObject({ error: { code: 'provider_missing' } }) // prettier-ignore
+    expect(turnmill.upstream.requests).toHaveLength(1)
+  })
 
   test.each(BROKEN)('says %s where a turn fails so', async (reason, breakIt) => {
     await breakIt()

@@ -1,6 +1,6 @@
 /** API, worker and reconciler in one process that strikes at the point named in its environment. */
 import { createApp } from '../../src/app.ts'
-import { loadConfig } from '../../src/config.ts'
+import { loadConfig } from '../../src/config/index.ts'
 import { runProcess } from '../../src/lifecycle.ts'
 import { openServices } from '../../src/services.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'

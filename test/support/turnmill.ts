@@ -2,7 +2,7 @@ import type { AddressInfo } from 'node:net'
 import { openDatabase, type Database } from '../../src/db/index.ts'
 import { createApp } from '../../src/app.ts'
 import { createAuxiliaryWorker } from '../../src/auxiliary-worker.ts'
-import { loadConfig, type Config } from '../../src/config.ts'
+import { loadConfig, type Config } from '../../src/config/index.ts'
 import { createApiKey, DEFAULT_SCOPES, SCOPES, type Scope } from '../../src/keys/index.ts'
 import {
   createModelConfig,

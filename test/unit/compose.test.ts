@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { parse } from 'yaml'
 import { COMMANDS } from '../../src/cli.ts'
-import { loadConfig, SETTINGS } from '../../src/config.ts'
+import { loadConfig, SETTINGS } from '../../src/config/index.ts'
 
 interface Service {
   image: string

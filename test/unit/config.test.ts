@@ -1,5 +1,5 @@
 import { inspect } from 'node:util'
-import { dropAmbientCredentials, loadConfig, SETTINGS } from '../../src/config.ts'
+import { demand, dropAmbientCredentials, loadConfig, SETTINGS } from '../../src/config/index.ts'
 
 describe('the configuration', () => {
   test('has a default for everything that does not have to be set', () => {
@@ -27,6 +27,27 @@ describe('the configuration', () => {
       /PORT is "eighty", expected a whole number from 0 to 65535(.|\n)*LOG_LEVEL(.|\n)*GATEWAY_ROUTING(.|\n)*TURNMILL_LEASE_MS/,
     )
     for (const name of Object.keys(bad)) expect(() => loadConfig(bad)).toThrow(name)
+  })
+
+  test.each([
+    [{ PORT: 'eighty' }, 'PORT is "eighty", expected a whole number from 0 to 65535, such as 3000'],
+    [
+      { DATABASE_URL: 'localhost' },
+      'DATABASE_URL expected a URL that begins with postgres:// or postgresql://, such as postgres://user:password@localhost:5432/turnmill',
+    ],
+    [
+      { REDIS_URL: 'localhost' },
+      'REDIS_URL expected a URL that begins with redis:// or rediss://, such as redis://localhost:6379',
+    ],
+    [{ TURNMILL_LEASE_MS: '1s' }, 'TURNMILL_LEASE_MS is "1s", expected a whole number from 1 to 86400000 (ms), such as 10000'], // prettier-ignore
+  ])('shows a value that would do in place of %j', (environment, message) => {
+    expect(() => loadConfig(environment)).toThrow(message)
+  })
+
+  test('shows a value that would do where one is demanded', () => {
+    expect(() => demand(loadConfig({}), 'databaseUrl', 'expected the URL of a Postgres database')).toThrow(
+      'DATABASE_URL is not set, expected the URL of a Postgres database, such as postgres://user:password@localhost:5432/turnmill',
+    )
   })
 
   test('takes an empty value for an absent one', () => {

@@ -1,8 +1,10 @@
 /** Tools: how they are defined, what a call of one comes to (R1, R2), and which of them a turn is given (T1). */
+import { execFile } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { z } from 'zod'
 import { sniffImage } from '../../src/protocol/images.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
@@ -400,6 +402,20 @@ describe('a module of tools', () => {
     const file = await write(text)
     await expect(loadToolModule(file)).rejects.toThrow(message)
     await expect(loadToolModule(file)).rejects.toThrow(`the tools module ${file}`)
+  })
+
+  test('that imports a package which is not built is told to build it', async () => {
+    const unbuilt = await mkdtemp(path.join(folder, 'unbuilt-'))
+    const manifest = { name: 'turnmill', type: 'module', exports: './dist/src/index.js' }
+    await writeFile(path.join(unbuilt, 'package.json'), JSON.stringify(manifest))
+    const file = path.join(unbuilt, 'tools.js')
+    await writeFile(file, "import { defineTool } from 'turnmill'\nexport default []")
+    // As Node itself imports it.
+    const script = `import { loadToolModule } from ${JSON.stringify(source)}
+      await loadToolModule(${JSON.stringify(file)}).catch((error) => console.log(error.message))`
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script])
+    expect(stdout).toContain(`the tools module ${file} could not be loaded: Cannot find module`)
+    expect(stdout).toContain('; what lies in dist is made by `npm run build`')
   })
 
   test('that is not there is refused by name', async () => {

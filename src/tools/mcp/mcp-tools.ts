@@ -1,15 +1,13 @@
 import { createHash } from 'node:crypto'
-import { z } from 'zod'
-import { isTurnmillError } from '../../protocol/errors.ts'
 import type { Logger } from '../../telemetry/logger.ts'
 import type { GuardedFetch } from '../builtin/web-fetch.ts'
 import type { Tool, ToolOwner, ToolSource } from '../contract.ts'
-import { messageOf } from '../settle-outcome.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { toToolOutcome } from './call-result.ts'
 import { connectMcp, type McpConnection } from './connection.ts'
 import { listTools, type ListedTool, type ListedTools } from './list-tools.ts'
 import type { LoadMcpServers, McpServer } from './load-servers.ts'
+import { adviceOn, reasonOf } from './reason.ts'
 import { createRedactor } from './redact.ts'
 import { createMcpSessions, type McpSessions } from './sessions.ts'
 
@@ -38,7 +36,6 @@ const SESSIONS = { idleMs: 300_000, most: 500 }
 /** How long after its time a list is still given to one more turn, which then need not wait for a new one, in ms. */
 const STALE_MS = 600_000
 const MAX_LISTS = 2000
-const MAX_REASON = 500
 /** Of how many tools that are left out it is said why. */
 const MAX_PROBLEMS = 10
 
@@ -142,7 +139,7 @@ export async function testMcpServer(server: McpServer, fetch: GuardedFetch): Pro
       problems: problems.slice(0, MAX_PROBLEMS).map((problem) => reasonOf(problem, server)),
     }
   } catch (error) {
-    return { tools: [], problems: [reasonOf(error, server)] }
+    return { tools: [], problems: [adviceOn(error, server)] }
   }
 }
 
@@ -211,11 +208,4 @@ function toTool(tool: ListedTool, { server, owner, sessions, fetch }: CallPlace)
       }
     },
   }
-}
-
-/** What went wrong, for the log and for models: without the headers of the server, and not at any length. */
-function reasonOf(error: unknown, server: Pick<McpServer, 'headers'>): string {
-  if (isTurnmillError(error)) return 'it may not be reached at its address'
-  if (error instanceof z.core.$ZodError) return 'its answer is not what the protocol says'
-  return createRedactor(server.headers)(messageOf(error)).slice(0, MAX_REASON)
 }

@@ -1,0 +1,36 @@
+import { flag, secret, secretBytes } from './setting.ts'
+
+/** The secrets of a deployment, who gets in, and which ways lead out. */
+export const ACCESS = {
+  bootstrapApiKey: secret({
+    name: 'TURNMILL_BOOTSTRAP_API_KEY',
+    sentence: 'The first admin key, `tm_<id>_<secret>`. Made and printed by `npm start` where it is not set.',
+  }),
+  apiKeyPepper: secretBytes({
+    name: 'TURNMILL_API_KEY_PEPPER',
+    sentence:
+      'The key under which API keys are hashed, 32 random bytes in base64. Changing it invalidates every API key.',
+  }),
+  encryptionKeys: secret({
+    name: 'TURNMILL_ENCRYPTION_KEYS',
+    sentence:
+      'Encrypts provider credentials: `<id>:<32 bytes in base64>`, several separated by commas; the first encrypts, all decrypt.',
+  }),
+  gatewayRouting: flag({
+    name: 'TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED',
+    default: 'true',
+    sentence:
+      'Whether model calls go through the AI gateway, which demands a key ID, or straight to the provider.',
+  }),
+  allowPrivateProviders: flag({
+    name: 'TURNMILL_ALLOW_PRIVATE_PROVIDERS',
+    sentence:
+      'Whether providers may be reached without https and at private, loopback and link-local addresses: for upstreams of your own. Off unless API and worker run in one process (`turnmill start`).',
+  }),
+  bullBoard: flag({
+    name: 'TURNMILL_BULL_BOARD_ENABLED',
+    default: 'false',
+    sentence:
+      'Whether the API shows admins the queue at `/admin/queues` (Bull Board), and lets them retry failed jobs.',
+  }),
+}
