@@ -4,7 +4,7 @@ import type { Caller, ProviderType } from '../protocol/routes.ts'
 import { maskSecret, Secret } from '../protocol/secret.ts'
 import type { CallSubject, GatewayProvider, StoredCredential } from './authorise.ts'
 import { UnavailableError, type Breakers } from './breaker.ts'
-import type { Endpoint } from './endpoints.ts'
+import { searchToProvider, type Endpoint } from './endpoints.ts'
 import { headersToProvider } from './headers.ts'
 import type { KeyHealth } from './key-health.ts'
 import { isUnreachable } from './unreachable.ts'
@@ -115,7 +115,8 @@ async function sendOnce(
 ): Promise<Response> {
   const headers = upstreamHeaders(request, caller, provider, secret)
   onSend()
-  const response = await fetch(upstreamUrl(provider, endpoint.path) + new URL(request.url).search, {
+  const search = searchToProvider(endpoint, new URL(request.url).search)
+  const response = await fetch(upstreamUrl(provider, endpoint.path) + search, {
     method: request.method,
     headers,
     body,

@@ -5,6 +5,7 @@ import type { ApiServer } from '../../src/api/context.ts'
 import { registerGatewayRoutes } from '../../src/api/gateway-routes.ts'
 import { readAsked } from '../../src/gateway/asked.ts'
 import { createBreakers, UnavailableError } from '../../src/gateway/breaker.ts'
+import { findTarget, searchToProvider } from '../../src/gateway/endpoints.ts'
 import { headersFromProvider, headersToProvider } from '../../src/gateway/headers.ts'
 import { hideUsage } from '../../src/gateway/hide-usage.ts'
 import { createMeter } from '../../src/gateway/meter.ts'
@@ -238,6 +239,25 @@ describe('headers', () => {
       'retry-after': '7',
       'x-request-id': 'r1',
     })
+  })
+})
+
+describe('a query', () => {
+  test.each([
+    ['GET', 'models', '?limit=20&after_id=m%201&before_id=x', '?limit=20&after_id=m+1&before_id=x'],
+    ['GET', 'models', '?after=m&order=desc', '?after=m&order=desc'],
+    ['GET', 'models', '?api-version=preview', '?api-version=preview'],
+    ['GET', 'models', '?key=k&LIMIT=1&limit%5B%5D=1&beta=true', ''],
+    ['POST', 'messages', '?beta=true&limit=1', '?beta=true'],
+    ['POST', 'messages/count_tokens', '?beta=true', '?beta=true'],
+    ['POST', 'messages', '?access_token=t', ''],
+    ['POST', 'chat/completions', '?beta=true&api-version=preview', '?api-version=preview'],
+    ['POST', 'responses', '?stream=true', ''],
+    ['POST', 'responses', '', ''],
+    ['POST', 'responses', '?', ''],
+  ])('of %s %s passes to a provider where it is allowed: %s', (method, path, search, passed) => {
+    const target = findTarget({ method, url: `http://x/v1/gateway/p/v1/${path}${search}` })
+    expect(searchToProvider(target!.endpoint, search)).toBe(passed)
   })
 })
 
