@@ -51,14 +51,15 @@ export function createGateway(options: GatewayOptions): Gateway {
   }
   return async (request, caller) => {
     const { pathname } = new URL(request.url)
+    const target = findTarget(request)
     try {
-      const target = findTarget(request)
       if (target === null) throw new TurnmillError('not_found', `there is no ${request.method} ${pathname}`)
       return await answer(request, caller, target, effects)
     } catch (error) {
       if (!isTurnmillError(error)) throw error
       options.metrics.onRefusal(error.code)
-      return refuse(error, pathname)
+      const type = target === null ? null : effects.authoriser.typeOf(target.provider)
+      return refuse(error, { path: pathname, headerNames: [...request.headers.keys()], type })
     }
   }
 }

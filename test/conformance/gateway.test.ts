@@ -315,6 +315,57 @@ describe('the gateway alone', () => {
     })
   })
 
+  test.each([
+    [{ 'anthropic-version': '2023-06-01', authorization: 'Bearer tm_x' }, 'anthropic'],
+    [{ 'x-api-key': 'tm_x' }, 'anthropic'],
+    [{ authorization: 'Bearer tm_x' }, 'openai'],
+  ] as const)('refuses a list of models as the client of %j expects', async (headers, shape) => {
+    for (const provider of ['mock-anthropic', 'nobody'])
+      expect(await ask('GET', `/v1/gateway/${provider}/v1/models`, headers)).toMatchObject({
+        status: 401,
+        body: shapes[shape]('unauthenticated'),
+      })
+  })
+
+  test('refuses a list of models in the shape of a provider that is known', async () => {
+    const { db, encryption } = turnmill.services
+    const baseUrl = mock.url
+    const off = { name: 'off', type: 'anthropic', baseUrl, enabled: false, allowByok: false } as const
+    await createProvider(db, encryption, { ...off, attribution: false, keys: [new Secret(CENTRAL)] })
+    const headers = { authorization: `Bearer ${user.token}` }
+    expect(await ask('GET', '/v1/gateway/off/v1/models', headers)).toMatchObject({
+      status: 409,
+      body: shapes.anthropic('provider_disabled'),
+    })
+    expect(await ask('GET', '/v1/gateway/nobody/v1/models', headers)).toMatchObject({
+      body: shapes.openai('provider_missing'),
+    })
+  })
+
+  test.each(['openai', 'anthropic'] as const)(
+    'is not asked again by the SDK of %s for nothing',
+    async (kind) => {
+      const { metrics } = turnmill.services
+      const refusals = async (): Promise<string> =>
+        /gateway_refusals_total\{code="provider_missing"\} (\d+)/.exec((await metrics.render()).text)?.[1] ??
+        '0'
+      const before = Number(await refusals())
+      const origin = `${turnmill.address}/v1/gateway/nobody`
+      const options = { apiKey: user.token, maxRetries: 2 }
+      const messages = [{ role: 'user' as const, content: 'hi' }]
+      const asked =
+        kind === 'openai'
+          ? new OpenAI({ ...options, baseURL: `${origin}/v1` }).responses.create({ model, input: 'hi' })
+          : new Anthropic({ ...options, baseURL: origin }).messages.create({
+              model,
+              messages,
+              max_tokens: 10,
+            })
+      expect(await failure(asked)).toMatchObject({ status: 409 })
+      expect(Number(await refusals()) - before).toBe(1)
+    },
+  )
+
   test('takes a whole URL as the target', async () => {
     const target = `${turnmill.address}/v1/gateway/mock-openai/v1/models?limit=1`
     expect(await ask('GET', target, { authorization: `Bearer ${user.token}` })).toMatchObject({

@@ -9,8 +9,10 @@ import { findTarget, searchToProvider } from '../../src/gateway/endpoints.ts'
 import { headersFromProvider, headersToProvider } from '../../src/gateway/headers.ts'
 import { hideUsage } from '../../src/gateway/hide-usage.ts'
 import { createMeter } from '../../src/gateway/meter.ts'
+import { refuse } from '../../src/gateway/refusals.ts'
 import { isUnreachable } from '../../src/gateway/unreachable.ts'
 import { guardBody, guardHeaders } from '../../src/models/index.ts'
+import { ERRORS, TurnmillError, type ErrorCode } from '../../src/protocol/errors.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
 
@@ -233,13 +235,62 @@ describe('headers', () => {
       'x-turnmill-error': 'forged',
       'x-ratelimit-reset': '1',
       'retry-after': '7',
+      'x-should-retry': 'false',
       'x-request-id': 'r1',
     })
     expect(Object.fromEntries(headersFromProvider(given))).toEqual({
       'retry-after': '7',
+      'x-should-retry': 'false',
       'x-request-id': 'r1',
     })
   })
+})
+
+describe('a refusal', () => {
+  const refused = (code: ErrorCode, retryAfterMs?: number): Response =>
+    refuse(new TurnmillError(code, 'no', { retryAfterMs }), {
+      path: '/v1/responses',
+      headerNames: [],
+      type: null,
+    })
+
+  test.each(Object.keys(ERRORS) as ErrorCode[])('with %s tells an SDK whether to try again', (code) => {
+    expect(refused(code).headers.get('x-should-retry')).toBe(String(ERRORS[code].recovery === 'retry'))
+  })
+
+  test('for a budget is final, or comes with how long to wait', () => {
+    expect(refused('budget_exceeded').headers.get('x-should-retry')).toBe('false')
+    const busy = refused('budget_busy', 1000)
+    expect([busy.headers.get('x-should-retry'), busy.headers.get('retry-after')]).toEqual(['true', '1'])
+  })
+
+  test.each([
+    ['messages', [], null, true],
+    ['messages/count_tokens', [], 'openai', true],
+    ['messagess', [], null, false],
+    ['chat/completions', ['anthropic-version'], null, false],
+    ['responses', ['x-api-key'], 'anthropic', false],
+    ['models', [], 'anthropic', true],
+    ['models', ['anthropic-version', 'x-api-key'], 'openai-compatible', false],
+    ['models', ['anthropic-version'], null, true],
+    ['models', ['x-api-key'], null, true],
+    ['models', ['authorization'], null, false],
+    ['files', ['anthropic-version'], null, true],
+  ] as const)(
+    'of %s, asked for with %j of a provider of type %s',
+    async (path, headerNames, type, anthropic) => {
+      const error = new TurnmillError('not_found', 'no')
+      const body: unknown = await refuse(error, {
+        path: `/v1/gateway/p/v1/${path}`,
+        headerNames,
+        type,
+      }).json()
+      const common = { type: 'not_found_error', code: 'not_found', message: 'no' }
+      expect(body).toEqual(
+        anthropic ? { type: 'error', error: common } : { error: { ...common, param: null } },
+      )
+    },
+  )
 })
 
 describe('a query', () => {
