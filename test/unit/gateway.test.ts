@@ -402,14 +402,62 @@ describe('a breaker', () => {
   })
 
   test('lets one call try at a time', async () => {
-    const { run } = start()
+    const { run, changes } = start()
     for (let count = 0; count < 2; count++) await run(down)
     time += 1000
     const trying = Promise.withResolvers<Response>()
     const probe = run(() => trying.promise)
+    time += 999
     expect(await run(answer)).toBe('left alone')
     trying.resolve(new Response('back'))
     expect([await probe, await run(answer)]).toEqual(['back', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  /** Of two calls that try: the first was silent for too long, the second is under way. */
+  async function startSilent() {
+    const { run, changes } = start()
+    for (let count = 0; count < 2; count++) await run(down)
+    time += 1000
+    const [first, second] = [Promise.withResolvers<Response>(), Promise.withResolvers<Response>()]
+    const firstEnd = run(() => first.promise)
+    time += 1000
+    const secondEnd = run(() => second.promise)
+    expect([await run(answer), await run(answer)]).toEqual(['left alone', 'left alone'])
+    return { run, changes, first, second, firstEnd, secondEnd }
+  }
+  const away = () => new UnavailableError(null, { cause: new Error('refused') })
+
+  test('lets another one try where the one that tries is silent for as long as it was open', async () => {
+    const { run, changes, first, second, firstEnd, secondEnd } = await startSilent()
+    second.resolve(new Response('back'))
+    expect([await secondEnd, await run(answer)]).toEqual(['back', 'ok'])
+    first.reject(away())
+    expect([await firstEnd, await run(answer)]).toEqual(['refused', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  test('closes after the silent one that finds the model back in the end', async () => {
+    const { run, changes, first, second, firstEnd, secondEnd } = await startSilent()
+    first.resolve(new Response('late'))
+    expect([await firstEnd, await run(answer)]).toEqual(['late', 'ok'])
+    second.reject(away())
+    expect([await secondEnd, await run(answer)]).toEqual(['refused', 'ok'])
+    expect(changes).toEqual([true, false])
+    expect([await run(down), await run(down), await run(answer)]).toEqual(['refused', 'refused', 'left alone'])
+  })
+
+  test.each([
+    ['finds it down', away()],
+    ['shows nothing', new Error('refused')],
+  ])('waits for the one that tries now where the silent one %s', async (_, error) => {
+    const { run, first, second, firstEnd, secondEnd } = await startSilent()
+    first.reject(error)
+    expect([await firstEnd, await run(answer)]).toEqual(['refused', 'left alone'])
+    second.reject(away())
+    expect([await secondEnd, await run(answer)]).toEqual(['refused', 'left alone'])
+    time += 1000
+    expect([await run(answer), await run(answer)]).toEqual(['ok', 'ok'])
   })
 })
 
