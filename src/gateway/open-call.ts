@@ -104,7 +104,10 @@ function demandAuthorised(
 }
 
 const unauthorised = (): TurnmillError =>
-  new TurnmillError('gateway_unauthorized', 'the API key of this call cannot be used')
+  new TurnmillError(
+    'gateway_unauthorized',
+    'the API key of this call is revoked or expired, or its owner is not active; use another one',
+  )
 
 /** The gateway has written a limit into the body where a budget applies. */
 const boundedOutput = ({ body: { asked }, authorised }: CallFacts): number | null =>

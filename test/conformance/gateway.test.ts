@@ -227,11 +227,36 @@ describe('the gateway alone', () => {
     }
   })
 
+  test('says the same of every key that cannot be used, and what to do', async () => {
+    const revoked = await turnmill.addKey(user.userId)
+    await turnmill.admin.client.request('DELETE', `/v1/api-keys/${revoked.apiKeyId}`)
+    const unknown = user.token.replace(/^tm_.{32}/, `tm_${'0'.repeat(32)}`)
+    const wrong = user.token.replace(/.{43}$/, 'A'.repeat(43))
+    const messages = new Set<string>()
+    for (const token of [null, 'Bearer', CENTRAL, unknown, wrong, revoked.token])
+      for (const name of ['authorization', 'x-api-key']) {
+        const value = name === 'authorization' && token !== 'Bearer' ? `Bearer ${token}` : token
+        const response = await fetch(`${turnmill.address}/v1/gateway/mock-openai/v1/models`, {
+          headers: token === null || value === null ? {} : { [name]: value },
+        })
+        expect(response.status).toBe(401)
+        messages.add(((await response.json()) as { error: { message: string } }).error.message)
+      }
+    expect([...messages]).toEqual([expect.stringContaining('POST /v1/api-keys makes a new one')])
+  })
+
   test('refuses two different keys in one request', async () => {
     const other = await turnmill.addUser()
     const path = '/v1/gateway/mock-openai/v1/models'
     const both = await user.client.request('GET', path, undefined, { 'x-api-key': other.token })
-    expect(both.status).toBe(401)
+    expect(both).toMatchObject({
+      status: 401,
+      body: {
+        error: {
+          message: expect.stringMatching(/^Authorization and x-api-key do not carry the same key, expected/),
+        },
+      },
+    })
     const same = await user.client.request('GET', path, undefined, { 'x-api-key': user.token })
     expect(same.status).toBe(200)
   })

@@ -444,7 +444,11 @@ describe('a breaker', () => {
     second.reject(away())
     expect([await secondEnd, await run(answer)]).toEqual(['refused', 'ok'])
     expect(changes).toEqual([true, false])
-    expect([await run(down), await run(down), await run(answer)]).toEqual(['refused', 'refused', 'left alone'])
+    expect([await run(down), await run(down), await run(answer)]).toEqual([
+      'refused',
+      'refused',
+      'left alone',
+    ])
   })
 
   test.each([
