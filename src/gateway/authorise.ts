@@ -53,7 +53,7 @@ export interface ModelFacts {
  */
 export const STANDING = `
   left join lateral (
-    select u.id from api_keys k join users u on u.id = k.user_id
+    select u.id, u.role = 'admin' and 'admin' = any(k.scopes) as admin from api_keys k join users u on u.id = k.user_id
     where k.id = call.key and u.status = 'active' and k.revoked_at is null
       and coalesce(k.expires_at > clock_timestamp(), true) limit 1) caller on true
   left join lateral (

@@ -174,12 +174,6 @@ function refusedByBooks(refusal: Refusal, { provider, model }: CallSubject): Tur
       })
     case 'model_unpriced':
       return new TurnmillError(refusal, `${call} falls under a budget, and the model has no price`)
-    case 'budget_exceeded':
-      return new TurnmillError(refusal, `a budget does not cover the worst case of ${call}`)
-    case 'budget_busy':
-      return new TurnmillError(refusal, `calls under way leave too little of a budget for ${call}`, {
-        retryAfterMs: BUSY_MS,
-      })
   }
 }
 

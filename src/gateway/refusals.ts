@@ -29,9 +29,12 @@ export interface RefusedRequest {
  * A refusal of the gateway's own, in the shape of the provider's, so that its SDK knows what to make of it. The SDKs try
  * 408, 409, 429 and all from 500 on again by themselves, unless `x-should-retry` says otherwise.
  */
-export function refuse({ code, message, retryAfterMs }: TurnmillError, request: RefusedRequest): Response {
+export function refuse(
+  { code, message, retryAfterMs, extensions }: TurnmillError,
+  request: RefusedRequest,
+): Response {
   const { status, recovery } = ERRORS[code]
-  const error = { type: TYPES[status] ?? 'api_error', code, message }
+  const error = { ...extensions, type: TYPES[status] ?? 'api_error', code, message }
   const headers: Record<string, string> = {
     [ERROR_HEADER]: code,
     'x-should-retry': String(recovery === 'retry'),
