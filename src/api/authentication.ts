@@ -44,25 +44,27 @@ export function createAuthenticator(db: Database, pepper: Secret) {
   }
 }
 
-/** The one place where a token is read from a request. Two different ones are none: nobody could say who calls. */
+/** The one place where a token is read from a request. */
 function readToken(request: FastifyRequest): string | null {
   const { basic = false, gateway = false } = request.routeOptions.config
-  const bearer = bearerToken(request)
-  if (gateway && !isOneBearerAtMost(request, bearer)) return null
-  const given = [
-    bearer,
-    basic ? basicPassword(request) : null,
-    gateway ? (request.headers['x-api-key'] ?? null) : null,
-  ]
-  const tokens = new Set(given.flat().filter((token) => token !== null))
-  const [token] = tokens
-  return token === undefined || tokens.size > 1 ? null : token
+  if (gateway) return readGatewayToken(request)
+  return bearerToken(request) ?? (basic ? basicPassword(request) : null)
 }
 
-/** A key in a header that cannot be read might be another one than the key beside it. */
-function isOneBearerAtMost(request: FastifyRequest, bearer: string | null): boolean {
-  const sent = new Set(headerValues(request, 'authorization'))
-  return sent.size === 0 || (sent.size === 1 && bearer !== null)
+/**
+ * In either header of the providers' SDKs, or the same in both: of two keys nobody could say who calls, and a header that
+ * cannot be read might hold another one.
+ */
+function readGatewayToken(request: FastifyRequest): string | null {
+  const authorizations = new Set(headerValues(request, 'authorization'))
+  const bearer = authorizations.size === 1 ? bearerToken(request) : null
+  const { 'x-api-key': apiKey } = request.headers
+  if (apiKey === undefined) return bearer
+  if (typeof apiKey === 'string' && (authorizations.size === 0 || apiKey === bearer)) return apiKey
+  throw new TurnmillError(
+    'unauthenticated',
+    'Authorization and x-api-key do not carry the same key, expected a key of Turnmill in one of them alone, or in both',
+  )
 }
 
 /** All values of a header; of some that are sent twice Node itself keeps the first alone. */

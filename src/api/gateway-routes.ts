@@ -57,12 +57,13 @@ export function registerGatewayRoutes(
 /** Whether a request meant the gateway, though no route may have been found for it. */
 export const isOfGateway = (request: FastifyRequest): boolean => pathOf(request).startsWith(`${PREFIX}/`)
 
-/** In the shape of the provider that the request meant. */
+/** In the shape of the provider that the request meant; who it is is not looked up for a stranger. */
 export const sendRefusal = (
   request: FastifyRequest,
   reply: FastifyReply,
   error: TurnmillError,
-): FastifyReply => send(reply, refuse(error, pathOf(request)))
+): FastifyReply =>
+  send(reply, refuse(error, { path: pathOf(request), headerNames: Object.keys(request.headers), type: null }))
 
 /** A target may be a whole URL (RFC 9112, section 3.2.2), and need not be a good one. */
 const targetOf = ({ url }: FastifyRequest): string => url.replace(/^https?:\/\/[^/?]*/i, '')

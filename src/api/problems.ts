@@ -79,8 +79,12 @@ export function sendProblem(
 }
 
 /** The body of a refusal, as JSON. */
-export const describeProblem = ({ code, status, message }: TurnmillError, requestId: string): string =>
+export const describeProblem = (
+  { code, status, message, extensions }: TurnmillError,
+  requestId: string,
+): string =>
   JSON.stringify({
+    ...extensions,
     type: `urn:turnmill:error:${code}`,
     title: ERRORS[code].meaning,
     status,

@@ -35,7 +35,8 @@ export const MODEL_CALLS = {
   breakerOpenMs: milliseconds({
     name: 'TURNMILL_BREAKER_OPEN_MS',
     default: '15000',
-    sentence: 'How long such a model is left alone before one call may try again.',
+    sentence:
+      'How long such a model is left alone before one call may try again; and the next one, where that one is silent.',
   }),
   retryFirstMs: milliseconds({
     name: 'TURNMILL_RETRY_FIRST_MS',

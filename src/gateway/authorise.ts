@@ -53,7 +53,7 @@ export interface ModelFacts {
  */
 export const STANDING = `
   left join lateral (
-    select u.id from api_keys k join users u on u.id = k.user_id
+    select u.id, u.role = 'admin' and 'admin' = any(k.scopes) as admin from api_keys k join users u on u.id = k.user_id
     where k.id = call.key and u.status = 'active' and k.revoked_at is null
       and coalesce(k.expires_at > clock_timestamp(), true) limit 1) caller on true
   left join lateral (
@@ -128,6 +128,8 @@ export interface CallSubject {
 export interface Authoriser {
   /** @param fresh reads it anew: what was known has changed. */
   authorise(call: CallSubject, fresh?: boolean): Promise<Authorisation>
+  /** The type of a provider as it was read last; `null` where it was not. */
+  typeOf(provider: string): ProviderType | null
 }
 
 /** Keys times models that a process remembers. */
@@ -142,13 +144,16 @@ const KNOWN_MS = 60_000
  */
 export function createAuthoriser(db: Database, encryption: Encryption): Authoriser {
   const known = new LRUCache<string, Authorisation>({ max: MAX_KNOWN, ttl: KNOWN_MS })
+  const types = new LRUCache<string, ProviderType>({ max: MAX_KNOWN })
   return {
+    typeOf: (provider) => types.get(provider) ?? null,
     authorise: async (call, fresh = false) => {
       const { apiKeyId, modelConfigId, provider, model } = call
       const name = JSON.stringify([apiKeyId, modelConfigId, provider, model])
       const remembered = fresh ? undefined : known.get(name)
       if (remembered !== undefined) return remembered
       const read = await readAuthorisation(db, encryption, call)
+      if (read.provider !== null) types.set(provider, read.provider.type)
       if (read.userId === null || read.provider === null) known.delete(name)
       else known.set(name, read)
       return read

@@ -3,6 +3,7 @@ import { isTurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import type { Usage } from '../protocol/usage.ts'
 import { STANDING, STANDING_VERSION, type CallSubject } from './authorise.ts'
+import { toBudgetError, type BudgetVerdict, type RefusingBudget } from './budgets.ts'
 import type { ToolAsked } from './meter.ts'
 import { together } from './together.ts'
 
@@ -18,6 +19,7 @@ export interface Books {
    * nothing that it goes by has changed.
    *
    * @returns its id, or why it may not be made.
+   * @throws {TurnmillError} `budget_exceeded`, `budget_busy`: of which budget, see `toBudgetError`.
    */
   open(call: NewInterception): Promise<{ id: string } | { refusal: Refusal }>
   /** Settles a call; a second time changes nothing. */
@@ -25,7 +27,10 @@ export interface Books {
 }
 
 /** `stale`: what the call was found to need has changed since; nothing of it is written. */
-export type Refusal = 'unauthorised' | 'stale' | 'model_unpriced' | 'budget_exceeded' | 'budget_busy'
+export type Refusal = 'unauthorised' | 'stale' | 'model_unpriced'
+
+/** What the statement says of a call. */
+type Opened = { refusal: Refusal | null; budget: null } | { refusal: BudgetVerdict; budget: RefusingBudget }
 
 export interface NewInterception {
   subject: CallSubject
@@ -64,7 +69,7 @@ export interface Settlement {
 const openCalls = statement(
   'gateway/open',
   `with opened as materialized (
-    select call.*, caller.id as "userId", p.id as "providerId", m.id as "modelConfigId",
+    select call.*, caller.id as "userId", caller.admin, p.id as "providerId", m.id as "modelConfigId",
       case when caller.id is null then 'unauthorised' when ${STANDING_VERSION} is distinct from call.version then 'stale' end as refusal
     from jsonb_to_recordset($1::jsonb) as call (
       id uuid, key uuid, provider text, model text, config uuid, version text, amount bigint, purpose text, "chatId" uuid, "turnId" uuid,
@@ -82,7 +87,9 @@ const openCalls = statement(
       o."modelConfigId", o.purpose, o."chatId", o."turnId", o.step, o.epoch, o.attempt, o.endpoint, o.streamed, o.client, o.kind, o.hint,
       clock_timestamp(), clock_timestamp() + o."limitMs" * interval '1 ms'
     from opened o join reserved r on r.call = o.id where r.verdict is null)
-  select o.id, coalesce(o.refusal, r.verdict) as refusal from opened o left join reserved r on r.call = o.id`,
+  select o.id, coalesce(o.refusal, r.verdict) as refusal,
+    case when r.refused_by->>'subject' = 'deployment' and not o.admin then r.refused_by || '{"amounts": null}' else r.refused_by end as budget
+  from opened o left join reserved r on r.call = o.id`,
 )
 
 // The windows are locked in the order in which they are reserved from.
@@ -127,15 +134,12 @@ const settleCalls = statement(
 const MAX_TOGETHER = 50
 
 export function createBooks(db: Database): Books {
-  const open = together<NewInterception & { id: string }, Refusal | null>({
+  const open = together<NewInterception & { id: string }, Opened | undefined>({
     max: MAX_TOGETHER,
     run: async (calls) => {
-      const rows = await query<{ id: string; refusal: Refusal | null }>(
-        db,
-        openCalls(JSON.stringify(calls.map(toOpened))),
-      )
-      const refusals = new Map(rows.map(({ id, refusal }) => [id, refusal]))
-      return calls.map(({ id }) => refusals.get(id) ?? null)
+      const rows = await query<Opened & { id: string }>(db, openCalls(JSON.stringify(calls.map(toOpened))))
+      const opened = new Map(rows.map((row) => [row.id, row]))
+      return calls.map(({ id }) => opened.get(id))
     },
     runsAlone: isOfOneCall,
   })
@@ -150,8 +154,10 @@ export function createBooks(db: Database): Books {
   return {
     open: async (call) => {
       const id = newId()
-      const refusal = await open({ ...call, id })
-      return refusal === null ? { id } : { refusal }
+      const opened = await open({ ...call, id })
+      if (opened === undefined) throw new TypeError('a call was not written down')
+      if (opened.budget !== null) throw toBudgetError(opened.refusal, opened.budget, call.subject)
+      return opened.refusal === null ? { id } : { refusal: opened.refusal }
     },
     settle,
   }

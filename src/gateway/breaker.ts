@@ -15,7 +15,7 @@ import type { CallLabels } from '../protocol/gateway-observer.ts'
 export interface BreakerOptions {
   /** Failures in a row that open it. */
   failures: number
-  /** How long it stays open before one call may try again, in ms. */
+  /** How long it stays open before one call may try again, and how long that one keeps others from trying, in ms. */
   openMs: number
   /** Called when a model is left alone, and when it is no longer or is forgotten. Several may share labels. Must not throw. */
   onChange(labels: CallLabels, open: boolean): void
@@ -86,6 +86,7 @@ interface Breaker {
 function createBreaker(labels: CallLabels, { failures, openMs, onChange }: BreakerOptions): Breaker {
   let told = false
   let forgotten = false
+  let triedAt = 0
   const tell = (open: boolean): void => {
     if (open === told || forgotten) return
     told = open
@@ -93,32 +94,43 @@ function createBreaker(labels: CallLabels, { failures, openMs, onChange }: Break
   }
   const createPolicy = (initialState?: unknown): CircuitBreakerPolicy => {
     const breaker = new ConsecutiveBreaker(failures)
-    const policy = circuitBreaker(handleType(UnavailableError), {
+    const created = circuitBreaker(handleType(UnavailableError), {
       halfOpenAfter: openMs,
       breaker,
       initialState,
     })
-    policy.onBreak(() => tell(true))
-    policy.onReset(() => tell(false))
-    return policy
+    created.onHalfOpen(() => void (triedAt = Date.now()))
+    created.onBreak(() => {
+      if (created === policy) tell(true)
+    })
+    // Also of a call that was given up as silent: whoever finds the model back is right.
+    created.onReset(() => {
+      policy = created
+      tell(false)
+    })
+    return created
   }
   let policy = createPolicy()
+  /** While one call tries: a policy that is open, and its time is up. The call itself is left to the one before. */
+  const letAnotherTry = (): void => void (policy = createPolicy(policy.toJSON()))
   const probe: Breaker['run'] = async (send) => {
-    // Of a policy that is trying: open, and its time is up.
-    const untried: unknown = policy.toJSON()
+    const tried = policy
     try {
       return await send()
     } catch (error) {
       if (error instanceof UnavailableError) throw error
       // Left by its caller, cut off or never sent, it has shown neither that the model is back nor that it is not.
-      policy = createPolicy(untried)
+      if (policy === tried) letAnotherTry()
       throw new UnavailableError(null, { cause: error })
     }
   }
   return {
     run: async (send) => {
       // One call tries; the others would wait for how it ends, and it may take minutes.
-      if (policy.state === CircuitState.HalfOpen) throw new BrokenCircuitError()
+      if (policy.state === CircuitState.HalfOpen) {
+        if (Date.now() - triedAt < openMs) throw new BrokenCircuitError()
+        letAnotherTry()
+      }
       const isOpen = policy.state === CircuitState.Open
       return policy.execute(() => (isOpen ? probe(send) : send()))
     },

@@ -1,6 +1,7 @@
 import { isUniqueViolation, query, statement, type Database } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
+import type { CallSubject } from './authorise.ts'
 
 export const BUDGET_SUBJECTS = ['key', 'user', 'deployment'] as const
 export type BudgetSubject = (typeof BUDGET_SUBJECTS)[number]
@@ -19,6 +20,22 @@ export interface BudgetView {
   /** Of the present period: what is settled, and what calls under way may cost at most. */
   spentMicros: number
   reservedMicros: number
+}
+
+/** `budget_exceeded`: by what is spent alone. `budget_busy`: only calls under way are in the way. */
+export type BudgetVerdict = 'budget_exceeded' | 'budget_busy'
+
+/** The first budget that a call does not fit into. */
+export interface RefusingBudget {
+  id: string
+  subject: BudgetSubject
+  period: BudgetPeriod
+  /** When the present period is over, in ISO 8601; `null` for `total`. */
+  endsAt: string | null
+  /** The most that the call may cost. */
+  worstCaseMicros: number
+  /** Of the present period; `null` for callers that may not know what the deployment spends. */
+  amounts: Pick<BudgetView, 'limitMicros' | 'spentMicros' | 'reservedMicros'> | null
 }
 
 export interface NewBudget {
@@ -94,3 +111,38 @@ export async function deleteBudget(db: Database, id: string): Promise<void> {
 
 /** Direct routing asks nobody before a call, so it cannot hold a budget. */
 export const hasBudgets = async (db: Database): Promise<boolean> => (await db.prisma.budget.count()) > 0
+
+const NAMES: Record<BudgetSubject, string> = {
+  key: 'the API key',
+  user: 'its user',
+  deployment: 'the deployment',
+}
+const PERIOD_NAMES: Record<BudgetPeriod, string> = { day: 'daily', month: 'monthly', total: 'total' }
+
+/** When calls under way may have ended, in ms. */
+const BUSY_MS = 1000
+
+/** Says which budget it is, what is left of it and until when; the same in its extensions. */
+export function toBudgetError(
+  verdict: BudgetVerdict,
+  { worstCaseMicros, amounts, ...budget }: RefusingBudget,
+  { provider, model }: CallSubject,
+): TurnmillError {
+  const { subject, period, endsAt } = budget
+  const call = `a call of model ${model} of provider ${provider} may cost ${worstCaseMicros} micro-dollars`
+  const name = `the ${PERIOD_NAMES[period]} budget of ${NAMES[subject]}`
+  const isBusy = verdict === 'budget_busy'
+  const less = isBusy ? `calls under way leave less of ${name}` : `${name} has less left`
+  const left = amounts === null ? '' : ` (${leftOf(amounts, isBusy)} of ${amounts.limitMicros})`
+  const end = endsAt === null ? '' : `; its period ends at ${endsAt}`
+  return new TurnmillError(verdict, `${call}, and ${less}${left}${end}`, {
+    retryAfterMs: isBusy ? BUSY_MS : undefined,
+    extensions: { budget: { ...budget, ...amounts }, worstCaseMicros },
+  })
+}
+
+/** A limit may have been lowered below what is spent. */
+const leftOf = (
+  { limitMicros, spentMicros, reservedMicros }: NonNullable<RefusingBudget['amounts']>,
+  isBusy: boolean,
+): number => Math.max(0, limitMicros - spentMicros - (isBusy ? reservedMicros : 0))

@@ -46,15 +46,16 @@ export function createGateway(options: GatewayOptions): Gateway {
   const { db, encryption } = options
   const effects = { ...options, authoriser: createAuthoriser(db, encryption) }
   return async (request, caller) => {
+    const path = pathOf(request.target)
+    const target = findTarget(request)
     try {
-      const target = findTarget(request)
-      if (target === null)
-        throw new TurnmillError('not_found', `there is no ${request.method} ${pathOf(request.target)}`)
+      if (target === null) throw new TurnmillError('not_found', `there is no ${request.method} ${path}`)
       return await answer(request, caller, target, effects)
     } catch (error) {
       if (!isTurnmillError(error)) throw error
       options.metrics.onRefusal(error.code)
-      return refuse(error, pathOf(request.target))
+      const type = target === null ? null : effects.authoriser.typeOf(target.provider)
+      return refuse(error, { path, headerNames: [...request.headers.keys()], type })
     }
   }
 }

@@ -4,7 +4,7 @@ const TO_PROVIDER =
 
 /** What passes back. */
 const FROM_PROVIDER =
-  /^(content-type|cache-control|retry-after(-ms)?|(x-)?request-id|openai-(model|processing-ms|version)|(x|anthropic)-ratelimit-.+)$/
+  /^(content-type|cache-control|retry-after(-ms)?|x-should-retry|(x-)?request-id|openai-(model|processing-ms|version)|(x|anthropic)-ratelimit-.+)$/
 
 /** A copy with the allowed headers only. */
 export const headersToProvider = (headers: Headers): Headers => pick(headers, TO_PROVIDER)

@@ -99,7 +99,10 @@ function demandAuthorised(
 }
 
 const unauthorised = (): TurnmillError =>
-  new TurnmillError('gateway_unauthorized', 'the API key of this call cannot be used')
+  new TurnmillError(
+    'gateway_unauthorized',
+    'the API key of this call is revoked or expired, or its owner is not active; use another one',
+  )
 
 /** The gateway has written a limit into the body where a budget applies. */
 const boundedOutput = ({ body: { asked }, authorised }: CallFacts): number | null =>
@@ -159,12 +162,6 @@ function refusedByBooks(refusal: Refusal, { provider, model }: CallSubject): Tur
       })
     case 'model_unpriced':
       return new TurnmillError(refusal, `${call} falls under a budget, and the model has no price`)
-    case 'budget_exceeded':
-      return new TurnmillError(refusal, `a budget does not cover the worst case of ${call}`)
-    case 'budget_busy':
-      return new TurnmillError(refusal, `calls under way leave too little of a budget for ${call}`, {
-        retryAfterMs: BUSY_MS,
-      })
   }
 }
 

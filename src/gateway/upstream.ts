@@ -10,7 +10,7 @@ import type { Caller, GatewayRequest, ProviderType } from '../protocol/routes.ts
 import { maskSecret, Secret } from '../protocol/secret.ts'
 import type { CallSubject, GatewayProvider, StoredCredential } from './authorise.ts'
 import { UnavailableError, type Breakers } from './breaker.ts'
-import type { Endpoint } from './endpoints.ts'
+import { searchToProvider, type Endpoint } from './endpoints.ts'
 import { headersToProvider } from './headers.ts'
 import type { KeyHealth } from './key-health.ts'
 import { isUnreachable } from './unreachable.ts'
@@ -132,7 +132,8 @@ async function sendOnce(
   const { method } = request
   const headers = upstreamHeaders(request, caller, provider, secret)
   onSend()
-  const answer = await send(upstreamUrl(provider, endpoint.path) + searchOf(request), {
+  const search = searchToProvider(endpoint, searchOf(request))
+  const answer = await send(upstreamUrl(provider, endpoint.path) + search, {
     method,
     headers,
     body,

@@ -106,7 +106,7 @@ export async function authenticate(
 const unauthenticated = (): TurnmillError =>
   new TurnmillError(
     'unauthenticated',
-    'the request carries no usable API key, expected Authorization: Bearer tm_<id>_<secret>',
+    'the request carries no usable API key, expected Authorization: Bearer tm_<id>_<secret> with a key of Turnmill that is complete, neither revoked nor expired, and of an active user; POST /v1/api-keys makes a new one', // prettier-ignore
   )
 
 /** @throws {TurnmillError} `forbidden` where the key lacks the scope, or `admin` its owner the role. */

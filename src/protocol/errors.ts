@@ -152,12 +152,13 @@ export const ERRORS = {
     status: 402,
     recovery: 'stop',
     meaning:
-      'What a budget has left does not cover the worst case of the call. Raise the budget, ask for a shorter answer, or wait for its next period.',
+      'What a budget has left does not cover the worst case of the call; `budget` names it. Raise the budget, ask for a shorter answer, or wait for its next period.',
   },
   budget_busy: {
     status: 429,
     recovery: 'retry',
-    meaning: 'Only calls that are under way keep the budget from covering this one. Try again soon.',
+    meaning:
+      'Only calls that are under way keep the budget from covering this one; `budget` names it. Try again soon.',
   },
   model_unpriced: {
     status: 409,
@@ -301,6 +302,8 @@ export const isErrorCode = (value: unknown): value is ErrorCode =>
 export interface TurnmillErrorOptions extends ErrorOptions {
   /** How long to wait before the next try, in ms, when somebody said. */
   retryAfterMs?: number | undefined
+  /** What a program can read beside the code. */
+  extensions?: Readonly<Record<string, unknown>>
 }
 
 /** The one base of our errors. `message` gives the thing, the value and what was expected, and never a secret. */
@@ -308,11 +311,14 @@ export class TurnmillError extends Error {
   override readonly name: string = 'TurnmillError'
   readonly code: ErrorCode
   readonly retryAfterMs: number | undefined
+  /** Further members of the problem that a client gets. Source: RFC 9457, section 3.2. */
+  readonly extensions: Readonly<Record<string, unknown>>
 
   constructor(code: ErrorCode, message: string, options: TurnmillErrorOptions = {}) {
     super(message, options)
     this.code = code
     this.retryAfterMs = options.retryAfterMs
+    this.extensions = options.extensions ?? {}
   }
 
   get status(): number {

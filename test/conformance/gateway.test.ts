@@ -227,11 +227,36 @@ describe('the gateway alone', () => {
     }
   })
 
+  test('says the same of every key that cannot be used, and what to do', async () => {
+    const revoked = await turnmill.addKey(user.userId)
+    await turnmill.admin.client.request('DELETE', `/v1/api-keys/${revoked.apiKeyId}`)
+    const unknown = user.token.replace(/^tm_.{32}/, `tm_${'0'.repeat(32)}`)
+    const wrong = user.token.replace(/.{43}$/, 'A'.repeat(43))
+    const messages = new Set<string>()
+    for (const token of [null, 'Bearer', CENTRAL, unknown, wrong, revoked.token])
+      for (const name of ['authorization', 'x-api-key']) {
+        const value = name === 'authorization' && token !== 'Bearer' ? `Bearer ${token}` : token
+        const response = await fetch(`${turnmill.address}/v1/gateway/mock-openai/v1/models`, {
+          headers: token === null || value === null ? {} : { [name]: value },
+        })
+        expect(response.status).toBe(401)
+        messages.add(((await response.json()) as { error: { message: string } }).error.message)
+      }
+    expect([...messages]).toEqual([expect.stringContaining('POST /v1/api-keys makes a new one')])
+  })
+
   test('refuses two different keys in one request', async () => {
     const other = await turnmill.addUser()
     const path = '/v1/gateway/mock-openai/v1/models'
     const both = await user.client.request('GET', path, undefined, { 'x-api-key': other.token })
-    expect(both.status).toBe(401)
+    expect(both).toMatchObject({
+      status: 401,
+      body: {
+        error: {
+          message: expect.stringMatching(/^Authorization and x-api-key do not carry the same key, expected/),
+        },
+      },
+    })
     const same = await user.client.request('GET', path, undefined, { 'x-api-key': user.token })
     expect(same.status).toBe(200)
   })
@@ -314,6 +339,57 @@ describe('the gateway alone', () => {
       body: shapes.anthropic('unauthenticated'),
     })
   })
+
+  test.each([
+    [{ 'anthropic-version': '2023-06-01', authorization: 'Bearer tm_x' }, 'anthropic'],
+    [{ 'x-api-key': 'tm_x' }, 'anthropic'],
+    [{ authorization: 'Bearer tm_x' }, 'openai'],
+  ] as const)('refuses a list of models as the client of %j expects', async (headers, shape) => {
+    for (const provider of ['mock-anthropic', 'nobody'])
+      expect(await ask('GET', `/v1/gateway/${provider}/v1/models`, headers)).toMatchObject({
+        status: 401,
+        body: shapes[shape]('unauthenticated'),
+      })
+  })
+
+  test('refuses a list of models in the shape of a provider that is known', async () => {
+    const { db, encryption } = turnmill.services
+    const baseUrl = mock.url
+    const off = { name: 'off', type: 'anthropic', baseUrl, enabled: false, allowByok: false } as const
+    await createProvider(db, encryption, { ...off, attribution: false, keys: [new Secret(CENTRAL)] })
+    const headers = { authorization: `Bearer ${user.token}` }
+    expect(await ask('GET', '/v1/gateway/off/v1/models', headers)).toMatchObject({
+      status: 409,
+      body: shapes.anthropic('provider_disabled'),
+    })
+    expect(await ask('GET', '/v1/gateway/nobody/v1/models', headers)).toMatchObject({
+      body: shapes.openai('provider_missing'),
+    })
+  })
+
+  test.each(['openai', 'anthropic'] as const)(
+    'is not asked again by the SDK of %s for nothing',
+    async (kind) => {
+      const { metrics } = turnmill.services
+      const refusals = async (): Promise<string> =>
+        /gateway_refusals_total\{code="provider_missing"\} (\d+)/.exec((await metrics.render()).text)?.[1] ??
+        '0'
+      const before = Number(await refusals())
+      const origin = `${turnmill.address}/v1/gateway/nobody`
+      const options = { apiKey: user.token, maxRetries: 2 }
+      const messages = [{ role: 'user' as const, content: 'hi' }]
+      const asked =
+        kind === 'openai'
+          ? new OpenAI({ ...options, baseURL: `${origin}/v1` }).responses.create({ model, input: 'hi' })
+          : new Anthropic({ ...options, baseURL: origin }).messages.create({
+              model,
+              messages,
+              max_tokens: 10,
+            })
+      expect(await failure(asked)).toMatchObject({ status: 409 })
+      expect(Number(await refusals()) - before).toBe(1)
+    },
+  )
 
   test('takes a whole URL as the target', async () => {
     const target = `${turnmill.address}/v1/gateway/mock-openai/v1/models?limit=1`

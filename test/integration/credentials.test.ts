@@ -190,7 +190,11 @@ describe('budgets', () => {
     const { chat, turn } = await client.create('hi')
     expect(await client.ended(chat.id, turn.id)).toMatchObject({
       state: 'failed',
-      error: { code: 'budget_exceeded', recovery: 'stop' },
+      error: {
+        code: 'budget_exceeded',
+        recovery: 'stop',
+        message: expect.stringMatching(/the total budget of the API key has less left \(10 of 10\)$/),
+      },
     })
     expect(turnmill.upstream.requests).toHaveLength(0)
   })

@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { createProvider, createModelConfig } from '../../src/models/index.ts'
 import { query, statement } from '../../src/db/index.ts'
+import { SCOPES } from '../../src/keys/index.ts'
 import { newId } from '../../src/protocol/ids.ts'
 import type { DelegatedCaller, WireFormat } from '../../src/protocol/routes.ts'
 import { Secret } from '../../src/protocol/secret.ts'
@@ -236,9 +237,14 @@ describe('a budget', () => {
   const worstCase = (wireFormat: WireFormat): number =>
     JSON.stringify(bodyOf(wireFormat, 'hello')).length + 2 * 100
 
-  async function setBudget(subject: 'key' | 'user', subjectId: string, limitMicros: number): Promise<string> {
+  async function setBudget(
+    subject: 'key' | 'user' | 'deployment',
+    subjectId: string,
+    limitMicros: number,
+    period = 'day',
+  ): Promise<string> {
     const id = newId()
-    const data = { id, subject, subjectId, period: 'day', limitMicros: BigInt(limitMicros) }
+    const data = { id, subject, subjectId, period, limitMicros: BigInt(limitMicros) }
     await turnmill.services.db.prisma.budget.create({ data })
     return id
   }
@@ -254,6 +260,19 @@ describe('a budget', () => {
     }
   }
 
+  interface Refused {
+    error: { code: string; message: string; budget: Record<string, unknown>; worstCaseMicros: number }
+  }
+
+  /** Of the present day or month, in UTC. */
+  function endOf(period: 'day' | 'month'): string {
+    const now = new Date()
+    const [month, day] = period === 'day' ? [0, now.getUTCDate() + 1] : [1, 1]
+    return new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + month, day))
+      .toISOString()
+      .replace('.000', '')
+  }
+
   test('lets through exactly what fits of 100 calls at once, and then says what is in the way', async () => {
     const spender = await turnmill.addUser()
     const worst = worstCase('anthropic-messages')
@@ -261,7 +280,7 @@ describe('a budget', () => {
     const gate = hold()
     const usage = { input: 10, output: 100, cacheRead: 0, cacheWrite: 0 }
     turnmill.upstream.script({ type: 'answer', text: 'ok', usage, gate, gateAt: 0 })
-    const send = () => spender.client.request<{ error: { code: string } }>('POST', PATHS['anthropic-messages'], { ...bodyOf('anthropic-messages', 'hello'), stream: false }) // prettier-ignore
+    const send = () => spender.client.request<Refused>('POST', PATHS['anthropic-messages'], { ...bodyOf('anthropic-messages', 'hello'), stream: false }) // prettier-ignore
     const stream = async (): Promise<number> => {
       const response = await fetch(turnmill.address + PATHS['anthropic-messages'], {
         method: 'POST',
@@ -277,14 +296,84 @@ describe('a budget', () => {
     expect(turnmill.upstream.requests).toHaveLength(7)
     expect(await windowOf(budgetId)).toMatchObject({ spentMicros: 0n, reservedMicros: BigInt(7 * worst) })
     const busy = await send()
-    expect(busy).toMatchObject({ status: 429, body: { error: { code: 'budget_busy' } } })
-    expect(busy.headers.get('retry-after')).toBe('1')
+    const amounts = { limitMicros: 8 * worst - 1, spentMicros: 0, reservedMicros: 7 * worst }
+    const budget = { id: budgetId, subject: 'key', period: 'day', endsAt: endOf('day'), ...amounts }
+    expect(busy).toMatchObject({ status: 429, body: { error: { code: 'budget_busy', budget } } })
+    expect(busy.body.error.message).toContain(
+      `calls under way leave less of the daily budget of the API key (${worst - 1} of ${8 * worst - 1}); its period ends at ${endOf('day')}`,
+    )
+    expect([busy.headers.get('retry-after'), busy.headers.get('x-should-retry')]).toEqual(['1', 'true'])
     gate.release()
     expect(await settledWindow(budgetId)).toMatchObject({ spentMicros: BigInt(7 * 210) })
     while ((await stream()) === 200) await settledWindow(budgetId)
     const window = await settledWindow(budgetId)
     expect(Number(window.spentMicros)).toBeLessThanOrEqual(8 * worst - 1)
     expect(await send()).toMatchObject({ status: 402, body: { error: { code: 'budget_exceeded' } } })
+  })
+
+  /** What a call without an answer of its own is refused with. */
+  const refuse = async ({
+    client,
+  }: TestUser): Promise<Refused['error'] & { status: number; retry: string | null }> => {
+    const body = { ...bodyOf('openai-chat', 'hello'), stream: false }
+    const {
+      status,
+      headers,
+      body: refused,
+    } = await client.request<Refused>('POST', PATHS['openai-chat'], body)
+    return { ...refused.error, status, retry: headers.get('x-should-retry') }
+  }
+
+  test('that a call does not fit into is named to its caller, with what is left and until when', async () => {
+    const spender = await turnmill.addUser()
+    const byUser = await setBudget('user', spender.userId, 10, 'month')
+    const worstCaseMicros = worstCase('openai-chat') + 'false'.length - 'true'.length
+    expect(await refuse(spender)).toMatchObject({
+      status: 402,
+      retry: 'false',
+      code: 'budget_exceeded',
+      worstCaseMicros,
+      message: `a call of model fake-1 of provider fake may cost ${worstCaseMicros} micro-dollars, and the monthly budget of its user has less left (10 of 10); its period ends at ${endOf('month')}`,
+      budget: { id: byUser, subject: 'user', period: 'month', endsAt: endOf('month'), limitMicros: 10, spentMicros: 0, reservedMicros: 0 },
+    }) // prettier-ignore
+    const byKey = await setBudget('key', spender.apiKeyId, 7, 'total')
+    const refused = await refuse(spender)
+    expect(refused.budget).toMatchObject({
+      id: byKey,
+      subject: 'key',
+      period: 'total',
+      endsAt: null,
+      limitMicros: 7,
+    })
+    expect(refused.message).toMatch(/and the total budget of the API key has less left \(7 of 7\)$/)
+  })
+
+  test('of the deployment is named to everybody, and its amounts to admins', async () => {
+    const limitMicros = 13
+    const id = await setBudget('deployment', '00000000-0000-0000-0000-000000000000', limitMicros)
+    try {
+      const named = { id, subject: 'deployment', period: 'day', endsAt: endOf('day') }
+      const others = [
+        await turnmill.addUser(),
+        await turnmill.addUser(undefined, 'admin'),
+        await turnmill.addUser([...SCOPES]),
+      ]
+      for (const other of others) {
+        const { budget, message } = await refuse(other)
+        expect(budget).toEqual(named)
+        expect(message).toMatch(
+          / and the daily budget of the deployment has less left; its period ends at [\dTZ:-]+$/,
+        )
+      }
+      expect((await refuse(turnmill.admin)).budget).toEqual({
+        ...named,
+        limitMicros,
+        spentMicros: 0,
+        reservedMicros: 0,
+      })
+    } finally {
+      await turnmill.services.db.prisma.budget.delete({ where: { id } })
+    }
   })
 
   test('needs a price', async () => {

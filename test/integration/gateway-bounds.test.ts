@@ -235,7 +235,7 @@ describe('what was used', () => {
   })
 })
 
-test('the version of an API stands once in the path, whether its base URL holds it or not', async () => {
+test('the path that is asked for holds the version of an API once, and of a query what is allowed', async () => {
   let path: string | undefined
   answer = (response, body, request) => {
     path = request.url
@@ -243,6 +243,8 @@ test('the version of an API stands once in the path, whether its base URL holds 
   }
   await callTo(MESSAGES, HELLO)
   expect(path).toBe('/v1/messages')
+  await callTo(`${MESSAGES}?key=k&beta=true&debug=1`, HELLO)
+  expect(path).toBe('/v1/messages?beta=true')
 })
 
 test('a body is read as what it was read as here', async () => {

@@ -13,6 +13,9 @@ import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill
 
 const PATH = '/v1/gateway/raw/v1/chat/completions'
 
+/** Long enough for a call to be made meanwhile. */
+const OPEN_MS = 1000
+
 /** A provider that answers bytes, whatever they are. */
 let raw: Server
 let reply: (socket: Socket) => void
@@ -36,7 +39,7 @@ beforeEach(async () => {
   turnmill = await startTurnmill({
     databaseUrl: database.url,
     workers: 0,
-    environment: { TURNMILL_BREAKER_FAILURES: '2', TURNMILL_BREAKER_OPEN_MS: '200' },
+    environment: { TURNMILL_BREAKER_FAILURES: '2', TURNMILL_BREAKER_OPEN_MS: String(OPEN_MS) },
   })
   const { db, encryption } = turnmill.services
   await db.prisma.provider.deleteMany({ where: { name: 'raw' } })
@@ -118,13 +121,15 @@ test('calls that are under way when the process ends are settled by it', async (
   expect(after.map(({ settled }) => settled)).toEqual(Array(6).fill(true))
 }, 30_000)
 
+const breakerOpened = (): Promise<void> => new Promise((done) => setTimeout(done, OPEN_MS + 50))
+
 test('nobody waits for the one call that tries a model which was down', async () => {
   reply = (socket) => socket.end('HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n')
   expect([(await post(SAY)).status, (await post(SAY)).status]).toEqual([503, 503])
   const probing = new AbortController()
   const { promise: asked, resolve } = Promise.withResolvers<undefined>()
   reply = () => resolve(undefined)
-  await new Promise((done) => setTimeout(done, 250))
+  await breakerOpened()
   const probe = post(SAY, probing.signal).catch(() => null)
   await asked
   expect((await post(SAY)).status).toBe(503)
@@ -135,6 +140,23 @@ test('nobody waits for the one call that tries a model which was down', async ()
   reply = (socket) => socket.end(ANSWER)
   expect((await post(SAY)).status).toBe(200)
   expect((await settledCalls()).map(({ error_code: code }) => code)).toEqual([null, null, 'client_closed', 'provider_overloaded', null]) // prettier-ignore
+})
+
+test('a model that was down and is silent is tried again and again, and not left alone for a whole call', async () => {
+  reply = (socket) => socket.end('HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n')
+  expect([(await post(SAY)).status, (await post(SAY)).status]).toEqual([503, 503])
+  const probing = new AbortController()
+  const { promise: asked, resolve } = Promise.withResolvers<undefined>()
+  reply = () => resolve(undefined)
+  await breakerOpened()
+  const probe = post(SAY, probing.signal).catch(() => null)
+  await asked
+  reply = (socket) => socket.end(ANSWER)
+  await breakerOpened()
+  expect([(await post(SAY)).status, (await post(SAY)).status]).toEqual([200, 200])
+  probing.abort()
+  await probe
+  await settledCalls()
 })
 
 test('a request that the provider hangs up on keeps nobody from the model', async () => {

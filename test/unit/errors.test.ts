@@ -1,6 +1,7 @@
 import { globSync, readFileSync } from 'node:fs'
 import path from 'node:path'
-import { ERRORS, isErrorCode } from '../../src/protocol/errors.ts'
+import { describeProblem } from '../../src/api/problems.ts'
+import { ERRORS, isErrorCode, TurnmillError } from '../../src/protocol/errors.ts'
 
 const ROOT = path.resolve(import.meta.dirname, '../..')
 const codes = Object.keys(ERRORS)
@@ -33,5 +34,17 @@ describe('the table of errors', () => {
     expect(listed).toEqual(
       Object.entries(ERRORS).map(([code, { status, recovery }]) => ({ code, status, recovery })),
     )
+  })
+})
+
+test('a problem has the extensions of its error, and its own members all the same', () => {
+  const extensions = { budget: { id: 'b' }, code: 'forged' }
+  const error = new TurnmillError('budget_busy', 'no', { extensions })
+  expect(JSON.parse(describeProblem(error, 'r'))).toMatchObject({
+    code: 'budget_busy',
+    status: 429,
+    detail: 'no',
+    requestId: 'r',
+    budget: { id: 'b' },
   })
 })

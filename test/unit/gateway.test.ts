@@ -7,11 +7,14 @@ import type { ApiServer } from '../../src/api/context.ts'
 import { registerGatewayRoutes } from '../../src/api/gateway-routes.ts'
 import { readAsked } from '../../src/gateway/asked.ts'
 import { createBreakers, UnavailableError } from '../../src/gateway/breaker.ts'
+import { findTarget, searchToProvider } from '../../src/gateway/endpoints.ts'
 import { headersFromProvider, headersToProvider } from '../../src/gateway/headers.ts'
 import { hideUsage } from '../../src/gateway/hide-usage.ts'
 import { createMeter } from '../../src/gateway/meter.ts'
+import { refuse } from '../../src/gateway/refusals.ts'
 import { isUnreachable } from '../../src/gateway/unreachable.ts'
 import { guardBody, guardHeaders, type BodyGuard, type ProviderAnswer } from '../../src/models/index.ts'
+import { ERRORS, TurnmillError, type ErrorCode } from '../../src/protocol/errors.ts'
 import type { GatewayRequest, GatewayResponse } from '../../src/protocol/routes.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
@@ -224,12 +227,73 @@ describe('headers', () => {
       'x-turnmill-error': 'forged',
       'x-ratelimit-reset': '1',
       'retry-after': '7',
+      'x-should-retry': 'false',
       'x-request-id': 'r1',
     })
     expect(Object.fromEntries(headersFromProvider(given))).toEqual({
       'retry-after': '7',
+      'x-should-retry': 'false',
       'x-request-id': 'r1',
     })
+  })
+})
+
+describe('a refusal', () => {
+  const refused = (code: ErrorCode, retryAfterMs?: number): GatewayResponse =>
+    refuse(new TurnmillError(code, 'no', { retryAfterMs }), {
+      path: '/v1/responses',
+      headerNames: [],
+      type: null,
+    })
+
+  test.each(Object.keys(ERRORS) as ErrorCode[])('with %s tells an SDK whether to try again', (code) => {
+    expect(refused(code).headers.get('x-should-retry')).toBe(String(ERRORS[code].recovery === 'retry'))
+  })
+
+  test('for a budget is final, or comes with how long to wait', () => {
+    expect(refused('budget_exceeded').headers.get('x-should-retry')).toBe('false')
+    const busy = refused('budget_busy', 1000)
+    expect([busy.headers.get('x-should-retry'), busy.headers.get('retry-after')]).toEqual(['true', '1'])
+  })
+
+  test.each([
+    ['messages', [], null, true],
+    ['messages/count_tokens', [], 'openai', true],
+    ['messagess', [], null, false],
+    ['chat/completions', ['anthropic-version'], null, false],
+    ['responses', ['x-api-key'], 'anthropic', false],
+    ['models', [], 'anthropic', true],
+    ['models', ['anthropic-version', 'x-api-key'], 'openai-compatible', false],
+    ['models', ['anthropic-version'], null, true],
+    ['models', ['x-api-key'], null, true],
+    ['models', ['authorization'], null, false],
+    ['files', ['anthropic-version'], null, true],
+  ] as const)('of %s, asked for with %j of a provider of type %s', (path, headerNames, type, anthropic) => {
+    const error = new TurnmillError('not_found', 'no')
+    const { body } = refuse(error, { path: `/v1/gateway/p/v1/${path}`, headerNames, type })
+    const common = { type: 'not_found_error', code: 'not_found', message: 'no' }
+    expect(JSON.parse(Buffer.from(body as Uint8Array).toString())).toEqual(
+      anthropic ? { type: 'error', error: common } : { error: { ...common, param: null } },
+    )
+  })
+})
+
+describe('a query', () => {
+  test.each([
+    ['GET', 'models', '?limit=20&after_id=m%201&before_id=x', '?limit=20&after_id=m+1&before_id=x'],
+    ['GET', 'models', '?after=m&order=desc', '?after=m&order=desc'],
+    ['GET', 'models', '?api-version=preview', '?api-version=preview'],
+    ['GET', 'models', '?key=k&LIMIT=1&limit%5B%5D=1&beta=true', ''],
+    ['POST', 'messages', '?beta=true&limit=1', '?beta=true'],
+    ['POST', 'messages/count_tokens', '?beta=true', '?beta=true'],
+    ['POST', 'messages', '?access_token=t', ''],
+    ['POST', 'chat/completions', '?beta=true&api-version=preview', '?api-version=preview'],
+    ['POST', 'responses', '?stream=true', ''],
+    ['POST', 'responses', '', ''],
+    ['POST', 'responses', '?', ''],
+  ])('of %s %s passes to a provider where it is allowed: %s', (method, path, search, passed) => {
+    const target = findTarget({ method, target: `/v1/gateway/p/v1/${path}${search}` })
+    expect(searchToProvider(target!.endpoint, search)).toBe(passed)
   })
 })
 
@@ -328,14 +392,66 @@ describe('a breaker', () => {
   })
 
   test('lets one call try at a time', async () => {
-    const { run } = start()
+    const { run, changes } = start()
     for (let count = 0; count < 2; count++) await run(down)
     time += 1000
     const trying = Promise.withResolvers<ProviderAnswer>()
     const probe = run(() => trying.promise)
+    time += 999
     expect(await run(answer)).toBe('left alone')
     trying.resolve(said('back'))
     expect([await probe, await run(answer)]).toEqual(['back', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  /** Of two calls that try: the first was silent for too long, the second is under way. */
+  async function startSilent() {
+    const { run, changes } = start()
+    for (let count = 0; count < 2; count++) await run(down)
+    time += 1000
+    const [first, second] = [Promise.withResolvers<ProviderAnswer>(), Promise.withResolvers<ProviderAnswer>()]
+    const firstEnd = run(() => first.promise)
+    time += 1000
+    const secondEnd = run(() => second.promise)
+    expect([await run(answer), await run(answer)]).toEqual(['left alone', 'left alone'])
+    return { run, changes, first, second, firstEnd, secondEnd }
+  }
+  const away = () => new UnavailableError(null, { cause: new Error('refused') })
+
+  test('lets another one try where the one that tries is silent for as long as it was open', async () => {
+    const { run, changes, first, second, firstEnd, secondEnd } = await startSilent()
+    second.resolve(said('back'))
+    expect([await secondEnd, await run(answer)]).toEqual(['back', 'ok'])
+    first.reject(away())
+    expect([await firstEnd, await run(answer)]).toEqual(['refused', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  test('closes after the silent one that finds the model back in the end', async () => {
+    const { run, changes, first, second, firstEnd, secondEnd } = await startSilent()
+    first.resolve(said('late'))
+    expect([await firstEnd, await run(answer)]).toEqual(['late', 'ok'])
+    second.reject(away())
+    expect([await secondEnd, await run(answer)]).toEqual(['refused', 'ok'])
+    expect(changes).toEqual([true, false])
+    expect([await run(down), await run(down), await run(answer)]).toEqual([
+      'refused',
+      'refused',
+      'left alone',
+    ])
+  })
+
+  test.each([
+    ['finds it down', away()],
+    ['shows nothing', new Error('refused')],
+  ])('waits for the one that tries now where the silent one %s', async (_, error) => {
+    const { run, first, second, firstEnd, secondEnd } = await startSilent()
+    first.reject(error)
+    expect([await firstEnd, await run(answer)]).toEqual(['refused', 'left alone'])
+    second.reject(away())
+    expect([await secondEnd, await run(answer)]).toEqual(['refused', 'left alone'])
+    time += 1000
+    expect([await run(answer), await run(answer)]).toEqual(['ok', 'ok'])
   })
 })
 
