@@ -65,6 +65,7 @@ export const chatAnswer = z
   .object({
     id,
     title: nullable(z.string()),
+    titleError: nullable(storedError),
     status: z.enum(['idle', 'failed', 'pending', 'running', 'interrupting', 'requires_action', 'waiting']),
     statusLabel: nullable(z.string()),
     activeTurnId: nullable(id),

@@ -81,7 +81,7 @@ async function settle(claim: RunClaim, signal: AbortSignal, deps: RunProcessorDe
   const found = await find(claim, signal, spent, deps)
   try {
     if (found.type === 'failed')
-      return await settleFailure({ claim, ...found, spent: spent.total() }, signal, runs)
+      return await settleFailure({ claim, ...found, spent: spent.total() }, signal, deps)
     await untilCommitted(() => runs.complete(claim, found.words, spent.total()), signal)
     logger.debug({ runId, purpose, epoch, found: found.words !== null }, 'auxiliary run completed')
   } catch (error) {
@@ -117,7 +117,7 @@ interface FailedRun {
 async function settleFailure(
   { claim, error, spent }: FailedRun,
   signal: AbortSignal,
-  runs: RunProcessorDeps['runs'],
+  { runs, logger }: RunProcessorDeps,
 ): Promise<RunJobOutcome> {
   if (error.code === 'turn_fenced') return null
   // Neither a stopping worker nor a database that went away is the run's fault: it goes on elsewhere.
@@ -126,5 +126,7 @@ async function settleFailure(
     return null
   }
   await untilCommitted(() => runs.fail(claim, error, spent), signal)
+  const { runId, chatId, purpose } = claim
+  logger.warn({ runId, chatId, purpose, code: error.code }, 'an auxiliary run has failed')
   return error
 }

@@ -77,12 +77,17 @@ export const completeRun = statement(
   select run.id as run_id, named.id is not null as named from run left join named on true`,
 )
 
-/** $1 run, $2 epoch, $3 states, $4 usage, $5 cost, $6 error. No row: fenced. */
+/** Under the chat's lock. $1 run, $2 epoch, $3 states, $4 usage, $5 cost, $6 error. No row: fenced. */
 export const failRun = statement(
   'auxiliary/fail',
-  `update auxiliary_runs set state = 'failed', finished_at = clock_timestamp(), lease_until = null, error = $6,
-    ${spent('$4', '$5')}
-  where id = $1 and epoch = $2 and state = any($3) returning id as run_id`,
+  `with run as (
+    update auxiliary_runs set state = 'failed', finished_at = clock_timestamp(), lease_until = null, error = $6,
+      ${spent('$4', '$5')}
+    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id, turn_id, purpose),
+  told as (
+    update chats c set title_error = $6 from run where c.id = run.chat_id and run.purpose = 'title' and ${isWanted('run', 'c')}
+    returning c.id)
+  select run.id as run_id, told.id is not null as told from run left join told on true`,
 )
 
 /** $1 run, $2 epoch, $3 states, $4 usage, $5 cost. No row: fenced. */

@@ -77,7 +77,8 @@ export interface AuxiliaryRunsOptions {
  * The auxiliary runs once they are made: the only writer of their rows, but for the insert that is part of what makes one.
  *
  * I6 a run's row is the only source of its initiator.
- * A1 a run never touches the state of its chat or of a turn; what it finds is a title or a label, and a failure is its own.
+ * A1 a run never touches the state of its chat or of a turn; what it finds is a title or a label, and a failure is its own,
+ *    told beside the title that the chat keeps.
  * A2 every write of a worker is fenced by the epoch, and what it found is written in one statement with its end.
  */
 export type AuxiliaryRuns = ReturnType<typeof createAuxiliaryRuns>
@@ -137,11 +138,14 @@ export function createAuxiliaryRuns({ db, leaseMs, onPending, onChanged }: Auxil
       if (row.named) onChanged(claim.chatId)
     },
 
-    /** Ends the run as failed. @throws {TurnmillError} `turn_fenced`. */
+    /** Ends the run as failed, and tells the chat why it has no title of it. @throws {TurnmillError} `turn_fenced`. */
     async fail(claim: RunClaim, error: TurnmillError, spent: Spent): Promise<void> {
       const stored = JSON.stringify(toStoredError(error))
-      const rows = await query(db, sql.failRun(...fence(claim, 'fail'), ...valuesOf(spent), stored))
-      if (rows.length === 0) throw fenced(claim, 'fail')
+      const fail = sql.failRun(...fence(claim, 'fail'), ...valuesOf(spent), stored)
+      const [, rows = []] = await batch(db, [lockChatOf(claim.chatId), fail])
+      const [row] = rows as { told: boolean }[]
+      if (row === undefined) throw fenced(claim, 'fail')
+      if (row.told) onChanged(claim.chatId)
     },
 
     /** Gives the run back unfinished, with a job of its own. @throws {TurnmillError} `turn_fenced`. */

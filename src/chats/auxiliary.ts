@@ -60,6 +60,7 @@ export const insertTitleRun = (done: string, runId: string): string => `
  */
 export const nameChat = (run: string, words: string): string => `
     update chats c set title = case ${run}.purpose when 'title' then ${words} else c.title end,
+      title_error = case ${run}.purpose when 'title' then null else c.title_error end,
       status_label = case ${run}.purpose when 'quickgen' then ${words} else c.status_label end
     from ${run} where c.id = ${run}.chat_id and ${words}::text is not null and ${isWanted(run, 'c')}
     returning c.id`

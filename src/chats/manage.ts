@@ -42,6 +42,7 @@ const updateChat = statement(
   'manage/update',
   `update chats set
     title = case when $2::jsonb ? 'title' then $2::jsonb->>'title' else title end,
+    title_error = case when $2::jsonb ? 'title' then null else title_error end,
     labels = case when $2::jsonb ? 'labels' then array(select jsonb_array_elements_text($2::jsonb->'labels')) else labels end,
     model_config_id = case when $2::jsonb ? 'modelConfigId' then ($2::jsonb->>'modelConfigId')::uuid else model_config_id end
   where id = $1 returning to_jsonb(chats) as chat`,

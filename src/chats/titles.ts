@@ -15,7 +15,8 @@ const insertRequestedTitle = statement(
     where chat_id = $2 and turn_id is null and purpose = 'title' and state = 'pending' and api_key_id = $4 limit 1),
   added as (
     insert into auxiliary_runs (id, chat_id, user_id, purpose, api_key_id)
-    select $1, $2, $3, 'title', $4 where not exists (select 1 from waiting) returning *)
+    select $1, $2, $3, 'title', $4 where not exists (select 1 from waiting) returning *),
+  forgotten as (update chats set title_error = null where id = $2 and title_error is not null)
   select to_jsonb(run) as run from (select * from waiting union all select * from added) run`,
 )
 

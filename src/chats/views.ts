@@ -26,6 +26,7 @@ const AT_WORK = new Set<unknown>(['running', 'interrupting', 'requires_action', 
 export const toChatView = (row: JsonRow): ChatView => ({
   id: row['id'] as string,
   title: (row['title'] ?? row['fallback_title']) as string | null,
+  titleError: row['title_error'] as StoredError | null,
   status: row['status'] as ChatStatus,
   statusLabel: AT_WORK.has(row['status']) ? (row['status_label'] as string | null) : null,
   activeTurnId: row['active_turn_id'] as string | null,

@@ -1,7 +1,7 @@
 import { query, statement, withTransaction, type Database, type Transaction } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
-import { sniffImage } from '../protocol/images.ts'
+import { isWholeImage, sniffImage } from '../protocol/images.ts'
 import type { ImagePart, ImageType } from '../protocol/messages.ts'
 
 /** The largest file, in bytes. */
@@ -93,7 +93,8 @@ interface FileRow {
 /**
  * Bytes as the file they are, whatever was said of them.
  *
- * @throws {TurnmillError} `unsupported_media_type` for anything but the four kinds of images, `payload_too_large`.
+ * @throws {TurnmillError} `unsupported_media_type` for anything but the four kinds of images, `payload_too_large`,
+ * `invalid_request` for one that is cut off.
  */
 export function toNewFile(bytes: Uint8Array): NewFile {
   const mediaType = sniffImage(bytes)
@@ -107,13 +108,18 @@ export function toNewFile(bytes: Uint8Array): NewFile {
       'payload_too_large',
       `the image has ${bytes.byteLength} bytes, expected ${MAX_FILE_BYTES} at most`,
     )
+  if (!isWholeImage(bytes, mediaType))
+    throw new TurnmillError(
+      'invalid_request',
+      `the image is cut off: its ${bytes.byteLength} bytes do not reach the end of the ${mediaType}`,
+    )
   return { id: newId(), mediaType, bytes }
 }
 
 /**
  * Keeps one file.
  *
- * @throws {TurnmillError} `unsupported_media_type`, `payload_too_large`, `files_full`.
+ * @throws {TurnmillError} `unsupported_media_type`, `payload_too_large`, `invalid_request`, `files_full`.
  */
 export const createFile = (db: Database, owner: FileOwner, bytes: Uint8Array): Promise<FileView> => {
   const file = toNewFile(bytes)
@@ -153,7 +159,7 @@ const full = ({ userId, limitBytes }: FileOwner): TurnmillError =>
 /**
  * Keeps what a tool has made, all or nothing.
  *
- * @throws {TurnmillError} `unsupported_media_type`, `payload_too_large`, `files_full`.
+ * @throws {TurnmillError} `unsupported_media_type`, `payload_too_large`, `invalid_request`, `files_full`.
  */
 export async function storeImages(
   db: Database,

@@ -31,6 +31,8 @@ export interface ChatView {
   id: string
   /** Its owner's, or a model's; until there is one, the beginning of the first message. */
   title: string | null
+  /** Why a model has not named it, where that failed last; its title stays. */
+  titleError: StoredError | null
   status: ChatStatus
   /** What its turn is doing, in a few words of a small model; `null` without one, and while no turn is at work. */
   statusLabel: string | null

@@ -22,6 +22,8 @@ export type ChatEvent =
       activeTurnId: string | null
       error: StoredError | null
       title: string | null
+      /** Why a model has not named the chat, where that failed last. */
+      titleError: StoredError | null
       statusLabel: string | null
     }
   /** The turn waits for its client: `POST …/tool-results` answers all of these calls. */

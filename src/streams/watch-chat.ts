@@ -46,6 +46,10 @@ const ENDED = new Set(['completed', 'failed', 'interrupted', 'superseded'])
 /** What of a chat is told as its status, once one of these has changed. */
 const STATUS = ['status', 'activeTurnId', 'title', 'statusLabel'] as const
 
+const isToldAnew = (before: ChatView, chat: ChatView): boolean =>
+  STATUS.some((field) => before[field] !== chat[field]) ||
+  before.titleError?.message !== chat.titleError?.message
+
 /**
  * Everything a watcher of a chat is told, from its first message to now and then as it happens. Committed state comes
  * from Postgres, parts come from the log; the log's tail is noted before Postgres is read, so that nothing falls
@@ -166,14 +170,15 @@ class ChatWatch {
       yield* this.#tellTurn(turn, isNews)
     }
     this.#told = chat.snapshotVersion
-    if (before === null || STATUS.some((field) => before[field] !== chat[field])) yield this.#tellStatus(chat)
+    if (before === null || isToldAnew(before, chat)) yield this.#tellStatus(chat)
     yield* this.#tellAction(action)
     if (before?.queueVersion !== chat.queueVersion)
       yield this.#place({ type: 'queue', queuedMessages: queue })
   }
 
-  #tellStatus({ status, activeTurnId, lastError, title, statusLabel }: ChatView): PlacedEvent {
-    return this.#place({ type: 'status', status, activeTurnId, error: lastError, title, statusLabel })
+  #tellStatus(chat: ChatView): PlacedEvent {
+    const { status, activeTurnId, lastError: error, title, titleError, statusLabel } = chat
+    return this.#place({ type: 'status', status, activeTurnId, error, title, titleError, statusLabel })
   }
 
   /** A turn may ask again before the watcher looks: what it asks for counts, not that it asks. */

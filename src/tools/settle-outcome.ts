@@ -1,4 +1,4 @@
-import { sniffImage } from '../protocol/images.ts'
+import { isWholeImage, sniffImage } from '../protocol/images.ts'
 import { toStorableJson, toStorableText } from '../protocol/messages.ts'
 import type { ToolImage, ToolOutcome } from './contract.ts'
 
@@ -102,7 +102,8 @@ function readImage(image: unknown): ToolImage | string {
     return `it has ${bytes.byteLength} bytes, expected at most ${MAX_IMAGE_BYTES}`
   const view = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const mediaType = sniffImage(view)
-  return mediaType === null ? 'it is no PNG, JPEG, GIF or WebP' : { mediaType, bytes: view }
+  if (mediaType === null) return 'it is no PNG, JPEG, GIF or WebP'
+  return isWholeImage(view, mediaType) ? { mediaType, bytes: view } : 'it is cut off'
 }
 
 function withNotes(output: unknown, notes: readonly string[]): unknown {

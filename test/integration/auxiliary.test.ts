@@ -34,6 +34,7 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
   let turnmill: Turnmill
   let user: TestUser
   const shared = new Map<string, Turnmill>()
+  const warnings: unknown[] = []
   const stopped: Promise<void>[] = []
   afterAll(async () => {
     await Promise.all([...[...shared.values()].map((one) => one.stop()), ...stopped])
@@ -63,6 +64,7 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
 
   const optionsWith = (environment: Record<string, string>, options: TurnmillOptions = {}) => ({
     backend,
+    onLog: (line: string) => line.includes('an auxiliary run has failed') && warnings.push(JSON.parse(line)),
     ...options,
     environment: { TURNMILL_AUTO_TITLES: 'true', TURNMILL_BULL_BOARD_ENABLED: 'true', ...environment },
   })
@@ -261,6 +263,31 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
       expect(call?.headers).not.toHaveProperty('x-turnmill-turn-id')
     })
 
+    test('that cannot be had is told of beside the one that is there, until it is named or asked for anew', async () => {
+      await start(NO_TITLES)
+      const { chatId } = await answered()
+      const failing = async (): Promise<void> => {
+        script('title', { type: 'status', status: 400 })
+        const { body } = await ask(user.client, chatId)
+        await runWhere(chatId, ({ id, state }) => id === body.run.id && state === 'failed')
+        expect((await read(chatId)).titleError).toMatchObject({ code: 'provider_rejected', recovery: 'stop' })
+      }
+      await failing()
+      await user.client.request('PATCH', `/v1/chats/${chatId}`, { labels: ['mill'] })
+      expect((await read(chatId)).titleError).not.toBeNull()
+      await user.client.request('PATCH', `/v1/chats/${chatId}`, { title: 'Mine' })
+      expect(await read(chatId)).toMatchObject({ title: 'Mine', titleError: null })
+      await failing()
+      expect((await read(chatId)).title).toBe('Mine')
+      const gate = hold()
+      script('title', { type: 'answer', text: 'Asked for', gate, gateAt: 0 })
+      await ask(user.client, chatId)
+      expect((await read(chatId)).titleError).toBeNull()
+      gate.release()
+      await runWhere(chatId, ({ state }) => state === 'completed')
+      expect(await read(chatId)).toMatchObject({ title: 'Asked for', titleError: null })
+    })
+
     test('is one run where it is asked for twice before it has begun, or under one Idempotency-Key', async () => {
       await startIdle(NO_TITLES)
       const { chatId } = await answered()
@@ -394,15 +421,22 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
         error: { type: 'overloaded_error' },
       })
       const { chatId } = await answered()
+      const watch = user.client.watch(chatId)
       const run = await ended(chatId)
       expect([run.state, callsFor('title').length]).toEqual(['failed', 3])
+      const titleError = { code: errorOf(run), message: expect.any(String), recovery: 'retry' }
       expect(await read(chatId)).toMatchObject({
         title: 'How does a mill turn?',
+        titleError,
         status: 'idle',
         lastError: null,
       })
+      await watch.until((event) => event.type === 'status' && event.titleError !== null)
       const jobId = `aux-${run.id}-1`
       expect((await jobState(jobId, 'failed')).reason).toBe(`${errorOf(run)}: run ${run.id}`)
+      expect(warnings).toContainEqual(
+        expect.objectContaining({ runId: run.id, chatId, purpose: 'title', code: errorOf(run) }),
+      )
 
       script('title', { type: 'answer', text: 'Once more' })
       const path = `/admin/queues/api/queues/${AUXILIARY_QUEUE}/${jobId}`
@@ -421,7 +455,9 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
         epoch: 2,
         error: null,
       })
-      expect((await read(chatId)).title).toBe('Once more')
+      expect(await read(chatId)).toMatchObject({ title: 'Once more', titleError: null })
+      await watch.until((event) => event.type === 'status' && event.titleError === null && event.title === 'Once more') // prettier-ignore
+      watch.close()
       expect(await jobState(jobId, 'completed', 'failed')).toMatchObject({ state: 'completed' })
     })
 

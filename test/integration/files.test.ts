@@ -9,7 +9,7 @@ import {
 import type { ChatView, MessageView, QueuedMessageView } from '../../src/protocol/views.ts'
 import type { Answer, Started, TestClient } from '../support/client.ts'
 import { hold } from '../support/fake-upstream.ts'
-import { dataUrl, imageBytes, PNG } from '../support/images.ts'
+import { dataUrl, imageBytes, PNG, WHOLE } from '../support/images.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
 interface FileAnswer {
@@ -85,6 +85,12 @@ describe('an upload', () => {
     ['an image that is called JSON', PNG, 'application/json', notAnImage],
     ['an image that is called text', PNG, 'text/plain', notAnImage],
     ['nothing', Buffer.alloc(0), 'image/png', notAnImage],
+    ...IMAGE_TYPES.map((type): [string, Buffer, string, object] => [
+      `half of ${type}`,
+      WHOLE[type].subarray(0, -1),
+      type,
+      { status: 400, body: { code: 'invalid_request', detail: expect.stringContaining('cut off') } },
+    ]),
     [
       'too much',
       imageBytes('image/png', 10 * MEGABYTE + 1),
@@ -254,6 +260,11 @@ describe('a message with images', () => {
       { image: dataUrl(Buffer.from('%PDF-1.7')) },
       /content\/1\/image: .*no image/,
     ],
+    [
+      'half an image',
+      { image: dataUrl(PNG.subarray(0, -1)) },
+      /content\/1\/image: the image is cut off: its 69 bytes do not reach the end of the image\/png/,
+    ],
     ['a file that is not there', { fileId: newId() }, /content\/1\/fileId: file .* does not exist/],
     ['neither', {}, /content/],
     ['a file and a kind of it', { fileId: newId(), mediaType: 'image/png' }, /content/],
@@ -386,6 +397,7 @@ describe('what a tool makes', () => {
   test.each([
     ['no image', Buffer.from('text'), 'unsupported_media_type'],
     ['more than 10 MB', imageBytes('image/png', 10 * MEGABYTE + 1), 'payload_too_large'],
+    ['half of one', PNG.subarray(0, -1), 'invalid_request'],
   ])('is refused where it is %s, with all that came beside it', async (_, bad, code) => {
     const { db } = turnmill.services
     const { chat } = await user.client.create('hi')

@@ -6,19 +6,20 @@ export const PNG = Buffer.from(
   'base64',
 )
 
-const BEGINNINGS: Record<ImageType, string> = {
-  'image/png': '\x89PNG\r\n\x1a\n',
-  'image/jpeg': '\xff\xd8\xff\xe0',
-  'image/gif': 'GIF89a',
-  'image/webp': 'RIFF\x00\x00\x00\x00WEBP',
+/** One pixel of each kind, up to the last byte. */
+export const WHOLE: Record<ImageType, Buffer> = {
+  'image/png': PNG,
+  'image/jpeg': Buffer.from(
+    '/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP//////////////////////////////////////////////////////////////////////////////////////wgALCAABAAEBAREA/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAAgBAQABPxD/2Q==',
+    'base64',
+  ),
+  'image/gif': Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64'),
+  'image/webp': Buffer.from('UklGRiQAAABXRUJQVlA4IBgAAAAwAQCdASoBAAEAAgA0JaQAA3AA/vuUAAA=', 'base64'),
 }
 
-/** Bytes that begin as an image of that kind does. */
-export function imageBytes(type: ImageType, size = 64): Buffer {
-  const bytes = Buffer.alloc(size, 1)
-  bytes.write(BEGINNINGS[type], 'latin1')
-  return bytes
-}
+/** An image of that kind, with bytes after its end that nobody looks at. */
+export const imageBytes = (type: ImageType, size = 200): Buffer =>
+  Buffer.concat([WHOLE[type], Buffer.alloc(size - WHOLE[type].length, 1)])
 
 export const dataUrl = (bytes: Uint8Array, type = 'image/png'): string =>
   `data:${type};base64,${Buffer.from(bytes).toString('base64')}`

@@ -228,11 +228,13 @@ describe('a call of a tool', () => {
 
   test('shows images that are images, whatever they are said to be', async () => {
     const image = (bytes: Uint8Array) => ({ mediaType: 'image/jpeg' as const, bytes })
-    const images = [image(PNG), image(Buffer.from('<svg/>')), image(Buffer.alloc(10 * 1024 * 1024 + 1))]
+    const images = [PNG, Buffer.from('<svg/>'), PNG.subarray(0, -1), Buffer.alloc(10 * 1024 * 1024 + 1)].map(
+      image,
+    )
     const outcome = await call(() => toolOutcome({ output: 'seen', images }))
     expect(outcome.images).toEqual([{ mediaType: 'image/png', bytes: new Uint8Array(PNG) }])
     expect(outcome.output).toBe(
-      'seen\n[an image was left out: it is no PNG, JPEG, GIF or WebP]\n' +
+      'seen\n[an image was left out: it is no PNG, JPEG, GIF or WebP]\n[an image was left out: it is cut off]\n' +
         '[an image was left out: it has 10485761 bytes, expected at most 10485760]',
     )
     const many = await call(() => toolOutcome({ output: { a: 1 }, images: Array(12).fill(image(PNG)) }))
