@@ -57,23 +57,28 @@ export const finishTurn = statement(
  * Commits a step that is not the last: its answer, and a row of the ledger for each call it asked for.
  * $1 turn, $2 epoch, $3 states, $4 step, $5 parts, $6 model config, $7 finish reason, $8 usage, $9 cost,
  * $10 ms between claim and first part, $11 the calls `[{id, callId, name, input}]`.
- * No row: fenced.
+ * Safe to repeat. No row: fenced.
  */
 export const commitStep = statement(
   'chats/commit-step',
-  `with turn as (
+  `with held as (select id, chat_id, api_key_id from turns where id = $1 and epoch = $2 and state = any($3)),
+  -- One that is repeated since its answer was lost finds its message there.
+  fresh as (
+    select * from held where not exists (
+      select 1 from messages m where m.turn_id = held.id and m.step = $4 and m.role = 'assistant')),
+  turn as (
     update turns set takeovers = 0, retry_state = null,
       ${spent('$8::jsonb', '$9::bigint')},
       first_part_at = coalesce(first_part_at, claimed_at + $10 * interval '1 ms')
-    where id = $1 and epoch = $2 and state = any($3) returning id, chat_id, api_key_id),
+    from fresh where turns.id = fresh.id),
   answer as (
     insert into messages (chat_id, turn_id, step, role, parts, api_key_id, model_config_id, finish_reason, usage, cost_micros)
-    select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from turn),
+    select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from fresh),
   calls as (
     insert into tool_calls (id, turn_id, step, call_id, name, input)
-    select c.id, turn.id, $4, c."callId", c.name, coalesce(c.input, 'null')
-    from turn, jsonb_to_recordset($11::jsonb) c (id uuid, "callId" text, name text, input jsonb))
-  select id as turn_id from turn`,
+    select c.id, fresh.id, $4, c."callId", c.name, coalesce(c.input, 'null')
+    from fresh, jsonb_to_recordset($11::jsonb) c (id uuid, "callId" text, name text, input jsonb))
+  select id as turn_id from held`,
 )
 
 /**

@@ -1,11 +1,4 @@
-import {
-  batch,
-  isUniqueViolation,
-  query,
-  withTransaction,
-  type Database,
-  type Statement,
-} from '../db/index.ts'
+import { batch, query, withTransaction, type Database, type Statement } from '../db/index.ts'
 import { toStoredError, TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import {
@@ -116,12 +109,7 @@ export const finishWithoutAnswer = (held: HeldTurn): Promise<Written> =>
 export async function commitStep(held: HeldTurn, result: StepResult): Promise<void> {
   const calls = result.parts.flatMap((part) => (part.type === 'tool-call' ? [toLedgerRow(part)] : []))
   const values = [...fence(held, 'commitStep'), ...stepValues(result), JSON.stringify(calls)]
-  try {
-    await writeOn(held, 'commitStep', sql.commitStep(...values))
-  } catch (error) {
-    // Only whoever holds the turn gets as far as the index: it is the step that this worker committed before.
-    if (!isUniqueViolation(error, 'messages_one_result_per_step')) throw error
-  }
+  await writeOn(held, 'commitStep', sql.commitStep(...values))
 }
 
 /** A call that the model asked for and that has no committed result yet, as the ledger knows it. */

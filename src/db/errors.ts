@@ -45,10 +45,8 @@ export const isUnreachable = (error: unknown): boolean =>
 export const isTransient = (error: unknown): boolean =>
   ['40001', '40P01', 'P2034'].includes(errorCode(error) ?? '')
 
-/** @param constraint the index it must be of; any, where absent. */
-export const isUniqueViolation = (error: unknown, constraint?: string): boolean =>
-  (errorCode(error) === '23505' || errorCode(error) === 'P2002') &&
-  (constraint === undefined || (error as { constraint?: unknown }).constraint === constraint)
+export const isUniqueViolation = (error: unknown): boolean =>
+  errorCode(error) === '23505' || errorCode(error) === 'P2002'
 
 export const isForeignKeyViolation = (error: unknown): boolean =>
   errorCode(error) === '23503' || errorCode(error) === 'P2003'

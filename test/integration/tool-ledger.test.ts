@@ -1,6 +1,6 @@
 /** What becomes of calls whose turn is stopped, lost or refused while they run (C1, C2 of `answer-calls.ts`). */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { toTurnError } from '../../src/protocol/errors.ts'
+import { toTurnError, TurnmillError } from '../../src/protocol/errors.ts'
 import type { ScriptedCall } from '../support/fake-upstream.ts'
 import { toolsIn } from '../support/sent-tools.ts'
 import { ahead, call, createToolBench, ledgerOf, toolResult, type BenchCall } from '../support/tool-bench.ts'
@@ -150,6 +150,38 @@ describe.each(BACKENDS)('a stop on the %s backend', (backend) => {
     expect(await abortOf(held)).toBe('turn_fenced')
     expect(await ledgerOf(turnmill, turn.id)).toMatchObject([{ state: 'unknown' }])
     expect(await resultsOf(user, chat.id)).toEqual([])
+  })
+})
+
+describe('a step whose commit is carried out and not answered', () => {
+  test('is committed once, its calls run once, and the turn goes on', async () => {
+    bench.reset()
+    const turnmill = await startTurnmill({ tools: bench.tools })
+    try {
+      scriptCalls(turnmill, call('a', 'charge'), call('b', 'echo', { text: 'b' }))
+      const user = await turnmill.addUser()
+      const { chats } = turnmill.services
+      const { commitStep } = chats
+      chats.commitStep = async (...values) => {
+        chats.commitStep = commitStep
+        await commitStep(...values)
+        throw new TurnmillError('database_unavailable', 'the connection broke')
+      }
+      const { chat, turn } = await user.client.create('go')
+      // Of two calls of the model, each is counted once.
+      await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({
+        state: 'completed',
+        error: null,
+        usage: { inputTokens: 24, outputTokens: 14 },
+      })
+      expect(await resultsOf(user, chat.id)).toEqual([
+        toolResult('a', 'charge', 'charged'),
+        toolResult('b', 'echo', { said: 'b' }),
+      ])
+      expect([bench.count('charge'), bench.count('echo')]).toEqual([1, 1])
+    } finally {
+      await turnmill.stop()
+    }
   })
 })
 

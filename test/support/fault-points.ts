@@ -17,20 +17,39 @@ export interface Fault {
   action: 'kill' | 'throw'
 }
 
-/** Strikes once. */
-export type Reach = (point: string) => Promise<void>
+/** A fault that has struck. */
+export interface Strike {
+  point: string
+  /** The statements of the transaction so far, where there is one. */
+  statements: readonly string[]
+}
 
-export function armFault({ point: armed, action }: Fault, onStrike: () => void): Reach {
-  let struck = false
-  return async (point) => {
-    if (struck || point !== armed) return
-    struck = true
-    onStrike()
-    if (action === 'throw') throw Object.assign(new Error('the connection broke'), { code: 'ECONNRESET' })
-    process.kill(process.pid, 'SIGKILL')
-    await new Promise(() => undefined)
+/** @param statements those of the transaction so far. */
+export type Reach = (point: string, statements?: readonly string[]) => Promise<void>
+
+export interface FaultPoints {
+  reach: Reach
+  /** The next fault; each strikes once. */
+  arm(fault: Fault): void
+}
+
+export function createFaultPoints(onStrike: (strike: Strike) => void): FaultPoints {
+  let armed: Fault | null = null
+  return {
+    arm: (fault) => (armed = fault),
+    reach: async (point, statements = []) => {
+      if (armed?.point !== point) return
+      const { action } = armed
+      armed = null
+      onStrike({ point, statements })
+      if (action === 'throw') throw brokenConnection()
+      process.kill(process.pid, 'SIGKILL')
+      await new Promise(() => undefined)
+    },
   }
 }
+
+const brokenConnection = (): Error => Object.assign(new Error('the connection broke'), { code: 'ECONNRESET' })
 
 /** Wraps what the services say to the outside, but for providers. To be called before anything is started on them. */
 export function installFaults(services: Services, reach: Reach): void {
@@ -40,15 +59,15 @@ export function installFaults(services: Services, reach: Reach): void {
   wrapMethod(services.parts, 'append', reach)
 }
 
-/** The first job of the process is lost, so that the reconciler has something to find. */
-export function loseFirstJob(services: Services): void {
-  const { queue } = services
+/** Lets the queue lose a job whenever it is asked to, so that the reconciler has something to find. */
+export function makeQueueLossy({ queue }: Pick<Services, 'queue'>): { loseNext(): void } {
   const enqueue = queue.enqueue.bind(queue)
-  let lost = false
+  let losing = false
   queue.enqueue = async (...job) => {
-    if (lost) return enqueue(...job)
-    lost = true
+    if (!losing) return enqueue(...job)
+    losing = false
   }
+  return { loseNext: () => (losing = true) }
 }
 
 function wrapMethod<T extends object>(target: T, name: keyof T & string, reach: Reach): void {
@@ -84,26 +103,42 @@ function wrapPool(pool: Services['db']['pool'], reach: Reach): void {
   pool.query = wrapped
 }
 
-/** One use of a connection: it may hold several transactions, one after the other. */
+/** One use of a connection: it may hold several transactions, one after the other. Once broken, it takes nothing more. */
 function wrapClient(client: PoolClient, reach: Reach): PoolClient {
   let sent: { name: string; done: Promise<unknown> }[] = []
+  let broken: Error | undefined
   const query = client.query.bind(client) as unknown as Query
+
+  async function pass(point: string, statements: readonly string[]): Promise<void> {
+    try {
+      await reach(point, statements)
+    } catch (error) {
+      broken = error as Error
+    }
+    if (broken !== undefined) throw broken
+  }
 
   async function commit(statement: unknown): Promise<QueryResult> {
     const before = sent
     sent = []
     await Promise.allSettled(before.map(({ done }) => done))
-    for (const { name } of before) await reach(`executed ${name}`)
+    const names = before.map(({ name }) => name)
+    for (const name of names) await pass(`executed ${name}`, names)
     const result = await query(statement)
-    for (const { name } of before) await reach(`committed ${name}`)
+    for (const name of names) await pass(`committed ${name}`, names)
     return result
+  }
+
+  async function send(name: string, statement: unknown, rest: unknown[]): Promise<QueryResult> {
+    await pass(`before ${name}`, [])
+    return query(statement, ...rest)
   }
 
   const wrapped: Query = (statement, ...rest) => {
     const name = nameOf(statement)
     if (name === 'commit') return commit(statement)
     if (name === 'begin' || name === 'rollback') sent = []
-    const done = reach(`before ${name}`).then(() => query(statement, ...rest))
+    const done = send(name, statement, rest)
     sent.push({ name, done })
     return done
   }
