@@ -3,6 +3,8 @@ export default {
   extensionsToTreatAsEsm: ['.ts'],
   globalSetup: '<rootDir>/test/support/global-setup.ts',
   globalTeardown: '<rootDir>/test/support/global-teardown.ts',
+  // Cases that run at a time in a file leave the file beside it room to breathe.
+  maxConcurrency: 3,
   maxWorkers: 2,
   modulePathIgnorePatterns: ['<rootDir>/dist', '<rootDir>/bench'],
   testMatch: ['<rootDir>/test/**/*.test.ts'],

@@ -363,7 +363,7 @@ describe.each(BACKENDS)('workers killed around tool calls, on the %s backend', (
     field = await openBattlefield(backend)
     for (let wave = 0; wave < KILLS; wave++) await field.kill(wave)
     await field.finish()
-  }, 180_000)
+  }, 400_000)
   afterAll(() => field.stop())
 
   test('a hundred turns were taken from them', async () => {
