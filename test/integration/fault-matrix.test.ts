@@ -132,6 +132,7 @@ const EXCEPT: Record<string, string> = {
   'models/': 'settings of admins and users, each in a transaction of its own',
   'streams/append': 'the part log of Postgres, which is told by `append`',
   'tools/put-mcp-headers': 'a setting, too',
+  'users/': 'settings of admins, each in a transaction of its own',
 }
 
 const leftOvers = statement(
