@@ -1,3 +1,4 @@
+import { chromiumPath } from './chromium.ts'
 import { startTestServers } from './test-servers.ts'
 import type { TestServers } from './test-servers.ts'
 
@@ -6,7 +7,8 @@ declare global {
   var turnmillTestServers: TestServers | undefined
 }
 
-/** Jest's global setup. */
+/** Jest's global setup. @throws {Error} where something is missing, before minutes have gone by without it. */
 export default async function setup(): Promise<void> {
+  chromiumPath()
   globalThis.turnmillTestServers = await startTestServers()
 }
