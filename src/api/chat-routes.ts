@@ -8,7 +8,8 @@ import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import { effectsOf } from './effects.ts'
 import * as answers from './answers.ts'
-import * as schemas from './schemas.ts'
+import * as schemas from './chat-schemas.ts'
+import { idParams } from './schemas.ts'
 import { withoutUndefined } from './without-undefined.ts'
 
 const initiatorOf = (request: FastifyRequest): Initiator => {
@@ -92,7 +93,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'Read a chat',
-      params: schemas.chatParams,
+      params: idParams,
       response: { 200: answers.chatAnswer },
     },
     handler: async (request) => chats.get(request.params.id, principalOf(request).userId),
@@ -103,7 +104,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'Change title, labels or model, or archive the chat with its subagents',
-      params: schemas.chatParams,
+      params: idParams,
       body: schemas.changeChatBody,
       response: { 200: answers.chatAnswer },
     },
@@ -122,7 +123,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'Delete the chat with its subagents; what runs is stopped',
-      params: schemas.chatParams,
+      params: idParams,
       response: { 204: z.null() },
     },
     handler: async (request, reply) => {
@@ -136,7 +137,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'Send a message; a busy chat queues it',
-      params: schemas.chatParams,
+      params: idParams,
       body: schemas.sendMessageBody,
       response: {
         202: z.union([answers.startedAnswer, z.object({ queuedMessage: answers.queuedMessageAnswer })]),
@@ -154,7 +155,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'List the committed messages, oldest first',
-      params: schemas.chatParams,
+      params: idParams,
       querystring: schemas.messagesQuery,
       response: { 200: answers.pageOf(answers.messageAnswer) },
     },
@@ -185,7 +186,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'Stop what the chat is doing; what there is of the answer is kept, and the queue goes on',
-      params: schemas.chatParams,
+      params: idParams,
       response: { 202: answers.chatAnswer },
     },
     handler: async (request, reply) =>
@@ -197,7 +198,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'List the queued messages, next first',
-      params: schemas.chatParams,
+      params: idParams,
       response: { 200: z.object({ items: z.array(answers.queuedMessageAnswer) }) },
     },
     handler: async (request) => {
@@ -260,7 +261,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'Run the failed turn again, under your key',
-      params: schemas.chatParams,
+      params: idParams,
       response: { 202: z.object({ turn: answers.turnAnswer }) },
     },
     handler: async (request, reply) =>
@@ -274,7 +275,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'Sum the history up, in a turn of its own and under your key',
-      params: schemas.chatParams,
+      params: idParams,
       response: { 202: z.object({ turn: answers.turnAnswer }) },
     },
     handler: async (request, reply) => {
@@ -288,7 +289,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'Begin the model’s context anew; what was said stays readable',
-      params: schemas.chatParams,
+      params: idParams,
       response: { 200: answers.chatAnswer },
     },
     handler: async (request) => effectsOf(request).chats.clear(initiatorOf(request), request.params.id),
@@ -299,7 +300,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'Have a model name the chat anew, under your key; the chat changes once it has',
-      params: schemas.chatParams,
+      params: idParams,
       response: { 202: z.object({ run: answers.auxiliaryRunAnswer }) },
     },
     handler: async (request, reply) => {
@@ -313,7 +314,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'Answer all tool calls that wait for the client; the turn goes on',
-      params: schemas.chatParams,
+      params: idParams,
       body: schemas.toolResultsBody,
       response: { 202: z.object({ turn: answers.turnAnswer }) },
     },
@@ -333,7 +334,7 @@ export function registerChatRoutes(app: ApiServer, { chats, config }: ApiContext
     schema: {
       tags,
       summary: 'List the turns, newest first',
-      params: schemas.chatParams,
+      params: idParams,
       querystring: schemas.turnsQuery,
       response: { 200: answers.pageOf(answers.turnAnswer) },
     },

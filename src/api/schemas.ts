@@ -2,79 +2,20 @@ import { z } from 'zod'
 import { BUDGET_PERIODS, BUDGET_SUBJECTS, USAGE_GROUPS } from '../gateway/index.ts'
 import { exceedsEffort, findBadHeaders, type ExtraHeaders } from '../models/index.ts'
 import { DEFAULT_SCOPES, SCOPES } from '../keys/index.ts'
-import type { ContentPart } from '../files/index.ts'
-import { REASONING_EFFORTS, toStorableJson, toStorableText } from '../protocol/messages.ts'
+import { REASONING_EFFORTS, toStorableText } from '../protocol/messages.ts'
 import { PROVIDER_TYPES, PURPOSES } from '../protocol/routes.ts'
-import { TOOL_NAME } from '../protocol/tools.ts'
 import { Secret } from '../protocol/secret.ts'
 
-/** What routes take. What they answer stands in answers.ts. */
+/** What routes take, but for those of chats and of MCP servers. What they answer stands in answers.ts. */
 
 export const id = z.uuid().toLowerCase()
 
-/** Text that Postgres can hold and that says something. */
-const text = z.string().regex(/\S/, 'expected text that is not blank').transform(toStorableText)
-
 export const line = (maximum: number) => z.string().min(1).max(maximum).transform(toStorableText)
-
-/** Images of one message. */
-const MAX_IMAGES = 20
-
-const MAX_PARTS = 100
-const COUNT_OF_PARTS = `expected 1 to ${MAX_PARTS} parts`
-
-const contentPart = z.union(
-  [
-    z.strictObject({ type: z.literal('text'), text }),
-    z.strictObject({
-      type: z.literal('image'),
-      image: z.string().meta({ description: '`data:image/png;base64,…`; counts into the size of the body.' }),
-    }),
-    z.strictObject({
-      type: z.literal('image'),
-      fileId: id.meta({ description: 'A file of yours, as `POST /v1/files` named it.' }),
-    }),
-  ],
-  'expected {"type": "text", "text": "…"} with text that is not blank, or {"type": "image"} with a data URL as image, or a fileId',
-)
-
-/** What is wrong with the kind of content that was sent: a text, or a list. */
-const describeContent: z.core.$ZodErrorMap<z.core.$ZodIssueInvalidUnion> = ({ input, errors }) => {
-  const found = typeof input === 'string' ? errors[0] : Array.isArray(input) ? errors[1] : undefined
-  const [first] = found ?? []
-  if (first === undefined) return 'expected a text, or a list of parts'
-  return [...first.path.map(String), first.message].join(': ')
-}
-
-const content = z
-  .union(
-    [
-      text.transform((value): ContentPart[] => [{ type: 'text', text: value }]),
-      z
-        .array(contentPart)
-        .min(1, COUNT_OF_PARTS)
-        .max(MAX_PARTS, COUNT_OF_PARTS)
-        .refine(
-          (parts) => parts.filter((part) => part.type === 'image').length <= MAX_IMAGES,
-          `expected ${MAX_IMAGES} images at most`,
-        ),
-    ],
-    { error: describeContent },
-  )
-  .meta({
-    description: `A string, or an array of parts: texts, and up to ${MAX_IMAGES} images (PNG, JPEG, GIF or WebP).`,
-  })
 
 /** The bytes of a request or an answer. */
 export const bytes = z
   .custom<Buffer>((value) => Buffer.isBuffer(value), 'expected the bytes of a file')
   .meta({ type: 'string', format: 'binary' })
-
-const message = {
-  content,
-  modelConfigId: id.nullish(),
-  reasoningEffort: z.enum(REASONING_EFFORTS).nullish(),
-}
 
 /** Other headers pass as they are. */
 export const idempotencyHeaders = z.looseObject({
@@ -89,132 +30,11 @@ export const idempotencyHeaders = z.looseObject({
     }),
 })
 
-/** A schema is kept as it is, and shown to models: it has to be JSON that can be kept, and not too much of it. */
-const MAX_SCHEMA_CHARACTERS = 32_768
-
-const toolSchema = z
-  .record(z.string(), z.unknown())
-  .refine((schema) => schema['type'] === 'object', 'expected a JSON Schema of type object')
-  .transform((schema, context) => {
-    const problem = (message: string) => {
-      context.addIssue({ code: 'custom', message })
-      return z.NEVER
-    }
-    if (JSON.stringify(schema).length > MAX_SCHEMA_CHARACTERS)
-      return problem(`expected at most ${MAX_SCHEMA_CHARACTERS} characters of JSON`)
-    try {
-      return toStorableJson(schema) as Record<string, unknown>
-    } catch (error) {
-      return problem((error as Error).message)
-    }
-  })
-
-const clientTool = z.strictObject({
-  name: z.string().regex(TOOL_NAME, 'expected 1 to 64 letters, digits, _ or -'),
-  description: z.string().max(10_000).transform(toStorableText).default(''),
-  inputSchema: toolSchema.prefault({ type: 'object' }),
-})
-
-const clientTools = z
-  .array(clientTool)
-  .max(64)
-  .refine(
-    (tools) => new Set(tools.map(({ name }) => name)).size === tools.length,
-    'expected names that differ',
-  )
-  .meta({ description: 'Tools that the client answers itself, by `POST …/tool-results`.' })
-
-export const createChatBody = z.strictObject({
-  ...message,
-  title: line(200).nullish(),
-  labels: z.array(line(64)).max(20).optional(),
-  systemPrompt: z.string().max(200_000).transform(toStorableText).nullish(),
-  clientTools: clientTools.optional(),
-})
-
-export const sendMessageBody = z.strictObject({
-  ...message,
-  whenBusy: z.enum(['queue', 'interrupt', 'reject']).default('queue'),
-})
-
-export const editMessageBody = z.strictObject(message)
-
-export const changeQueuedBody = z
-  .strictObject({ content, position: z.number().int().min(0).max(10_000) })
-  .partial()
-  .refine((body) => body.content !== undefined || body.position !== undefined, 'expected content or position')
-
-export const queuedParams = z.object({ id, queuedId: z.string().regex(/^\d{1,18}$/) })
-
-/** Where a watcher left off: the id of the last event it has. */
-export const streamQuery = z.object({ after: z.string().max(200).optional() })
-export const streamHeaders = z.object({ 'last-event-id': z.string().max(200).optional() })
-
-export const chatParams = z.object({ id })
-export const messageParams = z.object({ id, messageId: z.string().regex(/^\d{1,18}$/) })
-
-export const changeChatBody = z
-  .strictObject({
-    title: line(200).nullable(),
-    labels: z.array(line(64)).max(20),
-    archived: z.boolean(),
-    modelConfigId: id.nullable(),
-  })
-  .partial()
-  .refine(
-    (body) => Object.values(body).some((value) => value !== undefined),
-    'expected title, labels, archived or modelConfigId',
-  )
-
-/** Any JSON that can be kept and shown to a model. */
-const anyJson = z.unknown().transform((value, context) => {
-  try {
-    return toStorableJson(value)
-  } catch (error) {
-    context.addIssue({ code: 'custom', message: (error as Error).message })
-    return z.NEVER
-  }
-})
-
-export const toolResultsBody = z.strictObject({
-  results: z
-    .array(
-      z.strictObject({
-        toolCallId: z.string().min(1).max(1000),
-        output: anyJson.optional(),
-        isError: z.boolean().optional(),
-        approved: z.boolean().optional(),
-      }),
-    )
-    .min(1)
-    .max(100),
-})
-
 export const debugBody = z.strictObject({ minutes: z.number().int().min(0).max(1440) })
 export const debugRunParams = z.object({ id, runId: id })
 
-const page = z.object({ limit: z.coerce.number().int().min(1).max(200).default(50) })
-const bigintCursor = z.string().regex(/^\d{1,18}$/)
-export const chatsQuery = page.extend({
-  after: id.optional(),
-  status: z
-    .enum(['idle', 'failed', 'pending', 'running', 'interrupting', 'requires_action', 'waiting'])
-    .optional(),
-  label: line(64).optional(),
-  text: line(200)
-    .optional()
-    .meta({ description: 'Found in the title or in what was said, whatever its case.' }),
-  archived: z.enum(['true', 'false']).default('false'),
-})
+export const page = z.object({ limit: z.coerce.number().int().min(1).max(200).default(50) })
 export const debugRunsQuery = page.extend({ after: id.optional() })
-export const messagesQuery = page.extend({ after: bigintCursor.optional() })
-export const turnsQuery = page.extend({
-  after: z
-    .string()
-    .regex(/^\d{1,9}$/)
-    .optional(),
-})
-
 const secret = z
   .string()
   .min(1)

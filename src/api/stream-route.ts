@@ -3,7 +3,8 @@ import { parseEventId, watchChat, type Cursor } from '../streams/index.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import { sendEventStream } from './event-stream.ts'
-import * as schemas from './schemas.ts'
+import * as schemas from './chat-schemas.ts'
+import { idParams } from './schemas.ts'
 
 /** The event stream of a chat. */
 export function registerStreamRoute(
@@ -30,7 +31,7 @@ export function registerStreamRoute(
       tags: ['chats'],
       summary:
         'Watch a chat (server-sent events: message, part, status, queue, action_required, retry, reset, turn)',
-      params: schemas.chatParams,
+      params: idParams,
       querystring: schemas.streamQuery,
       headers: schemas.streamHeaders,
     },

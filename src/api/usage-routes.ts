@@ -44,7 +44,7 @@ export function registerUsageRoutes(app: ApiServer, { chats }: ApiContext): void
     schema: {
       tags: ['chats'],
       summary: 'Sum what the chat used and cost: its turns, and its calls by purpose',
-      params: schemas.chatParams,
+      params: schemas.idParams,
       response: { 200: answers.chatUsageAnswer },
     },
     handler: async (request) => {

@@ -11,6 +11,7 @@ import { settleCall, type CallEnd, type OpenCall } from './call.ts'
 import { findTarget, type Endpoint } from './endpoints.ts'
 import { headersFromProvider } from './headers.ts'
 import { hideUsage } from './hide-usage.ts'
+import { limitCall } from './limit-call.ts'
 import { createMeter } from './meter.ts'
 import { openCall, type CallFacts, type OpeningEffects } from './open-call.ts'
 import { refuse } from './refusals.ts'
@@ -50,7 +51,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     const target = findTarget(request)
     try {
       if (target === null) throw new TurnmillError('not_found', `there is no ${request.method} ${path}`)
-      return await answer(request, caller, target, effects)
+      return await makeCall(request, caller, target, effects)
     } catch (error) {
       if (!isTurnmillError(error)) throw error
       options.metrics.onRefusal(error.code)
@@ -67,7 +68,7 @@ interface Target {
   endpoint: Endpoint
 }
 
-async function answer(
+async function makeCall(
   request: GatewayRequest,
   caller: Caller,
   { provider, endpoint }: Target,
@@ -87,7 +88,7 @@ async function answer(
 
 async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions): Promise<GatewayResponse> {
   const { request, body, sent, credential, credentials, labels, startedAt } = facts
-  const { signal, release } = limit(request.signal, options.callLimitMs)
+  const { signal, release } = limitCall(request.signal, options.callLimitMs)
   const sending = { begun: false }
   const onSend = (): void => void (sending.begun = true)
   const settle = (end: CallEnd): Promise<void> => {
@@ -117,23 +118,6 @@ async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions
     throw error
   })
   return relay(upstream, facts, (end) => options.track(afterwards(() => settle(end))))
-}
-
-/** Aborts with its caller's signal, and when the call has lasted too long. */
-function limit(caller: AbortSignal | null, limitMs: number): { signal: AbortSignal; release(): void } {
-  const controller = new AbortController()
-  const onAbort = (): void => controller.abort(caller?.reason)
-  const timer = setTimeout(
-    () => controller.abort(new DOMException('the call took too long', 'TimeoutError')),
-    limitMs,
-  )
-  if (caller?.aborted === true) onAbort()
-  else caller?.addEventListener('abort', onAbort, { once: true })
-  const release = (): void => {
-    clearTimeout(timer)
-    caller?.removeEventListener('abort', onAbort)
-  }
-  return { signal: controller.signal, release }
 }
 
 /** The caller gets the end of its answer first. */

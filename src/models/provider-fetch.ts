@@ -1,6 +1,13 @@
-import type { Readable } from 'node:stream'
-import { Agent, interceptors, request, fetch as undiciFetch } from 'undici'
-import { isTurnmillError } from '../protocol/errors.ts'
+import { pipeline, type Readable, type Transform } from 'node:stream'
+import {
+  constants,
+  createBrotliDecompress,
+  createGunzip,
+  createInflate,
+  createZstdDecompress,
+} from 'node:zlib'
+import { Agent, request, fetch as undiciFetch } from 'undici'
+import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import { demandDestination, lookUpPublic, type DestinationRules } from './destination.ts'
 
 /**
@@ -49,20 +56,55 @@ export function createProviderFetch(rules: DestinationRules): ProviderFetch {
   }
 }
 
-/** Likewise. Redirects are answers. */
+/** Likewise. Redirects are answers. @throws {TurnmillError} `provider_rejected` for an encoding that nobody can read. */
 export function createSendToProvider(rules: DestinationRules): SendToProvider {
-  const dispatcher = createAgent(rules).compose(interceptors.decompress({ skipErrorResponses: false }))
+  const dispatcher = createAgent(rules)
   return async (url, { method, headers, body, signal }) => {
     demandDestination(url, rules)
     try {
       const answer = await request(url, { dispatcher, method, headers: [...headers].flat(), body, signal })
+      const answered = toHeaders(answer.headers)
       // Whoever reads it hears of it by itself, and whoever destroys it does not want to.
       answer.body.on('error', () => undefined)
-      return { status: answer.statusCode, headers: toHeaders(answer.headers), body: answer.body }
+      const decoded = decode(answer.body, answered.get('content-encoding') ?? 'identity')
+      return { status: answer.statusCode, headers: answered, body: decoded }
     } catch (error) {
       throw refusalIn(error) ?? error
     }
   }
+}
+
+/** As far as there is something to read: a stream is to be passed on as it comes, and an answer may be cut off. */
+const EAGER = { flush: constants.Z_SYNC_FLUSH, finishFlush: constants.Z_SYNC_FLUSH }
+const EAGER_BROTLI = {
+  flush: constants.BROTLI_OPERATION_FLUSH,
+  finishFlush: constants.BROTLI_OPERATION_FLUSH,
+}
+
+const DECODERS = new Map<string, () => Transform>([
+  ['gzip', () => createGunzip(EAGER)],
+  ['x-gzip', () => createGunzip(EAGER)],
+  ['deflate', () => createInflate(EAGER)],
+  ['br', () => createBrotliDecompress(EAGER_BROTLI)],
+  ['zstd', () => createZstdDecompress()],
+])
+
+/** Nobody is asked to compress, and some do it all the same. Source: RFC 9110, section 8.4.1 */
+function decode(body: Readable, encoding: string): Readable {
+  const name = encoding.trim().toLowerCase()
+  if (name === 'identity') return body
+  const createDecoder = DECODERS.get(name)
+  if (createDecoder === undefined) {
+    body.destroy()
+    // Not which one: a provider may write the credential there.
+    throw new TurnmillError(
+      'provider_rejected',
+      `the provider answered in an encoding other than ${[...DECODERS.keys()].join(', ')} or none`,
+    )
+  }
+  const decoder = createDecoder()
+  decoder.on('error', () => undefined)
+  return pipeline(body, decoder, () => undefined)
 }
 
 /** Both of them send through one of these. */

@@ -1,0 +1,82 @@
+import { createServer, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
+import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib'
+import { createSendToProvider } from '../../src/models/index.ts'
+
+const SAID = 'How a mill turns. '.repeat(200)
+
+let server: Server
+let reply: (response: ServerResponse) => void
+beforeAll(async () => {
+  server = createServer((_, response) => reply(response))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+})
+afterAll(() => {
+  server.closeAllConnections()
+  server.close()
+})
+
+const sendToProvider = createSendToProvider({ allowPrivate: true })
+
+function ask(signal = new AbortController().signal) {
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+  return sendToProvider(url, { method: 'POST', headers: new Headers(), body: Buffer.from('{}'), signal })
+}
+
+const answer = (encoding: string, body: Uint8Array, status = 200): void => {
+  reply = (response) => void response.writeHead(status, { 'content-encoding': encoding }).end(body)
+}
+
+const ENCODINGS = [
+  ['identity', Buffer.from(SAID)],
+  ['gzip', gzipSync(SAID)],
+  ['GZip', gzipSync(SAID)],
+  ['x-gzip', gzipSync(SAID)],
+  ['deflate', deflateSync(SAID)],
+  ['br', brotliCompressSync(SAID)],
+  ['zstd', zstdCompressSync(SAID)],
+] as const
+
+describe('an answer that nobody has asked to compress', () => {
+  test.each(ENCODINGS)('is read from %s, of a refusal too', async (encoding, body) => {
+    for (const status of [200, 400]) {
+      answer(encoding, body, status)
+      const answered = await ask()
+      expect([answered.status, await text(answered.body)]).toEqual([status, SAID])
+    }
+  })
+
+  test('passes on what has come of it, before there is more', async () => {
+    reply = (response) => {
+      response.writeHead(200, { 'content-encoding': 'gzip' })
+      response.write(gzipSync(SAID).subarray(0, -8))
+    }
+    const gone = new AbortController()
+    const { body } = await ask(gone.signal)
+    for await (const chunk of body) {
+      expect(String(chunk)).toBe(SAID)
+      break
+    }
+  })
+
+  test('may be empty', async () => {
+    answer('gzip', Buffer.alloc(0))
+    expect(await text((await ask()).body)).toBe('')
+  })
+
+  test('is an error where it is none', async () => {
+    answer('gzip', Buffer.from(SAID))
+    await expect(text((await ask()).body)).rejects.toThrow('incorrect header check')
+  })
+
+  test.each(['compress', 'gzip, br', '__proto__', 'sk-central-0001'])(
+    'is refused in %s, which is not told',
+    async (encoding) => {
+      answer(encoding, Buffer.from(SAID))
+      const refusal = await ask().catch((error: unknown) => error)
+      expect(refusal).toMatchObject({ code: 'provider_rejected' })
+      expect(String(refusal)).not.toContain(encoding)
+    },
+  )
+})
