@@ -73,6 +73,8 @@ async function liveALittle(): Promise<void> {
   const given = ({ headers }: UpstreamRequest): unknown => headers['x-api-key'] ?? headers.authorization
   const behaviours: ((request: UpstreamRequest) => Behaviour)[] = [
     (request) => gossip(given(request)),
+    // In a header that is read before anything is passed on.
+    (request) => ({ ...gossip('nothing'), headers: { 'content-encoding': String(given(request)) } }),
     (request) => ({ type: 'answer', chunks: [`${CONTROL} ${String(given(request))}`] }),
     (request) => ({ type: 'answer', chunks: [String(given(request))], ending: 'cut' }),
     (request) => ({ type: 'answer', ending: 'error', error: { message: String(given(request)) } }),
