@@ -148,7 +148,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
   registerDebugRoutes(app, context)
   registerStreamRoute(app, context)
   registerGatewayRoutes(app, context, calls)
-  registerBudgetRoutes(app)
+  registerBudgetRoutes(app, context)
   registerUsageRoutes(app, context)
   if (config.bullBoard) await app.register(bullBoard(services.backend), { prefix: BULL_BOARD_PATH })
   return app

@@ -55,7 +55,7 @@ const createRunLeases = (runs: AuxiliaryRuns, { config, logger }: Services): Lea
     chats: {
       renew: async (held) => {
         const renewed = await runs.renew(held.map(({ turnId, epoch }) => ({ runId: turnId, epoch })))
-        return renewed.map(({ runId, keyState }) => ({ turnId: runId, state: 'running', keyState }))
+        return renewed.map(({ runId, ...lease }) => ({ turnId: runId, state: 'running', ...lease }))
       },
     },
     leaseMs: config.leaseMs,

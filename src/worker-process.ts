@@ -1,6 +1,7 @@
 import { dropAmbientCredentials, loadConfig } from './config/index.ts'
 import { migrate } from './db/migrate.ts'
 import { runProcess } from './lifecycle.ts'
+import { loadAdapters } from './providers/index.ts'
 import { demandFitting, openServices, type Services } from './services.ts'
 import { createLogger } from './telemetry/logger.ts'
 import { createMetricsServer } from './telemetry/metrics-server.ts'
@@ -14,7 +15,7 @@ export async function runWorkerProcess(
   const logger = createLogger({ level: config.logLevel, role: 'worker' })
   dropAmbientCredentials()
   await runProcess(logger, config.drainMs, async (shutdown) => {
-    const services = await openServices(config, logger)
+    const [services] = await Promise.all([openServices(config, logger), loadAdapters()])
     shutdown.add(() => services.close())
     await migrate(config.databaseUrl ?? '')
     await demandFitting(services)

@@ -74,9 +74,9 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
     asked = askedAt
     try {
       const renewed = await chats.renew(turns.map((turn) => turn.claim))
-      const byTurn = new Map(renewed.map((lease) => [lease.turnId, lease]))
+      const leases = new Map(renewed.map((lease) => [keyOf(lease), lease]))
       for (const turn of turns) {
-        const lease = byTurn.get(turn.claim.turnId)
+        const lease = leases.get(keyOf(turn.claim))
         if (lease !== undefined) turn.renewedAt = askedAt
         if (lease === undefined) turn.abort.abort(fenced(turn.claim, 'it is held elsewhere or ended'))
         else if (lease.state === 'interrupting') turn.abort.abort(interrupted(turn.claim))

@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import * as gateway from '../gateway/index.ts'
+import { TurnmillError } from '../protocol/errors.ts'
 import * as answers from './answers.ts'
-import type { ApiServer } from './context.ts'
+import type { ApiContext, ApiServer } from './context.ts'
 import { effectsOf } from './effects.ts'
 import * as schemas from './schemas.ts'
 
@@ -9,7 +10,7 @@ const admin = { scope: 'admin' } as const
 const tags = ['budgets']
 
 /** Hard limits of what model calls may cost, for admins. */
-export function registerBudgetRoutes(app: ApiServer): void {
+export function registerBudgetRoutes(app: ApiServer, { config }: Pick<ApiContext, 'config'>): void {
   app.post('/v1/budgets', {
     config: admin,
     schema: {
@@ -19,6 +20,7 @@ export function registerBudgetRoutes(app: ApiServer): void {
       response: { 201: answers.budgetAnswer },
     },
     handler: async (request, reply) => {
+      if (!config.gatewayRouting) throw needsGateway()
       const { subjectId = null, ...budget } = request.body
       return reply.code(201).send(await gateway.createBudget(effectsOf(request).db, { ...budget, subjectId }))
     },
@@ -67,3 +69,10 @@ export function registerBudgetRoutes(app: ApiServer): void {
     },
   })
 }
+
+/** With a budget that nothing holds no process would start again. */
+const needsGateway = (): TurnmillError =>
+  new TurnmillError(
+    'conflict',
+    'direct routing cannot hold a budget: set TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED=true first',
+  )

@@ -4,6 +4,7 @@ import { IMAGE_TYPES } from '../protocol/messages.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import { effectsOf } from './effects.ts'
+import { registerScope } from './scope.ts'
 import * as answers from './answers.ts'
 import * as schemas from './schemas.ts'
 
@@ -57,7 +58,7 @@ export function registerFileRoutes(app: ApiServer, { config }: Pick<ApiContext, 
 
 /** In a scope of its own: the body is the file, whatever kind of image it is said to be. */
 function registerUpload(app: ApiServer, limitBytes: number): void {
-  void app.register(async (scope: ApiServer) => {
+  registerScope(app, { name: 'uploads' }, async (scope) => {
     scope.removeAllContentTypeParsers()
     for (const type of [/^image\//, 'application/octet-stream'])
       scope.addContentTypeParser(type, { parseAs: 'buffer' }, (_request, body, done) => done(null, body))

@@ -1,11 +1,12 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { MAX_BODY_BYTES, refuse } from '../gateway/index.ts'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
-import type { GatewayRequest, GatewayResponse } from '../protocol/routes.ts'
+import type { Caller, GatewayRequest, GatewayResponse } from '../protocol/routes.ts'
 import { principalOf } from './authentication.ts'
 import type { ApiContext, ApiServer } from './context.ts'
 import type { LiveCalls } from './live-calls.ts'
 import { toProblem } from './problems.ts'
+import { registerScope } from './scope.ts'
 
 const PREFIX = '/v1/gateway'
 
@@ -18,40 +19,52 @@ export function registerGatewayRoutes(
   { gateway, logger }: Pick<ApiContext, 'gateway' | 'logger'>,
   calls: LiveCalls,
 ): void {
+  /** What a call failed with is the provider's, or the way's to it: the log says what. */
+  const callGateway = async (
+    request: GatewayRequest,
+    caller: Caller,
+    requestId: string,
+  ): Promise<GatewayResponse> => {
+    try {
+      return await gateway(request, caller)
+    } catch (error) {
+      if (isTurnmillError(error)) throw error
+      if (request.signal?.aborted !== true)
+        logger.warn({ error, requestId }, 'a call of the gateway broke off')
+      throw unreachable(error)
+    }
+  }
   // In a scope of its own: a body is passed on as it came, and a refusal has the provider's shape.
-  void app.register(
-    async (scope) => {
-      scope.removeAllContentTypeParsers()
-      scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
-      scope.setErrorHandler((error: FastifyError | TurnmillError, request, reply) => {
-        const problem = toProblem(error)
-        if (problem.code === 'internal')
-          logger.error({ error, requestId: request.id }, 'unexpected error in the gateway')
-        return sendRefusal(request, reply, problem)
-      })
-      scope.setNotFoundHandler((request, reply) => {
-        const what = `there is no ${request.method} ${pathOf(request)}`
-        return sendRefusal(request, reply, new TurnmillError('not_found', what))
-      })
-      scope.route({
-        method: ['GET', 'POST'],
-        url: '/*',
-        bodyLimit: MAX_BODY_BYTES,
-        exposeHeadRoute: false,
-        config: { scope: 'gateway:use', gateway: true },
-        schema: { hide: true },
-        handler: async (request, reply) => {
-          const { apiKeyId } = principalOf(request)
-          const call = calls.add(apiKeyId)
-          onClose(reply, call.remove)
-          const caller = { kind: 'key', apiKeyId, client: request.headers['user-agent'] ?? null } as const
-          const signal = AbortSignal.any([call.signal, closeOf(reply)])
-          return send(reply, await callGateway(() => gateway(toGatewayRequest(request, signal), caller)))
-        },
-      })
-    },
-    { prefix: PREFIX },
-  )
+  registerScope(app, { name: 'gateway', prefix: PREFIX }, async (scope) => {
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+    scope.setErrorHandler((error: FastifyError | TurnmillError, request, reply) => {
+      const problem = toProblem(error)
+      if (problem.code === 'internal')
+        logger.error({ error, requestId: request.id }, 'unexpected error in the gateway')
+      return sendRefusal(request, reply, problem)
+    })
+    scope.setNotFoundHandler((request, reply) => {
+      const what = `there is no ${request.method} ${pathOf(request)}`
+      return sendRefusal(request, reply, new TurnmillError('not_found', what))
+    })
+    scope.route({
+      method: ['GET', 'POST'],
+      url: '/*',
+      bodyLimit: MAX_BODY_BYTES,
+      exposeHeadRoute: false,
+      config: { scope: 'gateway:use', gateway: true },
+      schema: { hide: true },
+      handler: async (request, reply) => {
+        const { apiKeyId } = principalOf(request)
+        const call = calls.add(apiKeyId)
+        onClose(reply, call.remove)
+        const caller = { kind: 'key', apiKeyId, client: request.headers['user-agent'] ?? null } as const
+        const signal = AbortSignal.any([call.signal, closeOf(reply)])
+        return send(reply, await callGateway(toGatewayRequest(request, signal), caller, request.id))
+      },
+    })
+  })
 }
 
 /** Whether a request meant the gateway, though no route may have been found for it. */
@@ -70,21 +83,10 @@ const targetOf = ({ url }: FastifyRequest): string => url.replace(/^https?:\/\/[
 
 const pathOf = (request: FastifyRequest): string => targetOf(request).replace(/\?.*$/s, '')
 
-/** What a call failed with is the provider's, or the way's to it. */
-async function callGateway(call: () => Promise<GatewayResponse>): Promise<GatewayResponse> {
-  try {
-    return await call()
-  } catch (error) {
-    if (isTurnmillError(error)) throw error
-    throw new TurnmillError(
-      'provider_unreachable',
-      'the provider could not be reached, or the connection broke',
-      {
-        cause: error,
-      },
-    )
-  }
-}
+const unreachable = (cause: unknown): TurnmillError =>
+  new TurnmillError('provider_unreachable', 'the provider could not be reached, or the connection broke', {
+    cause,
+  })
 
 /** Aborts when the client has left before its answer was complete. */
 function closeOf(reply: FastifyReply): AbortSignal {

@@ -1,3 +1,5 @@
+import { TurnmillError } from '../protocol/errors.ts'
+
 export interface LiveCallsOptions {
   /** Those of these keys that may be used, in one query. */
   findUsableKeys(apiKeyIds: readonly string[]): Promise<Set<string>>
@@ -13,28 +15,30 @@ export interface LiveCalls {
   stop(): void
 }
 
+interface LiveCall {
+  apiKeyId: string
+  aborting: AbortController
+}
+
 export function createLiveCalls({ findUsableKeys, periodMs, onError }: LiveCallsOptions): LiveCalls {
-  const calls = new Map<string, Set<AbortController>>()
+  const live = new Set<LiveCall>()
   let timer: NodeJS.Timeout | undefined
   const look = async (): Promise<void> => {
-    if (calls.size === 0) return
+    // A call that begins meanwhile was let in by a later look at its key than this one.
+    const calls = [...live]
+    if (calls.length === 0) return
     try {
-      const usable = await findUsableKeys([...calls.keys()])
-      for (const [apiKeyId, ones] of calls) if (!usable.has(apiKeyId)) for (const one of ones) one.abort()
+      const usable = await findUsableKeys([...new Set(calls.map(({ apiKeyId }) => apiKeyId))])
+      for (const { apiKeyId, aborting } of calls) if (!usable.has(apiKeyId)) aborting.abort(keyIsDead())
     } catch (error) {
       onError(error)
     }
   }
   return {
     add: (apiKeyId) => {
-      const call = new AbortController()
-      const ones = calls.get(apiKeyId) ?? new Set()
-      calls.set(apiKeyId, ones.add(call))
-      const remove = (): void => {
-        ones.delete(call)
-        if (ones.size === 0 && calls.get(apiKeyId) === ones) calls.delete(apiKeyId)
-      }
-      return { signal: call.signal, remove }
+      const call = { apiKeyId, aborting: new AbortController() }
+      live.add(call)
+      return { signal: call.aborting.signal, remove: () => void live.delete(call) }
     },
     start: () => {
       timer ??= setInterval(() => void look(), periodMs).unref()
@@ -45,3 +49,6 @@ export function createLiveCalls({ findUsableKeys, periodMs, onError }: LiveCalls
     },
   }
 }
+
+const keyIsDead = (): TurnmillError =>
+  new TurnmillError('gateway_unauthorized', 'the API key of this call was revoked or expired while it ran')

@@ -1,6 +1,6 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
-import { isForeignKeyViolation, isUniqueViolation } from '../db/index.ts'
+import { isForeignKeyViolation, isUniqueViolation, toDatabaseError } from '../db/index.ts'
 import { ERRORS, isTurnmillError, TurnmillError, type ErrorCode } from '../protocol/errors.ts'
 import type { Logger } from '../telemetry/logger.ts'
 
@@ -34,6 +34,9 @@ export function toProblem(error: FastifyError | TurnmillError, request?: Fastify
       request === undefined ? message : (describeBody(known, request) ?? message),
     )
   if (statusCode < 500) return new TurnmillError('invalid_request', message)
+  // It goes by texts, too, and those of a bad request may be the client's.
+  const failure = toDatabaseError(error)
+  if (isTurnmillError(failure)) return failure
   return new TurnmillError('internal', 'an unexpected error, logged under the request id', { cause: error })
 }
 

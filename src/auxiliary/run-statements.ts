@@ -64,7 +64,7 @@ export const renewLeases = statement(
     select r.id from auxiliary_runs r join unnest($1::uuid[], $2::int[]) held (id, epoch) on r.id = held.id and r.epoch = held.epoch
     where r.state = any($4) order by r.id for no key update of r)
   update auxiliary_runs r set lease_until = clock_timestamp() + $3 * interval '1 ms' from mine where r.id = mine.id
-  returning r.id as run_id, ${keyState('r')} as key_state`,
+  returning r.id as run_id, r.epoch, ${keyState('r')} as key_state`,
 )
 
 /** Under the chat's lock. $1 run, $2 epoch, $3 states, $4 usage, $5 cost, $6 what was found. No row: fenced. */

@@ -110,11 +110,11 @@ export function createAuxiliaryRuns({ db, leaseMs, onPending, onChanged }: Auxil
     },
 
     /** Renews all leases of a process at once. A run that is not in the answer belongs to somebody else now. */
-    async renew(held: readonly HeldRun[]): Promise<{ runId: string; keyState: KeyState }[]> {
+    async renew(held: readonly HeldRun[]): Promise<RenewedRun[]> {
       const ids = [held.map(({ runId }) => runId), held.map(({ epoch }) => epoch)]
       const renew = sql.renewLeases(...ids, leaseMs, statesBefore('complete'))
-      const rows = await query<{ run_id: string; key_state: KeyState }>(db, renew)
-      return rows.map((row) => ({ runId: row.run_id, keyState: row.key_state }))
+      const rows = await query<{ run_id: string; epoch: number; key_state: KeyState }>(db, renew)
+      return rows.map((row) => ({ runId: row.run_id, epoch: row.epoch, keyState: row.key_state }))
     },
 
     async material({ purpose, chatId, turnId }: RunClaim): Promise<RunMaterial> {
@@ -180,6 +180,8 @@ export function createAuxiliaryRuns({ db, leaseMs, onPending, onChanged }: Auxil
 }
 
 type HeldRun = Pick<RunClaim, 'runId' | 'epoch'>
+
+type RenewedRun = HeldRun & { keyState: KeyState }
 
 interface ClaimedRow {
   run_id: string

@@ -142,6 +142,7 @@ export interface Subagent {
   /** Its chat. */
   id: string
   type: SubagentType
+  /** Or the beginning of its task. */
   title: string | null
   status: ChatStatus
   /** Whether a turn of it has not ended. */
@@ -157,7 +158,7 @@ const LONGEST_ANSWER = 50_000
 /** $1 parent. */
 const children = statement(
   'subagents/children',
-  `select c.id, c.subagent_type as type, c.title, c.status, c.active_turn_id is not null as at_work, c.last_error as error,
+  `select c.id, c.subagent_type as type, coalesce(c.title, c.fallback_title) as title, c.status, c.active_turn_id is not null as at_work, c.last_error as error,
     (select left(string_agg(part->>'text', '' order by place), ${LONGEST_ANSWER})
       from (select parts from messages m where m.chat_id = c.id and m.role = 'assistant' and m.deleted_at is null
         and m.parts @> '[{"type": "text"}]' order by m.id desc limit 1) last,

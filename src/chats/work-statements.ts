@@ -94,5 +94,5 @@ export const renewLeases = statement(
     select t.id from turns t join unnest($1::uuid[], $2::int[]) held (id, epoch) on t.id = held.id and t.epoch = held.epoch
     where t.state in ('running', 'interrupting') order by t.id for no key update of t)
   update turns t set lease_until = clock_timestamp() + $3 * interval '1 ms' from mine where t.id = mine.id
-  returning t.id as turn_id, t.state, ${keyState('t')} as key_state`,
+  returning t.id as turn_id, t.epoch, t.state, ${keyState('t')} as key_state`,
 )

@@ -202,8 +202,16 @@ export async function readFamilySpent(db: Database, rootChatId: string): Promise
 
 export interface RenewedLease {
   turnId: string
+  epoch: number
   state: TurnState
   keyState: KeyState
+}
+
+interface RenewedRow {
+  turn_id: string
+  epoch: number
+  state: TurnState
+  key_state: KeyState
 }
 
 /** Renews all leases of a process at once. A turn that is not in the answer belongs to somebody else now. */
@@ -213,6 +221,11 @@ export async function renewLeases(
   held: readonly Pick<Claim, 'turnId' | 'epoch'>[],
 ): Promise<RenewedLease[]> {
   const renew = sql.renewLeases(held.map((turn) => turn.turnId), held.map((turn) => turn.epoch), leaseMs) // prettier-ignore
-  const rows = await query<{ turn_id: string; state: TurnState; key_state: KeyState }>(db, renew)
-  return rows.map((row) => ({ turnId: row.turn_id, state: row.state, keyState: row.key_state }))
+  const rows = await query<RenewedRow>(db, renew)
+  return rows.map(({ turn_id: turnId, epoch, state, key_state: keyState }) => ({
+    turnId,
+    epoch,
+    state,
+    keyState,
+  }))
 }

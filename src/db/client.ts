@@ -21,6 +21,7 @@ export interface DatabaseOptions {
 /** One pool, seen two ways: prepared statements for the hot path, Prisma for the rest. */
 export interface Database {
   readonly pool: pg.Pool
+  /** Made when first asked for, which takes some milliseconds and 3 MB. */
   readonly prisma: PrismaClient
   /** Whether it is the inside of a transaction (`joinTransaction`): one connection, and transactions are savepoints. */
   readonly joined: boolean
@@ -52,14 +53,23 @@ export function openDatabase(options: DatabaseOptions): Database {
   // One that breaks between two statements of a transaction has nobody else to tell, and an error that nobody hears
   // ends the process; the next statement fails by itself.
   pool.on('connect', (client) => client.on('error', () => undefined))
-  const prisma = createPrisma(pool)
+  let prisma: PrismaClient | undefined
   const close = async (): Promise<void> => {
-    await prisma.$disconnect()
+    await prisma?.$disconnect()
     // A silent Postgres takes no leave: until its connections have ended, somebody must be able to cut them.
     if (!pool.ending) await pool.end()
     await watchdog.stop()
   }
-  return { pool, prisma, joined: false, lentPools: [], openSocket: watchdog.openSocket, close }
+  return {
+    pool,
+    get prisma() {
+      return (prisma ??= createPrisma(pool))
+    },
+    joined: false,
+    lentPools: [],
+    openSocket: watchdog.openSocket,
+    close,
+  }
 }
 
 /**

@@ -24,6 +24,12 @@ const UNREACHABLE = new Set([
   '57P01',
   '57P02',
   '57P03',
+  // https://www.prisma.io/docs/orm/reference/error-reference
+  'P1001',
+  'P1002',
+  'P1008',
+  'P1017',
+  'P2024',
 ])
 
 // `pg` gives these without a code.

@@ -55,6 +55,12 @@ export function startWatchdog(options: WatchdogOptions): Watchdog {
 }
 
 /**
+ * How long a refusal takes, in ms: whoever tries again as soon as it is refused, as the workers of BullMQ do, would otherwise
+ * leave the process no moment for timers and signals, nor for the watchdog to find that Postgres is back.
+ */
+const REFUSAL_MS = 50
+
+/**
  * A socket that fails instead of connecting. Postgres starts a process for whoever knocks, also for those who have left by
  * then: if every caller of every process tried, a server that comes back would be busy with nobody else.
  */
@@ -67,7 +73,8 @@ class RefusedSocket extends net.Socket {
   }
 
   override connect(): this {
-    return this.destroy(this.#reason)
+    setTimeout(() => this.destroy(this.#reason), REFUSAL_MS)
+    return this
   }
 }
 

@@ -1,6 +1,5 @@
 import { query, statement, type Database } from '../db/index.ts'
 import { isTurnmillError } from '../protocol/errors.ts'
-import { newId } from '../protocol/ids.ts'
 import type { Usage } from '../protocol/usage.ts'
 import { STANDING, STANDING_VERSION, type CallSubject } from './authorise.ts'
 import { toBudgetError, type BudgetVerdict, type RefusingBudget } from './budgets.ts'
@@ -18,10 +17,11 @@ export interface Books {
    * Writes a call down and takes its worst case out of the budgets that it falls under, where its key may still call and
    * nothing that it goes by has changed.
    *
-   * @returns its id, or why it may not be made.
-   * @throws {TurnmillError} `budget_exceeded`, `budget_busy`: of which budget, see `toBudgetError`.
+   * @returns why it may not be made; `null` where it may.
+   * @throws {TurnmillError} `budget_exceeded`, `budget_busy`: of which budget, see `toBudgetError`. `database_unavailable`:
+   * it may be written down all the same.
    */
-  open(call: NewInterception): Promise<{ id: string } | { refusal: Refusal }>
+  open(call: NewInterception): Promise<Refusal | null>
   /** Settles a call; a second time changes nothing. */
   settle(settlement: Settlement): Promise<void>
 }
@@ -33,6 +33,7 @@ export type Refusal = 'unauthorised' | 'stale' | 'model_unpriced'
 type Opened = { refusal: Refusal | null; budget: null } | { refusal: BudgetVerdict; budget: RefusingBudget }
 
 export interface NewInterception {
+  id: string
   subject: CallSubject
   /** Of the authorisation that the call goes by. */
   version: string
@@ -134,7 +135,7 @@ const settleCalls = statement(
 const MAX_TOGETHER = 50
 
 export function createBooks(db: Database): Books {
-  const open = together<NewInterception & { id: string }, Opened | undefined>({
+  const open = together<NewInterception, Opened | undefined>({
     max: MAX_TOGETHER,
     run: async (calls) => {
       const rows = await query<Opened & { id: string }>(db, openCalls(JSON.stringify(calls.map(toOpened))))
@@ -153,11 +154,10 @@ export function createBooks(db: Database): Books {
   })
   return {
     open: async (call) => {
-      const id = newId()
-      const opened = await open({ ...call, id })
+      const opened = await open(call)
       if (opened === undefined) throw new TypeError('a call was not written down')
       if (opened.budget !== null) throw toBudgetError(opened.refusal, opened.budget, call.subject)
-      return opened.refusal === null ? { id } : { refusal: opened.refusal }
+      return opened.refusal
     },
     settle,
   }
@@ -167,7 +167,7 @@ export function createBooks(db: Database): Books {
 const isOfOneCall = (error: unknown): boolean =>
   !(isTurnmillError(error) && error.code === 'database_unavailable')
 
-const toOpened = ({ id, subject, place, credential, ...call }: NewInterception & { id: string }) => ({
+const toOpened = ({ id, subject, place, credential, ...call }: NewInterception) => ({
   id,
   key: subject.apiKeyId,
   provider: subject.provider,

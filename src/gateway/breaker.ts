@@ -31,6 +31,15 @@ export class UnavailableError extends Error {
   }
 }
 
+/** Keeps a failure from the policy, which would count it. */
+class LateError extends Error {
+  readonly failure: UnavailableError
+  constructor(failure: UnavailableError) {
+    super(failure.message, { cause: failure })
+    this.failure = failure
+  }
+}
+
 /** A model as its caller names it, which may be anything, and the labels it is counted under. */
 export interface BreakerSubject {
   model: string
@@ -87,6 +96,8 @@ function createBreaker(labels: CallLabels, { failures, openMs, onChange }: Break
   let told = false
   let forgotten = false
   let triedAt = 0
+  /** How often the model was found down, or back. */
+  let findings = 0
   const tell = (open: boolean): void => {
     if (open === told || forgotten) return
     told = open
@@ -101,16 +112,27 @@ function createBreaker(labels: CallLabels, { failures, openMs, onChange }: Break
     })
     created.onHalfOpen(() => void (triedAt = Date.now()))
     created.onBreak(() => {
+      findings++
       if (created === policy) tell(true)
     })
     // Also of a call that was given up as silent: whoever finds the model back is right.
     created.onReset(() => {
+      findings++
       policy = created
       tell(false)
     })
     return created
   }
   let policy = createPolicy()
+  /** A failure of a call that began before the model was last found down or back says nothing of now. */
+  const unlessLate: Breaker['run'] = async (send) => {
+    const before = findings
+    try {
+      return await send()
+    } catch (error) {
+      throw error instanceof UnavailableError && findings !== before ? new LateError(error) : error
+    }
+  }
   /** While one call tries: a policy that is open, and its time is up. The call itself is left to the one before. */
   const letAnotherTry = (): void => void (policy = createPolicy(policy.toJSON()))
   const probe: Breaker['run'] = async (send) => {
@@ -132,7 +154,11 @@ function createBreaker(labels: CallLabels, { failures, openMs, onChange }: Break
         letAnotherTry()
       }
       const isOpen = policy.state === CircuitState.Open
-      return policy.execute(() => (isOpen ? probe(send) : send()))
+      return policy
+        .execute(() => (isOpen ? probe(send) : unlessLate(send)))
+        .catch((error: unknown) => {
+          throw error instanceof LateError ? error.failure : error
+        })
     },
     forget: () => {
       tell(false)

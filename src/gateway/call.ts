@@ -1,6 +1,6 @@
 import type { Prices, Usage } from '../protocol/usage.ts'
 import { costMicros, NO_USAGE } from '../protocol/usage.ts'
-import type { Books } from './books.ts'
+import type { Books, Settlement } from './books.ts'
 import type { Meter } from './meter.ts'
 import type { CallLabels, CallObservation } from '../protocol/gateway-observer.ts'
 
@@ -56,13 +56,22 @@ export async function settleCall(call: OpenCall, end: CallEnd): Promise<void> {
   const { costMicros: cost } = settlement
   const durationMs = performance.now() - call.startedAt
   call.onEnded({ outcome: outcomeOf(end), durationMs, usage, costMicros: cost })
+  await settleInTime(call.books, settlement, call.onUnsettled)
+}
+
+/** Tries for a minute. Never throws. */
+export async function settleInTime(
+  books: Books,
+  settlement: Settlement,
+  onUnsettled: (error: unknown) => void,
+): Promise<void> {
   for (let tries = 1; ; tries++) {
     try {
-      await call.books.settle(settlement)
+      await books.settle(settlement)
       return
     } catch (error) {
       if (tries === TRIES) {
-        call.onUnsettled(error)
+        onUnsettled(error)
         return
       }
       await new Promise((resolve) => setTimeout(resolve, FIRST_WAIT_MS * 2 ** (tries - 1)).unref())

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Database } from '../db/index.ts'
 import { createBodyGuard, guardHeaders, type Encryption } from '../models/index.ts'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
@@ -16,6 +17,7 @@ import { createMeter } from './meter.ts'
 import { openCall, type CallFacts, type OpeningEffects } from './open-call.ts'
 import { refuse } from './refusals.ts'
 import { codeOf, relayStream, relayWhole } from './relay.ts'
+import { isUnreachable } from './unreachable.ts'
 import { callUpstream, type Credential, type Upstream, type UpstreamEffects } from './upstream.ts'
 
 /**
@@ -35,7 +37,7 @@ export interface GatewayOptions extends Omit<UpstreamEffects, 'onFailover'> {
   /** The longest a call may take, in ms. */
   callLimitMs: number
   metrics: GatewayObserver
-  /** Told of each settlement that nobody waits for, so that the process can before it ends. */
+  /** Told of each call that is about to be settled, so that the process can wait for it before it ends: its caller may not. */
   track(settlement: Promise<void>): void
   /** A call that could not be settled; the reconciler will. */
   onUnsettled(error: unknown): void
@@ -45,13 +47,19 @@ type Effects = GatewayOptions & OpeningEffects
 
 export function createGateway(options: GatewayOptions): Gateway {
   const { db, encryption } = options
-  const effects = { ...options, authoriser: createAuthoriser(db, encryption) }
+  const effects = {
+    ...options,
+    authoriser: createAuthoriser(db, encryption),
+    wait: (ms: number) => sleep(ms, undefined, { ref: false }),
+  }
   return async (request, caller) => {
     const path = pathOf(request.target)
     const target = findTarget(request)
     try {
       if (target === null) throw new TurnmillError('not_found', `there is no ${request.method} ${path}`)
-      return await makeCall(request, caller, target, effects)
+      const made = makeCall(request, caller, target, effects)
+      options.track(made.then(ignore, ignore))
+      return await made
     } catch (error) {
       if (!isTurnmillError(error)) throw error
       options.metrics.onRefusal(error.code)
@@ -60,6 +68,8 @@ export function createGateway(options: GatewayOptions): Gateway {
     }
   }
 }
+
+const ignore = (): void => undefined
 
 const pathOf = (target: string): string => target.replace(/\?.*$/s, '')
 
@@ -105,8 +115,8 @@ async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions
     })
   }
   const upstream = await reach().catch(async (error: unknown) => {
-    // Whoever hung up before the answer began may have to pay all the same.
-    const charged = sending.begun && signal.aborted && body.asked !== null
+    // Whoever hung up before the answer began may have to pay all the same, unless there was nobody to send it to.
+    const charged = sending.begun && signal.aborted && body.asked !== null && !isUnreachable(error)
     await settle({
       status: null,
       errorCode: codeOf(error),

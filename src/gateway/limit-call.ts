@@ -1,3 +1,5 @@
+import { TurnmillError } from '../protocol/errors.ts'
+
 /** Aborts with its caller's signal, and when the call has lasted too long. */
 export function limitCall(
   caller: AbortSignal | null,
@@ -6,7 +8,7 @@ export function limitCall(
   const controller = new AbortController()
   const onAbort = (): void => controller.abort(caller?.reason)
   const timer = setTimeout(
-    () => controller.abort(new DOMException('the call took too long', 'TimeoutError')),
+    () => controller.abort(new TurnmillError('provider_timeout', `the call took longer than ${limitMs} ms`)),
     limitMs,
   ).unref()
   if (caller?.aborted === true) onAbort()

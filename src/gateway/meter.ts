@@ -62,7 +62,7 @@ function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
     for (const one of readings.usages) {
       const reported = readUsage[wireFormat](one)
       if (reported === undefined) continue
-      usage = usage === undefined ? reported : highestOf(usage, reported)
+      usage = usage === undefined ? reported : highestOf[wireFormat](usage, reported)
       const { input, output } = reportedSides(wireFormat, one)
       sides = { input: sides.input || input, output: sides.output || output }
       complete = isLast(value)

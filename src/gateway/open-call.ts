@@ -1,10 +1,11 @@
-import { TurnmillError } from '../protocol/errors.ts'
+import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import type { CallLabels, GatewayObserver } from '../protocol/gateway-observer.ts'
+import { newId } from '../protocol/ids.ts'
 import type { Caller, GatewayRequest } from '../protocol/routes.ts'
 import type { Authorisation, Authoriser, CallSubject, GatewayProvider } from './authorise.ts'
 import { prepareBody, type CallBody, type SentBody } from './body.ts'
 import type { Books, NewInterception, Refusal } from './books.ts'
-import type { OpenCall } from './call.ts'
+import { settleInTime, type OpenCall } from './call.ts'
 import type { Endpoint } from './endpoints.ts'
 import type { KeyHealth } from './key-health.ts'
 import { chooseCredentials, type Credential } from './upstream.ts'
@@ -17,6 +18,8 @@ export interface OpeningEffects {
   health: KeyHealth
   callLimitMs: number
   metrics: GatewayObserver
+  /** Resolves after as many ms, without keeping the process. */
+  wait(ms: number): Promise<void>
   onUnsettled(error: unknown): void
 }
 
@@ -31,9 +34,41 @@ export async function openCall(
   const { subject } = asking
   for (let look = 1; ; look++) {
     const facts = await findFacts(asking, look > 1, effects)
-    const opened = await effects.books.open(toInterception(facts, effects))
-    if ('id' in opened) return { call: toOpenCall(opened.id, facts, effects), facts }
-    if (opened.refusal !== 'stale' || look === LOOKS) throw refusedByBooks(opened.refusal, subject)
+    const interception = toInterception(facts, effects)
+    const refusal = await writeDown(interception, effects)
+    if (refusal === null) return { call: toOpenCall(interception.id, facts, effects), facts }
+    if (refusal !== 'stale' || look === LOOKS) throw refusedByBooks(refusal, subject)
+  }
+}
+
+/** When a call that was not made is taken back, in ms: its statement may go on where its connection broke. */
+const TAKEN_BACK_MS = [1000, 10_000]
+
+/** @throws {TurnmillError} Where it cannot be known whether the call is written down, it is not made, and taken back. */
+async function writeDown(interception: NewInterception, effects: OpeningEffects): Promise<Refusal | null> {
+  try {
+    return await effects.books.open(interception)
+  } catch (error) {
+    if (isTurnmillError(error) && error.code === 'database_unavailable') void takeBack(interception, effects)
+    throw error
+  }
+}
+
+/** Lest it is charged at its worst case, and holds back money until then. Never throws. */
+async function takeBack(
+  { id, credential }: NewInterception,
+  { books, wait, onUnsettled }: OpeningEffects,
+): Promise<void> {
+  for (const ms of TAKEN_BACK_MS) {
+    await wait(ms)
+    await settleInTime(
+      books,
+      {
+        ...{ id, credential, status: null, errorCode: 'database_unavailable', usage: null, costMicros: 0 },
+        ...{ firstByteMs: null, prompt: null, tools: [] },
+      },
+      onUnsettled,
+    )
   }
 }
 
@@ -117,6 +152,7 @@ function toInterception(facts: CallFacts, { callLimitMs }: OpeningEffects): NewI
   const { caller, endpoint, body, authorised, subject, credential } = facts
   const turn = caller.kind === 'delegated' ? caller : null
   return {
+    id: newId(),
     subject,
     version: authorised.version,
     purpose: turn?.attribution.purpose ?? 'external',
@@ -161,7 +197,10 @@ function refusedByBooks(refusal: Refusal, { provider, model }: CallSubject): Tur
         retryAfterMs: BUSY_MS,
       })
     case 'model_unpriced':
-      return new TurnmillError(refusal, `${call} falls under a budget, and the model has no price`)
+      return new TurnmillError(
+        refusal,
+        `${call} falls under a budget, and has no price; an admin gives it one in a model config of this provider and model, by POST or PATCH /v1/model-configs`,
+      )
   }
 }
 

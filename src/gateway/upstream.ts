@@ -113,10 +113,11 @@ export async function callUpstream(
   // Lists of models and counts of tokens say nothing of a model.
   const breakerSubject = endpoint.wireFormat === null ? null : { model: subject.model, labels }
   for (const [index, credential] of credentials.entries()) {
+    const sentAt = effects.health.now()
     const answer = await effects.breakers.run(breakerSubject, () =>
       sendOnce(call, credential, effects.sendToProvider),
     )
-    const refused = credential.id !== null && effects.health.note(credential.id, answer)
+    const refused = credential.id !== null && effects.health.note(credential.id, answer, sentAt)
     if (!refused || index === credentials.length - 1) return { answer, credential }
     effects.onFailover(provider.name)
     answer.body.destroy()
@@ -139,7 +140,10 @@ async function sendOnce(
     body,
     signal,
   }).catch((error: unknown) => {
-    throw !signal.aborted && isUnreachable(error) ? new UnavailableError(null, { cause: error }) : error
+    // Whoever left while the connection was being made learns of it, too.
+    throw error !== signal.reason && isUnreachable(error)
+      ? new UnavailableError(null, { cause: error })
+      : error
   })
   const { status } = answer
   if (status < 200 || status > 599) {

@@ -119,13 +119,14 @@ export async function revokeApiKey(db: Database, id: string, userId: string | nu
   if (known === 0) throw new TurnmillError('not_found', `API key ${id} does not exist`)
 }
 
-/** $1 user id, $2 key, $3 hash, $4 scopes. */
+/** $1 key, whose id its user has, too: of processes that begin together one makes both. $2 hash, $3 scopes. */
 const insertBootstrap = statement(
   'keys/bootstrap',
   `with admin as (
-    insert into users (id, name, role) select $1, 'admin', 'admin' where not exists (select 1 from api_keys where id = $2) returning id)
+    insert into users (id, name, role) select $1, 'admin', 'admin' where not exists (select 1 from api_keys where id = $1)
+    on conflict (id) do nothing returning id)
   insert into api_keys (id, user_id, name, secret_hash, scopes)
-  select $2, id, 'bootstrap', $3, $4 from admin on conflict (id) do nothing`,
+  select $1, id, 'bootstrap', $2, $3 from admin on conflict (id) do nothing`,
 )
 
 /**
@@ -140,7 +141,7 @@ export async function ensureBootstrapKey(db: Database, pepper: Secret, token: Se
     throw new Error(
       'TURNMILL_BOOTSTRAP_API_KEY is not of the form tm_<32 hex digits>_<43 characters of base64url>',
     )
-  await query(db, insertBootstrap(newId(), parsed.id, hashTokenSecret(pepper, parsed.secret), [...SCOPES]))
+  await query(db, insertBootstrap(parsed.id, hashTokenSecret(pepper, parsed.secret), [...SCOPES]))
   return parsed.id
 }
 

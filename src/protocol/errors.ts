@@ -220,7 +220,7 @@ export const ERRORS = {
   provider_timeout: {
     status: 504,
     recovery: 'retry',
-    meaning: 'The provider was silent for longer than allowed.',
+    meaning: 'The provider was silent, or its answer took, for longer than allowed.',
   },
   provider_stream_broken: {
     status: 502,

@@ -1,4 +1,4 @@
-import Anthropic from '@anthropic-ai/sdk'
+import Anthropic, { APIConnectionError, APIError } from '@anthropic-ai/sdk'
 import { toStorableText } from '../protocol/messages.ts'
 import type { FinishReason, StreamPart } from '../protocol/parts.ts'
 import { COMPUTER_TOOL } from '../protocol/tools.ts'
@@ -33,6 +33,7 @@ export const streamAnthropicMessages: StreamModel = (call) =>
     call,
     wireFormat,
     createReader: (context) => new MessagesReader(call.request, context),
+    errors: { APIError, APIConnectionError },
     open: (signal) => openMessages(call, signal),
   })
 
@@ -144,7 +145,7 @@ class MessagesReader implements EventReader {
     const reported = readUsage['anthropic-messages'](event.usage)
     const former = this.#usage ?? reported
     if (reported === undefined || former === undefined) return
-    this.#usage = highestOf(former, reported)
+    this.#usage = highestOf['anthropic-messages'](former, reported)
   }
 
   *#startBlock(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {

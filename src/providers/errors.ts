@@ -1,8 +1,3 @@
-import {
-  APIError as AnthropicApiError,
-  APIConnectionError as AnthropicConnectionError,
-} from '@anthropic-ai/sdk'
-import { APIError as OpenAiApiError, APIConnectionError as OpenAiConnectionError } from 'openai'
 import type { ErrorCode } from '../protocol/errors.ts'
 import { isErrorCode, isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import type { WireFormat } from '../protocol/routes.ts'
@@ -20,6 +15,20 @@ export interface FailureContext {
   phase: 'open' | 'read'
 }
 
+/** An SDK's error of a call that was answered, as both SDKs have it. */
+export interface SdkApiError extends Error {
+  readonly status: number | undefined
+  readonly headers: Headers | undefined
+  /** Of the body; OpenAI's SDK keeps its `error`, Anthropic's the whole of it. */
+  readonly error: unknown
+}
+
+/** The classes by which an SDK tells what could not be reached from what was answered. */
+export interface SdkErrors {
+  APIError: abstract new (...values: never[]) => SdkApiError
+  APIConnectionError: abstract new (...values: never[]) => Error
+}
+
 /** What a provider reported, in whichever shape it did. */
 interface ProviderFailure {
   /** Undefined for an error event in a stream that had begun with 200. */
@@ -31,11 +40,11 @@ interface ProviderFailure {
 }
 
 /** Any failure of a model call as ours. The SDK's error does not go along as cause: it holds bodies and headers. */
-export function toProviderError(error: unknown, context: FailureContext): TurnmillError {
+export function toProviderError(error: unknown, sdk: SdkErrors, context: FailureContext): TurnmillError {
   const ours = causesOf(error).find(isTurnmillError)
   if (ours !== undefined) return ours
-  if (isConnectionError(error)) return toConnectionError(error, context)
-  if (isApiError(error)) return toReportedError(readFailure(error), context)
+  if (error instanceof sdk.APIConnectionError) return toConnectionError(error, context)
+  if (error instanceof sdk.APIError) return toReportedError(readFailure(error), context)
   return context.phase === 'open' ? toUnexpectedError(error, context) : toBrokenStream(error, context)
 }
 
@@ -78,9 +87,6 @@ const subjectOf = ({ wireFormat, model }: Pick<FailureContext, 'wireFormat' | 'm
   `${wireFormat} model ${model}`
 
 // --- What failed before or beside an answer
-
-const isConnectionError = (error: unknown): error is Error =>
-  error instanceof OpenAiConnectionError || error instanceof AnthropicConnectionError
 
 /** The codes of undici for its own limits; it gives up on a silent server after 300 s. */
 const TIMEOUT_CODES = ['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT']
@@ -129,13 +135,7 @@ function systemCodeOf(error: unknown): string | undefined {
 
 // --- What a provider reported
 
-type ApiError = OpenAiApiError | AnthropicApiError
-
-const isApiError = (error: unknown): error is ApiError =>
-  error instanceof OpenAiApiError || error instanceof AnthropicApiError
-
-/** OpenAI's SDK keeps the body's `error`, Anthropic's the body. */
-function readFailure(error: ApiError): ProviderFailure {
+function readFailure(error: SdkApiError): ProviderFailure {
   const body = asRecord(error.error)
   const fields = isRecord(body.error) ? body.error : body
   const status = error.status ?? statusOf(fields.code)

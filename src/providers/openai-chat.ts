@@ -9,7 +9,7 @@ import { argumentsReaderOf } from './computer-actions.ts'
 import type { ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { brokenStream, unofferedToolCall } from './errors.ts'
-import { createOpenAiClient } from './openai-client.ts'
+import { createOpenAiClient, openAiErrors } from './openai-client.ts'
 import { asList, asRecord, asText, isRecord, lookUp } from './outside.ts'
 import { toProviderData } from './provider-data.ts'
 import type { EventReader } from './read-stream.ts'
@@ -31,6 +31,7 @@ export const streamOpenAiChat: StreamModel = (call) =>
     call,
     wireFormat,
     createReader: (context) => new ChatReader(call.request, context),
+    errors: openAiErrors,
     open: (signal) =>
       createOpenAiClient(call.connection, signal).chat.completions.create(toParams(call.request), { signal }),
   })

@@ -8,7 +8,7 @@ import { argumentsReaderOf } from './computer-actions.ts'
 import type { ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { brokenStream, reportedInEvent } from './errors.ts'
-import { createOpenAiClient } from './openai-client.ts'
+import { createOpenAiClient, openAiErrors } from './openai-client.ts'
 import { readComputerCall } from './openai-computer.ts'
 import { asCount, asRecord, asText, lookUp } from './outside.ts'
 import { toProviderData } from './provider-data.ts'
@@ -32,6 +32,7 @@ export const streamOpenAiResponses: StreamModel = (call) =>
     call,
     wireFormat,
     createReader: (context) => new ResponsesReader(call.request, context),
+    errors: openAiErrors,
     open: (signal) =>
       createOpenAiClient(call.connection, signal).responses.create(toParams(call.request), { signal }),
   })

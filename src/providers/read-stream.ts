@@ -3,7 +3,7 @@ import type { EndPart, StreamPart } from '../protocol/parts.ts'
 import type { Usage } from '../protocol/usage.ts'
 import type { WireFormat } from '../protocol/routes.ts'
 import type { ModelCall } from './contract.ts'
-import type { FailureContext } from './errors.ts'
+import type { FailureContext, SdkErrors } from './errors.ts'
 import { brokenStream, toProviderError } from './errors.ts'
 
 /** What is special about a wire format: the parts that its events stand for. */
@@ -25,6 +25,8 @@ export interface StreamSource {
   wireFormat: WireFormat
   /** What the events are to be read with; made per call. */
   createReader: (context: FailureContext) => EventReader
+  /** Of the SDK that sends it. */
+  errors: SdkErrors
   /** Sends the request and resolves with the provider's events. */
   open: (signal: AbortSignal) => Promise<AsyncIterable<unknown>>
 }
@@ -48,7 +50,11 @@ export async function* readStream(source: StreamSource): AsyncGenerator<StreamPa
     }
     if (!finished) yield toErrorPart(endedEarly(signal, context), reader)
   } catch (error) {
-    if (!finished) yield toErrorPart(failureOf(error, signal, context), reader)
+    if (!finished)
+      yield toErrorPart(
+        signal.aborted ? stopped(context) : toProviderError(error, source.errors, context),
+        reader,
+      )
   }
 }
 
@@ -90,10 +96,6 @@ async function* partsOf(
 
 /** Asked anew after each wait; the property alone would be taken for settled by the compiler. */
 const isAborted = (signal: AbortSignal): boolean => signal.aborted
-
-function failureOf(error: unknown, signal: AbortSignal, context: FailureContext): TurnmillError {
-  return signal.aborted ? stopped(context) : toProviderError(error, context)
-}
 
 const endedEarly = (signal: AbortSignal, context: FailureContext): TurnmillError =>
   signal.aborted ? stopped(context) : brokenStream("ended without its wire format's own ending", context)

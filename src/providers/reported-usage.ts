@@ -71,8 +71,9 @@ export function reportedSides(wireFormat: WireFormat, usage: unknown): ReportedS
   return { input: isCount(reported[input]), output: isCount(reported[output]) }
 }
 
-/** Counts are cumulative, and a proxy may leave some out of an event: the highest of each counts, once. */
-export const highestOf = (one: Usage, other: Usage): Usage => ({
+type Highest = (one: Usage, other: Usage) => Usage
+
+const highestOfEach: Highest = (one, other) => ({
   inputTokens: Math.max(one.inputTokens, other.inputTokens),
   outputTokens: Math.max(one.outputTokens, other.outputTokens),
   cacheReadTokens: Math.max(one.cacheReadTokens, other.cacheReadTokens),
@@ -80,3 +81,21 @@ export const highestOf = (one: Usage, other: Usage): Usage => ({
   reasoningTokens: Math.max(one.reasoningTokens, other.reasoningTokens),
   estimated: false,
 })
+
+const allInput = ({ inputTokens, cacheReadTokens, cacheWriteTokens }: Usage): number =>
+  inputTokens + cacheReadTokens + cacheWriteTokens
+
+/** Where the whole input is reported, and only later how much of it was in a cache, what was is not counted again. */
+const highestOfWhole: Highest = (one, other) => {
+  const highest = highestOfEach(one, other)
+  const { cacheReadTokens, cacheWriteTokens } = highest
+  const whole = Math.max(allInput(one), allInput(other))
+  return { ...highest, inputTokens: Math.max(0, whole - cacheReadTokens - cacheWriteTokens) }
+}
+
+/** Counts are cumulative, and a proxy may leave some out of an event: the highest of each counts, once. */
+export const highestOf: Readonly<Record<WireFormat, Highest>> = {
+  'openai-chat': highestOfWhole,
+  'openai-responses': highestOfWhole,
+  'anthropic-messages': highestOfEach,
+}

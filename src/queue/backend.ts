@@ -98,6 +98,8 @@ export async function openPostgresBackend(options: PostgresBackendOptions): Prom
     keepAlive: true,
     ...(openSocket === undefined ? {} : { stream: openSocket }),
   })
+  // Each queue and each worker listens to it, too.
+  pool.setMaxListeners(0)
   pool.on('error', onError)
   pool.on('connect', (client) => client.on('error', onError))
   await createQueueSchema(pool)

@@ -61,6 +61,9 @@ const ENTRIES = {
 
 const RESTART_MS = 200
 
+/** How often a process may fail to start at first. */
+const STARTS = 5
+
 export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const fleet = new RunningFleet(options)
   await fleet.start()
@@ -91,7 +94,21 @@ class RunningFleet implements Fleet {
   async start(): Promise<void> {
     const [first, ...others] = [...this.#roles()]
     await this.#seat(first!).process.ready
-    await Promise.all(others.map((role) => this.#seat(role).process.ready))
+    await Promise.all(others.map((role) => this.#started(this.#seat(role))))
+  }
+
+  /** Many start at once: one to which Postgres answered too late on a busy machine is started again, as ever. */
+  async #started(seat: Seat): Promise<void> {
+    for (let start = 1; ; start++) {
+      const { process: starting } = seat
+      try {
+        await starting.ready
+        return
+      } catch (error) {
+        if (start === STARTS) throw error
+      }
+      while (seat.process === starting) await sleep(50)
+    }
   }
 
   *#roles(): Generator<Role> {

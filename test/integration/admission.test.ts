@@ -1,5 +1,6 @@
 /** How many turns of a user run at once, counted on the rows. */
 import { query, statement } from '../../src/db/index.ts'
+import { hold } from '../support/fake-upstream.ts'
 import { BACKENDS, startTurnmill, type Turnmill } from '../support/turnmill.ts'
 
 const LIMIT = 5
@@ -50,7 +51,11 @@ describe.each(BACKENDS)('200 sends at once by one user on the %s backend', (back
   })
 
   test('of one user do not keep another waiting', async () => {
-    turnmill.upstream.script({ type: 'answer', delayMs: 20 })
+    const gate = hold()
+    turnmill.upstream.script(({ text }) => ({
+      type: 'answer',
+      ...(text === 'one' ? {} : { gate, gateAt: 0 }),
+    }))
     const [tenant, other] = [await turnmill.addUser(), await turnmill.addUser()]
     const many = await Promise.all(
       Array.from({ length: 100 }, (_, index) => tenant.client.create(`turn ${index}`)),
@@ -62,7 +67,8 @@ describe.each(BACKENDS)('200 sends at once by one user on the %s backend', (back
       where: { userId: tenant.userId },
       _count: true,
     })
-    expect(states.find(({ state }) => state === 'pending')?._count).toBeGreaterThan(50)
+    expect(states.find(({ state }) => state === 'pending')?._count).toBe(100 - LIMIT)
+    gate.release()
     for (const { chat, turn } of many) await tenant.client.ended(chat.id, turn.id)
   })
 })

@@ -306,6 +306,17 @@ describe('every route with a body of the wrong kind (A4)', () => {
     },
   )
 
+  test.each(['connection error', 'timeout exceeded when trying to connect'])(
+    'words of a failing database in it are still the client’s: %s',
+    async (words) => {
+      const url = '/v1/chats'
+      expect(await turnmill.admin.client.request('POST', url, { content: 'x', [words]: 1 })).toMatchObject({
+        status: 400,
+        body: { code: 'invalid_request' },
+      })
+    },
+  )
+
   test('an unknown route is 404', async () => {
     expect(await owner.client.request('GET', '/v1/nothing')).toMatchObject({
       status: 404,

@@ -15,6 +15,7 @@ import { hold, type Behaviour, type UpstreamRequest } from '../support/fake-upst
 import { startProcess } from '../support/process.ts'
 import {
   BACKENDS,
+  LEASES_RUN_OUT,
   startTurnmill,
   testEnvironment,
   TEST_SECRETS,
@@ -482,14 +483,14 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
     })
 
     test('a worker that is killed amid its call; what a zombie of it writes changes nothing', async () => {
-      await startIdle()
+      await startIdle(LEASES_RUN_OUT)
       const { config, services } = turnmill
       let calls = 0
       script('title', () =>
         ++calls === 1 ? { type: 'silence', after: 'headers' } : { type: 'answer', text: 'Taken over' },
       )
       const doomed = startProcess('workers/auxiliary.ts', {
-        ...testEnvironment(config.databaseUrl ?? '', { backend }),
+        ...testEnvironment(config.databaseUrl ?? '', { backend, environment: LEASES_RUN_OUT }),
         ...(config.redisUrl === null ? {} : { TURNMILL_QUEUE_PREFIX: config.queuePrefix }),
         ...TEST_SECRETS,
         // The reconciler is this process's.

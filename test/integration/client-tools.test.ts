@@ -296,7 +296,7 @@ describe('calls that nobody answers in time', () => {
     const turnmill = await startTurnmill({
       tools: bench.tools,
       reconcile: true,
-      environment: { TURNMILL_ACTION_DEADLINE_MS: '600' },
+      environment: { TURNMILL_ACTION_DEADLINE_MS: '3000' },
     })
     try {
       bench.reset()

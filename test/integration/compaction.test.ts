@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Claim } from '../../src/chats/index.ts'
 import { defineTool } from '../../src/tools/index.ts'
 import { TurnmillError } from '../../src/protocol/errors.ts'
 import { textOf } from '../../src/protocol/messages.ts'
@@ -14,6 +16,7 @@ import {
   tooLong,
   withWindow,
 } from '../support/small-window.ts'
+import { takeAway } from '../support/leases.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
 const WINDOW = 2000
@@ -354,8 +357,11 @@ describe('compaction', () => {
       expect(second).toMatchObject({ state: 'completed', error: null })
       expect(requests().map(asksForSummary)).toEqual([true, false, false])
       expect(uncompacted.filter((line) => line.includes(second.id))).toHaveLength(1)
+      const { interception } = turnmill.services.db.prisma
+      while ((await interception.count({ where: { turnId: second.id, settledAt: null } })) > 0)
+        await sleep(20)
       // What the call for a summary is reported to have cost is the turn's all the same.
-      const books = await turnmill.services.db.prisma.interception.findMany({
+      const books = await interception.findMany({
         where: { turnId: second.id, estimated: false },
       })
       expect(second.costMicros).toBe(sum(books.map(({ costMicros }) => Number(costMicros))))
@@ -576,11 +582,12 @@ describe('compaction', () => {
       const lost = async (...values: unknown[]): Promise<void> => {
         chats[write] = before
         if (write === 'compact') await before(...values)
+        await takeAway(turnmill, (values[0] as Claim).turnId)
         throw new TurnmillError('turn_fenced', 'the worker of this test is lost')
       }
       chats[write] = lost
       reconciler.start()
-      expect(await compactAndWait(client, chat.id)).toMatchObject({ state: 'completed', epoch: 2 })
+      expect(await compactAndWait(client, chat.id)).toMatchObject({ state: 'completed', epoch: 3 })
       expect(chats[write]).toBe(before)
       expect(requests()).toHaveLength(2)
       expect((await client.messages(chat.id)).filter(isSummary)).toHaveLength(1)

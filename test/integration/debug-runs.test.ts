@@ -191,7 +191,7 @@ describe('the calls beside a chat’s own steps', () => {
     expect(await client.settled(chat.id)).toMatchObject({ status: 'idle' })
     await client.request('POST', `/v1/chats/${chat.id}/title`)
     const watch = client.watch(chat.id)
-    await watch.until((event) => event.type === 'status' && event.title !== null)
+    await watch.until((event) => event.type === 'status' && event.title === 'an answer for title')
     watch.close()
     await client.request('POST', `/v1/chats/${chat.id}/compact`)
     expect(await client.settled(chat.id)).toMatchObject({ status: 'idle' })

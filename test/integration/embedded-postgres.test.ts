@@ -1,8 +1,7 @@
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, cp, mkdir, mkdtemp, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, cp, mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
 import type { EmbeddedPostgres } from '../../src/db/embedded.ts'
+import { makeScratch } from '../support/scratch.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 /** Flushing to disk guards against power cuts, which no test here makes. */
@@ -22,7 +22,7 @@ const servers: EmbeddedPostgres[] = []
 const holders: ChildProcess[] = []
 
 beforeEach(async () => {
-  scratch = await mkdtemp(path.join(tmpdir(), 'turnmill-embedded-'))
+  scratch = await makeScratch('turnmill-embedded-')
   await chmod(scratch, 0o755) // So that whoever runs Postgres for root gets through.
 })
 

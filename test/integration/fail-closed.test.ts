@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Job } from 'bullmq'
 import type { JobQueue } from '../../src/queue/backend.ts'
 import { TURNS_QUEUE, type TurnJob } from '../../src/queue/index.ts'
@@ -125,8 +126,10 @@ describe.each(BACKENDS)('with gateway routing, on the %s backend', (backend) => 
     await turnmill.services.queue.enqueue('odd-1', data as never)
     const { chat, turn } = await user.client.create('after it')
     await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'completed' })
-    const { values } = await turnmill.services.metrics.jobs.get()
-    expect(values).toContainEqual({ labels: { outcome, queue: 'turns' }, value: 1 })
+    const counted = async (): Promise<unknown> =>
+      (await turnmill.services.metrics.jobs.get()).values.find(({ labels }) => labels.outcome === outcome)
+    while ((await counted()) === undefined) await sleep(20)
+    expect(await counted()).toEqual({ labels: { outcome, queue: 'turns' }, value: 1 })
   })
 
   test('a key that was revoked while its turn was queued makes no call', async () => {

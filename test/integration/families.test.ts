@@ -316,7 +316,7 @@ describe('a stop of a parent at the moment of', () => {
   })
 })
 
-describe('600 races of subagents that end with parents that are interrupted, edited or deleted', () => {
+describe('600 races of subagents that end with parents that are interrupted, edited or deleted (Q12)', () => {
   const RACES = 600
   const AT_ONCE = 8
   const PARENTS = ['interrupt', 'edit', 'nothing', 'delete', 'interrupt the child'] as const

@@ -1,3 +1,4 @@
+import { openDatabase } from '../../src/db/index.ts'
 import { loadImages, storeImages } from '../../src/files/index.ts'
 import { newId } from '../../src/protocol/ids.ts'
 import {
@@ -334,16 +335,24 @@ describe('what a model is shown of images', () => {
 
   test('asks the database once, and not where there is none', async () => {
     const fileId = await uploaded()
-    let acquired = 0
-    const count = (): void => {
-      acquired++
+    // Of its own: a worker asks its database at any time.
+    const db = openDatabase({
+      url: turnmill.config.databaseUrl ?? '',
+      poolSize: 1,
+      connectTimeoutMs: 10_000,
+      silenceMs: 10_000,
+      applicationName: 'test-count',
+    })
+    try {
+      let acquired = 0
+      db.pool.on('acquire', () => acquired++)
+      await loadImages(db, user.userId, [userMessage({ type: 'text', text: 'hi' })])
+      expect(acquired).toBe(0)
+      await loadImages(db, user.userId, [userMessage(png(fileId)), userMessage(png(fileId))])
+      expect(acquired).toBe(1)
+    } finally {
+      await db.close()
     }
-    turnmill.services.db.pool.on('acquire', count)
-    await load([userMessage({ type: 'text', text: 'hi' })])
-    expect(acquired).toBe(0)
-    await load([userMessage(png(fileId)), userMessage(png(fileId))])
-    turnmill.services.db.pool.off('acquire', count)
-    expect(acquired).toBe(1)
   })
 
   test('is nothing of files that are gone, or belong to somebody else', async () => {

@@ -14,8 +14,11 @@ import {
   type Turnmill,
 } from '../support/turnmill.ts'
 
+/** For a transaction that others wait for. */
+const PATIENT = { timeout: 30_000, maxWait: 30_000 }
+
 /** Long enough for six processes that start on two cores. */
-const LEASES = { TURNMILL_LEASE_MS: '3000', TURNMILL_LEASE_RENEWAL_MS: '900' }
+const LEASES = { TURNMILL_LEASE_MS: '3000', TURNMILL_LEASE_RENEWAL_MS: '900', TURNMILL_LOCK_MS: '1000' }
 
 /** Two API and two worker processes on one database and one queue. */
 interface Fleet {
@@ -159,7 +162,7 @@ describe.each(BACKENDS)('two API and two worker processes on the %s backend', (b
       await waitsForLock(db)
       left = api.stop()
       await watch.end()
-    })
+    }, PATIENT)
     expect(await sent).toMatchObject({ queuedMessage: { chatId: chat.id } })
     expect(await left).toBe(0)
     await expect(first.request('GET', '/healthz')).rejects.toThrow('fetch failed')

@@ -382,7 +382,12 @@ describe('a budget', () => {
     const body = { ...bodyOf('openai-chat', 'hello'), model: 'of-no-price' }
     expect(await spender.client.request('POST', PATHS['openai-chat'], body)).toMatchObject({
       status: 409,
-      body: { error: { code: 'model_unpriced' } },
+      body: {
+        error: {
+          code: 'model_unpriced',
+          message: expect.stringMatching(/in a model config of this provider and model/),
+        },
+      },
     })
     expect(turnmill.upstream.requests).toHaveLength(0)
   })

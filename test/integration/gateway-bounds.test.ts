@@ -1,6 +1,7 @@
 /** A call is held to what it may cost, whatever its body says and its provider reports. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { query, statement } from '../../src/db/index.ts'
 import { createModelConfig, createProvider } from '../../src/models/index.ts'
 import { Secret } from '../../src/protocol/secret.ts'
@@ -351,15 +352,52 @@ test('a key that was refused is not told with the answer to the next one', async
   expect(await callTo(CHAT, HELLO)).toBe('the organisation of <redacted> is suspended')
 })
 
+test('a call whose caller has left while nobody took the connection costs nothing, and counts against the model', async () => {
+  const asking = Promise.withResolvers<undefined>()
+  const timedOut = Object.assign(new Error('connect timeout'), { code: 'UND_ERR_CONNECT_TIMEOUT' })
+  const down = await startTurnmill({
+    workers: 0,
+    environment: { TURNMILL_BREAKER_FAILURES: '1' },
+    sendToProvider: (_, { signal }) => {
+      asking.resolve(undefined)
+      return new Promise((_, reject) => signal.addEventListener('abort', () => reject(timedOut)))
+    },
+  })
+  try {
+    const leaver = await down.addUser()
+    const call = (signal: AbortSignal | null): Promise<Response> =>
+      fetch(`${down.address}/v1/gateway/fake/v1/chat/completions`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${leaver.token}`, 'content-type': 'application/json' },
+        body: JSON.stringify({ ...HELLO, model: 'fake-1' }),
+        signal,
+      })
+    const gone = new AbortController()
+    const left = call(gone.signal).catch(() => undefined)
+    await asking.promise
+    gone.abort()
+    await left
+    const { interception } = down.services.db.prisma
+    while ((await interception.count({ where: { settledAt: { not: null } } })) < 1) await sleep(10)
+    expect(await interception.findMany()).toMatchObject([{ costMicros: 0n, estimated: false }])
+    expect((await call(null)).status).toBe(503)
+  } finally {
+    await down.stop()
+  }
+})
+
 test('a call whose caller has left before it was sent costs nothing', async () => {
   const { db } = turnmill.services
   const held = Promise.withResolvers<void>()
   const locked = Promise.withResolvers<void>()
-  const lock = db.prisma.$transaction(async (tx) => {
-    await tx.$executeRawUnsafe('lock table interceptions in share row exclusive mode')
-    locked.resolve()
-    await held.promise
-  })
+  const lock = db.prisma.$transaction(
+    async (tx) => {
+      await tx.$executeRawUnsafe('lock table interceptions in share row exclusive mode')
+      locked.resolve()
+      await held.promise
+    },
+    { timeout: 30_000, maxWait: 30_000 },
+  )
   await locked.promise
   const gone = new AbortController()
   const call = post(CHAT, HELLO, gone.signal).catch(() => undefined)

@@ -4,6 +4,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { createServer, type Server, type Socket } from 'node:net'
 import type { AddressInfo } from 'node:net'
+import pg from 'pg'
 import { createProvider } from '../../src/models/index.ts'
 import { query, statement } from '../../src/db/index.ts'
 import { Secret } from '../../src/protocol/secret.ts'
@@ -14,7 +15,7 @@ import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill
 const PATH = '/v1/gateway/raw/v1/chat/completions'
 
 /** Long enough for a call to be made meanwhile. */
-const OPEN_MS = 1000
+const OPEN_MS = 3000
 
 /** A provider that answers bytes, whatever they are. */
 let raw: Server
@@ -106,6 +107,31 @@ test.each([700, 999])('a status that is none (%i) is no answer, and the call is 
   expect((await post(SAY)).status).toBe(502)
   expect(await settledCalls()).toMatchObject([{ error_code: 'provider_rejected', cost_micros: '0' }])
 })
+
+test('calls that are silent when the process ends are settled by it, however many', async () => {
+  let silent = 0
+  reply = () => {
+    silent++
+  }
+  const cut = Array.from({ length: 6 }, () => post({ ...SAY, stream: false }).catch(() => null))
+  while (silent < 6) await new Promise((resolve) => setTimeout(resolve, 10))
+  await turnmill.services.db.prisma.provider.deleteMany()
+  // A settlement takes its time.
+  const blocker = new pg.Client({ connectionString: database.url })
+  await blocker.connect()
+  await blocker.query('begin')
+  await blocker.query('lock table interceptions in share mode')
+  const stopped = turnmill.stop()
+  await Promise.all(cut)
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  await blocker.query('commit')
+  await blocker.end()
+  await stopped
+  const { apiKeyId } = user
+  turnmill = await startTurnmill({ databaseUrl: database.url, workers: 0 })
+  const after = await query<Call>(turnmill.services.db, readCalls(apiKeyId))
+  expect(after.map(({ settled }) => settled)).toEqual(Array(6).fill(true))
+}, 30_000)
 
 test('calls that are under way when the process ends are settled by it', async () => {
   reply = (socket) => socket.write(`${STREAM}data: {"choices":[{"delta":{"content":"x"}}]}\n\n`)
@@ -230,7 +256,7 @@ test('a client that stops reading is let go of when its key is revoked', async (
   await reader.read()
   collectGarbage()
   await turnmill.admin.client.request('DELETE', `/v1/api-keys/${user.apiKeyId}`)
-  expect(await settledCalls()).toMatchObject([{ settled: true }])
+  expect(await settledCalls()).toMatchObject([{ settled: true, error_code: 'gateway_unauthorized' }])
   await reader.cancel().catch(() => undefined)
 })
 

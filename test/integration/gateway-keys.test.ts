@@ -12,10 +12,17 @@ const SAY = { model: 'fake-1', max_tokens: 10, messages: [{ role: 'user', conten
 
 let turnmill: Turnmill
 let user: TestUser
+let log: string[]
 
 beforeEach(async () => {
   Object.assign(process.env, AMBIENT)
-  turnmill = await startTurnmill({ workers: 0, allowByok: true, wireFormat: 'openai-chat' })
+  log = []
+  turnmill = await startTurnmill({
+    workers: 0,
+    allowByok: true,
+    wireFormat: 'openai-chat',
+    onLog: (line) => void log.push(line),
+  })
   user = await turnmill.addUser()
 })
 afterEach(async () => {
@@ -123,11 +130,13 @@ test('an answer that breaks off is not one that ended (P3)', async () => {
   await expect(post(user.token).then((response) => response.text())).rejects.toThrow()
 })
 
-test('a provider that cannot be reached is said to be (P3)', async () => {
+test('a provider that cannot be reached is said to be, and the log says why (P3)', async () => {
   await turnmill.upstream.stop()
   const response = await post(user.token)
   expect({ status: response.status, body: await response.json() }).toMatchObject({
     status: 502,
     body: { error: { code: 'provider_unreachable' } },
   })
+  expect(log.filter((line) => line.includes('ECONNREFUSED'))).toHaveLength(1)
+  expect(log.join('')).not.toContain(CENTRAL_KEY)
 })

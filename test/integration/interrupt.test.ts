@@ -1,5 +1,6 @@
 import { textOf } from '../../src/protocol/messages.ts'
 import { hold } from '../support/fake-upstream.ts'
+import { endLease } from '../support/leases.ts'
 import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
 describe.each(BACKENDS)('interrupt on the %s backend', (backend) => {
@@ -145,6 +146,7 @@ describe.each(BACKENDS)('interrupt on the %s backend', (backend) => {
       expect(await client.request('POST', `/v1/chats/${chat.id}/interrupt`)).toMatchObject({
         body: { status: 'interrupting' },
       })
+      await endLease(lonely, turn.id)
       lonely.addWorker()
       await expect(client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'interrupted', epoch: 2 })
       expect(lonely.upstream.requests).toHaveLength(0)

@@ -21,7 +21,7 @@ beforeAll(async () => {
   liar = await startMcpLiar()
   turnmill = await startTurnmill()
   const add = async (name: string, url: string) => {
-    const body = { name, url, timeoutMs: 5000, headers: { 'x-team': 'the-header-of-the-team' } }
+    const body = { name, url, timeoutMs: 20_000, headers: { 'x-team': 'the-header-of-the-team' } }
     expect((await turnmill.admin.client.request('POST', '/v1/mcp-servers', body)).status).toBe(201)
   }
   await add('every', everything.url)

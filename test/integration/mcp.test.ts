@@ -444,9 +444,9 @@ describe('a server that lies', () => {
       const told = liar.heard('notifications/cancelled')
       const asked = liar.heard('tools/call')
       const outcome = call(({ response }) => sendEvents(response, ': begun\n\n'), {
-        timeoutMs: 200,
+        timeoutMs: 2000,
       })
-      expect(await outcome).toMatchObject({ isError: true, output: 'the tool did not answer within 200 ms' })
+      expect(await outcome).toMatchObject({ isError: true, output: 'the tool did not answer within 2000 ms' })
       await liar.closed(await asked)
       await told
     })

@@ -1,6 +1,9 @@
 import { createMetricsServer } from '../../src/telemetry/metrics-server.ts'
 import { findFreePort } from '../../src/db/free-port.ts'
+import { TURNS_QUEUE, type TurnJob } from '../../src/queue/index.ts'
 import { step, text } from '../support/chat-world.ts'
+import { takeJob } from '../support/take-job.ts'
+import { endLease } from '../support/leases.ts'
 import { startTurnmill, type Turnmill } from '../support/turnmill.ts'
 
 let turnmill: Turnmill
@@ -42,6 +45,10 @@ describe('/metrics', () => {
       const { chats } = idle.services
       const zombie = await chats.claim({ turnId: turn.id, jobId: 'x', attemptsMade: 0, compare: null })
       if (typeof zombie === 'string') throw new Error(zombie)
+      await endLease(idle, turn.id)
+      const queue = idle.services.backend.queue<TurnJob>(TURNS_QUEUE)
+      await takeJob(queue, `turn-${turn.id}-1`)
+      await queue.close()
       idle.addWorker()
       await client.ended(chat.id, turn.id)
       await expect(chats.finish(zombie, step(1, text('late')))).rejects.toMatchObject({ code: 'turn_fenced' })

@@ -1,5 +1,4 @@
-import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { cp, mkdir, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
@@ -10,6 +9,7 @@ import { readCatalogue } from '../support/catalogue.ts'
 import type { Catalogue } from '../support/catalogue.ts'
 import { createEmptyDatabase, createTestDatabase } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
+import { makeScratch } from '../support/scratch.ts'
 
 const SCHEMA_FILE = fileURLToPath(new URL('../../prisma/schema.prisma', import.meta.url))
 
@@ -121,7 +121,7 @@ let scratch: string
 
 beforeEach(async () => {
   database = await createEmptyDatabase()
-  scratch = await mkdtemp(path.join(tmpdir(), 'turnmill-migrations-'))
+  scratch = await makeScratch('turnmill-migrations-')
 })
 
 afterEach(async () => {

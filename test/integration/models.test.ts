@@ -6,7 +6,11 @@ import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill
 let turnmill: Turnmill
 let user: TestUser
 beforeEach(async () => {
-  turnmill = await startTurnmill({ allowByok: true })
+  turnmill = await startTurnmill({
+    allowByok: true,
+    // A busy machine may not take a turn from a worker that lives: its call would be made twice.
+    environment: { TURNMILL_LEASE_MS: '20000', TURNMILL_LEASE_RENEWAL_MS: '5000' },
+  })
   user = await turnmill.addUser()
 })
 afterEach(() => turnmill.stop())

@@ -4,7 +4,14 @@ import { Redis } from 'ioredis'
 import { hold } from '../support/fake-upstream.ts'
 import { startProcess, type Process } from '../support/process.ts'
 import { startRedis } from '../support/redis.ts'
-import { BACKENDS, startTurnmill, testEnvironment, type BackendKind, type Turnmill } from '../support/turnmill.ts' // prettier-ignore
+import {
+  BACKENDS,
+  LEASES_RUN_OUT,
+  startTurnmill,
+  testEnvironment,
+  type BackendKind,
+  type Turnmill,
+} from '../support/turnmill.ts'
 
 /** A worker process beside a Turnmill of this process that runs none. */
 async function startWorker(
@@ -33,8 +40,6 @@ describe('FLUSHALL with 1,000 turns pending (Q4)', () => {
     const environment = {
       TURNMILL_RUNNING_ROOT_TURNS: '1000',
       TURNMILL_PENDING_TURNS: '2000',
-      // A busy machine may not take a turn from a worker that lives.
-      TURNMILL_LEASE_MS: '20000',
     }
     const turnmill = await startTurnmill({ redisUrl: redis.url, workers: 0, environment })
     try {
@@ -87,8 +92,9 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
   })
 
   test('a frozen worker loses its turn: its call is aborted, its commit fenced, its parts dropped (Q8)', async () => {
-    const turnmill = await startTurnmill({ backend, workers: 0, reconcile: true })
-    const frozen = await startWorker(turnmill, backend)
+    const environment = LEASES_RUN_OUT
+    const turnmill = await startTurnmill({ backend, workers: 0, reconcile: true, environment })
+    const frozen = await startWorker(turnmill, backend, environment)
     const gate = hold()
     turnmill.upstream.script((request) =>
       request.number === 1
@@ -126,8 +132,10 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
   })
 
   test('a drained worker gives its long turns back, and they run elsewhere within 2 s (Q10)', async () => {
-    const turnmill = await startTurnmill({ backend, workers: 0, reconcile: true })
-    const drained = await startWorker(turnmill, backend, { TURNMILL_DRAIN_MS: '300' })
+    // Nothing but the giving back explains that it runs elsewhere: neither a lease nor the reconciler is that fast.
+    const environment = { TURNMILL_LEASE_MS: '60000', TURNMILL_LOST_AFTER_MS: '60000' }
+    const turnmill = await startTurnmill({ backend, workers: 0, reconcile: true, environment })
+    const drained = await startWorker(turnmill, backend, { ...environment, TURNMILL_DRAIN_MS: '300' })
     turnmill.upstream.script((request) =>
       request.number === 1 ? { type: 'silence', after: 'headers' } : { type: 'answer' },
     )

@@ -7,8 +7,8 @@ beforeAll(async () => {
   turnmill = await startTurnmill({
     backend: 'redis',
     environment: {
-      TURNMILL_SILENCE_TIMEOUT_MS: '1500',
-      TURNMILL_FIRST_PART_TIMEOUT_MS: '1500',
+      TURNMILL_SILENCE_TIMEOUT_MS: '3000',
+      TURNMILL_FIRST_PART_TIMEOUT_MS: '3000',
       // How a failure ends a turn; that most are tried again first is seen in retries.test.ts.
       TURNMILL_RETRY_ATTEMPTS: '1',
     },

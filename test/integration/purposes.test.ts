@@ -5,6 +5,7 @@ import { PURPOSES, type Purpose } from '../../src/protocol/routes.ts'
 import { asks, call, scriptAgents, spawn, taskOf } from '../support/agents.ts'
 import { chromiumPath } from '../support/chromium.ts'
 import { hold, type UpstreamRequest } from '../support/fake-upstream.ts'
+import { takeAway } from '../support/leases.ts'
 import { CENTRAL_KEY, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
 const OWN_KEY = 'the-users-own-provider-key-42'
@@ -122,7 +123,7 @@ describe.each(ROUTES)('on the $route route, own provider key: $byok', ({ route, 
 })
 
 /** Nothing but a claim finds that the key is gone. */
-const SELDOM_RENEWED = { TURNMILL_LEASE_MS: '20000', TURNMILL_LEASE_RENEWAL_MS: '10000' }
+const SELDOM_RENEWED = { TURNMILL_LEASE_RENEWAL_MS: '10000' }
 
 describe('without a key ID, and with credentials in the environment', () => {
   let turnmill: Turnmill
@@ -220,9 +221,10 @@ describe('without a key ID, and with credentials in the environment', () => {
       const { chats } = turnmill.services
       const { startCalls } = chats
       // The worker loses the turn between the question and the advisor.
-      chats.startCalls = async () => {
+      chats.startCalls = async ({ turnId }) => {
         chats.startCalls = startCalls
         await deleteKey()
+        await takeAway(turnmill, turnId)
         throw new TurnmillError('turn_fenced', 'lost')
       }
       await create('hi')
@@ -245,7 +247,7 @@ describe('without a key ID, and with credentials in the environment', () => {
   }
 
   test.each(PURPOSES)('%s makes no call and ends as missing_key', async (purpose) => {
-    await start(purpose === 'advisor' ? {} : SELDOM_RENEWED)
+    await start(SELDOM_RENEWED)
     expect(await STORIES[purpose]()).toBe('missing_key')
     expect(turnmill.upstream.requests.filter((request) => purposeOf(request) === purpose)).toEqual([])
     for (const { headers } of turnmill.upstream.requests)

@@ -1,5 +1,7 @@
 import { TURNS_QUEUE, type TurnJob } from '../../src/queue/index.ts'
 import { watchEnqueueing } from '../support/enqueueing.ts'
+import { takeJob } from '../support/take-job.ts'
+import { endLease } from '../support/leases.ts'
 import { BACKENDS, startTurnmill } from '../support/turnmill.ts'
 
 describe.each(BACKENDS)('the reconciler on the %s backend', (backend) => {
@@ -38,7 +40,9 @@ describe.each(BACKENDS)('the reconciler on the %s backend', (backend) => {
     })
     try {
       const { client } = await turnmill.addUser()
+      const enqueued = watchEnqueueing(turnmill)
       const { turn } = await client.create('hi')
+      await enqueued()
       await turnmill.services.reconciler.pass()
       await turnmill.services.reconciler.pass()
       const row = await turnmill.services.db.prisma.turn.findUniqueOrThrow({ where: { id: turn.id } })
@@ -60,6 +64,10 @@ describe.each(BACKENDS)('the reconciler on the %s backend', (backend) => {
         attemptsMade: 0,
         compare: { chatId: chat.id, apiKeyId },
       })
+      await endLease(turnmill, turn.id)
+      const queue = turnmill.services.backend.queue<TurnJob>(TURNS_QUEUE)
+      await takeJob(queue, `turn-${turn.id}-1`)
+      await queue.close()
       turnmill.addWorker()
       await expect(client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'completed', epoch: 2 })
       expect(turnmill.upstream.requests).toHaveLength(1)

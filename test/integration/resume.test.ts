@@ -5,6 +5,7 @@ import type { MessageView } from '../../src/protocol/views.ts'
 import type { ChatEvent } from '../../src/streams/index.ts'
 import { createClient, type TestClient, type WatchedEvent } from '../support/client.ts'
 import { hold } from '../support/fake-upstream.ts'
+import { holdCommit, textShown, untilTextEndsWith } from '../support/shown.ts'
 import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
 /** What a client holds: messages by id, and the unfinished answer. */
@@ -89,10 +90,8 @@ describe.each(BACKENDS)('a watcher that comes back, on the %s backend', (backend
     expect(transcript.text).toEqual(['hi', words.join('')])
     const parts = transcript.ids('part')
     expect(new Set(parts).size).toBe(parts.length)
-    const shown = transcript.seen.flatMap(({ event }) =>
-      event.type === 'part' && event.part.type === 'text-delta' ? [event.part.text] : [],
-    )
-    expect(words.join('').startsWith(shown.join(''))).toBe(true)
+    const shown = textShown(transcript.seen.map(({ event }) => event))
+    expect(words.join('').startsWith(shown)).toBe(true)
     expect(transcript.ids('reset')).toEqual([])
   })
 
@@ -101,18 +100,18 @@ describe.each(BACKENDS)('a watcher that comes back, on the %s backend', (backend
     turnmill.upstream.script({ type: 'answer', chunks: ['one ', 'two ', 'three'], gate, gateAt: 2 })
     const { chat } = await user.client.create('hi')
     const first = user.client.watch(chat.id)
-    await first.until((event) => event.type === 'part' && event.part.type === 'text-delta' && event.part.text.includes('two')) // prettier-ignore
+    await untilTextEndsWith(first, 'two ')
     first.close()
     const second = clients[1]!.watch(chat.id, first.lastId())
     await second.until((event) => event.type === 'queue')
+    const commit = holdCommit(turnmill.services.chats)
     gate.release()
+    await untilTextEndsWith(second, 'three')
+    commit.release()
     await second.until((event) => event.type === 'turn')
     const types = second.events.map(({ event }) => event.type)
     expect(types.filter((type) => type === 'message')).toHaveLength(1)
-    const texts = second.events.flatMap(({ event }) =>
-      event.type === 'part' && event.part.type === 'text-delta' ? [event.part.text] : [],
-    )
-    expect(texts.join('')).toBe('three')
+    expect(textShown(second.events.map(({ event }) => event))).toBe('three')
     second.close()
   })
 

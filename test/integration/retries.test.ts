@@ -4,6 +4,8 @@ import type { ChatView, TurnView } from '../../src/protocol/views.ts'
 import type { ChatEvent } from '../../src/streams/index.ts'
 import type { Started, Watch } from '../support/client.ts'
 import { hold, type AnswerBehaviour, type Behaviour, type Gate } from '../support/fake-upstream.ts'
+import { endLease } from '../support/leases.ts'
+import { holdCommit, isText, textShown, untilTextEndsWith } from '../support/shown.ts'
 import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
 type RetryEvent = ChatEvent & { type: 'retry' }
@@ -18,8 +20,6 @@ async function toldUntilSettled(watch: Watch): Promise<ChatEvent[]> {
   watch.close()
   return eventsOf(watch)
 }
-
-const isText = (event: ChatEvent): boolean => event.type === 'part' && event.part.type === 'text-delta'
 
 /** Holds an answer behind its last delta, until somebody has seen some of it. */
 const untilShown = (gate: Gate): Partial<AnswerBehaviour> => ({ gate, gateAt: Infinity })
@@ -40,7 +40,7 @@ describe.each(BACKENDS)('a failed attempt on the %s backend', (backend) => {
       environment: {
         TURNMILL_RETRY_FIRST_MS: '200',
         TURNMILL_BACKOFF_ABOVE_MS: '3000',
-        TURNMILL_SILENCE_TIMEOUT_MS: '1000',
+        TURNMILL_SILENCE_TIMEOUT_MS: '3000',
       },
     })
   })
@@ -136,11 +136,16 @@ describe.each(BACKENDS)('a failed attempt on the %s backend', (backend) => {
     ['that reports an error', { type: 'answer', ending: 'error', error: { type: 'overloaded_error' } }],
     ['that falls silent', { type: 'answer', ending: 'silence' }],
   ])('%s leaves no text behind: one reset, text once, one message (P3, P6, I2, I9)', async (_, behaviour) => {
-    const gate = hold()
-    failOnce({ ...behaviour, ...untilShown(gate) })
+    const [first, second] = [hold(), hold()]
+    failOnce({ ...behaviour, ...untilShown(first) }, { gate: second, gateAt: 0 })
     const { chat, turn, watch } = await sendWatched()
     await watch.until(isText)
-    gate.release()
+    first.release()
+    await watch.until(isRetry)
+    const commit = holdCommit(turnmill.services.chats)
+    second.release()
+    await untilTextEndsWith(watch, 'echo: hi')
+    commit.release()
     const events = await toldUntilSettled(watch)
     expect(await rowOf(chat.id, turn.id)).toMatchObject({ state: 'completed', epoch: 1 })
     const messages = await user.client.messages(chat.id)
@@ -153,9 +158,7 @@ describe.each(BACKENDS)('a failed attempt on the %s backend', (backend) => {
     expect(events.filter(isReset)).toHaveLength(1)
     expect(events.filter(isRetry)).toHaveLength(1)
     expect(events.findIndex(isReset)).toBeLessThan(events.findIndex(isRetry))
-    const shown = events.slice(events.findIndex(isRetry))
-    const text = shown.map((event) => (event.type === 'part' && event.part.type === 'text-delta' ? event.part.text : '')) // prettier-ignore
-    expect(text.join('')).toBe('echo: hi')
+    expect(textShown(events.slice(events.findIndex(isRetry)))).toBe('echo: hi')
   })
 
   test('counts what it used, and its key is asked for every time (I6, I11, K4)', async () => {
@@ -297,6 +300,7 @@ describe.each(BACKENDS)('the attempts of a turn on the %s backend', (backend) =>
     turnmill.upstream.script(({ number }) =>
       number === 1 ? { type: 'status', status: 503 } : { type: 'answer', ending: 'missing' },
     )
+    await endLease(turnmill, turn.id)
     turnmill.addWorker()
     await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({
       state: 'failed',
@@ -382,7 +386,7 @@ describe.each(BACKENDS)('a long wait on the %s backend', (backend) => {
   }
 
   test('gives the slot up to another turn of the user, and is over by itself (P1)', async () => {
-    const { chat, turn, row, watch } = await backedOff('3')
+    const { chat, turn, row, watch } = await backedOff('8')
     expect(row).toMatchObject({ state: 'pending', admittedAt: null, leaseUntil: null, epoch: 1 })
     expect(row.notBefore?.getTime()).toBeGreaterThan(Date.now())
     const other = await user.client.create('now')

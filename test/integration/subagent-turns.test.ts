@@ -4,6 +4,7 @@ import type { ChatView, TurnView } from '../../src/protocol/views.ts'
 import { asks, call, offered, scriptAgents, see, spawn, taskOf, type Act } from '../support/agents.ts'
 import type { TestClient } from '../support/client.ts'
 import { hold, type UpstreamRequest } from '../support/fake-upstream.ts'
+import { takeAway } from '../support/leases.ts'
 import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
 let turnmill: Turnmill
@@ -110,11 +111,15 @@ describe('a parent', () => {
   })
 
   test('calls a child without a title by the beginning of its task', async () => {
-    script({ manage: [asks(spawn('dig for gold'))], 'dig for gold': [] })
+    script({ manage: [asks(spawn('dig for gold')), asks(call('list_agents'))], 'dig for gold': [] })
     const { chatId } = await run('manage')
     const [child] = await childrenOf(chatId)
     const { body } = await user.client.request<ChatView>('GET', `/v1/chats/${child?.id}`)
     expect(body).toMatchObject({ parentId: chatId, title: 'dig for gold' })
+    expect(lastSeen('manage').results).toMatchObject([
+      { agentId: child?.id },
+      { agents: [{ agentId: child?.id, title: 'dig for gold' }] },
+    ])
   })
 
   test('lists its agents and sends them on, whether they are at work or not, under its own turn’s key', async () => {
@@ -141,7 +146,7 @@ describe('a parent', () => {
     expect(await user.client.ended(chat.id, turn.id)).toMatchObject({ state: 'completed' })
     expect(lastSeen('manage').results).toEqual([
       { agentId: childId },
-      { agents: [{ agentId: childId, type: 'general', status: 'running' }] },
+      { agents: [{ agentId: childId, type: 'general', title: 'dig', status: 'running' }] },
       { sent: true },
     ])
     await user.client.settled(childId)
@@ -151,7 +156,11 @@ describe('a parent', () => {
     await user.client.settled(chat.id)
     expect(lastSeen('manage').results.slice(3)).toEqual([
       { sent: true },
-      { agents: [{ agentId: childId, type: 'general', status: 'done', answer: 'echo: and there' }] },
+      {
+        agents: [
+          { agentId: childId, type: 'general', title: 'dig', status: 'done', answer: 'echo: and there' },
+        ],
+      },
     ])
     expect((await user.client.turns(childId)).map(({ trigger, apiKeyId }) => [trigger, apiKeyId])).toEqual([
       ['send', other.apiKeyId],
@@ -184,7 +193,7 @@ describe('a parent', () => {
     await expect(request.closed).resolves.toMatchObject({ early: true })
     expect(lastSeen('manage').results.at(-2)).toEqual({ interrupted: true })
     expect(lastSeen('manage').results.at(-1)).toEqual({
-      agents: [{ agentId: childId, type: 'general', status: 'done' }],
+      agents: [{ agentId: childId, type: 'general', title: 'dig', status: 'done' }],
     })
     expect(await user.client.turns(childId)).toMatchObject([{ state: 'interrupted' }])
     const queued = await turnmill.services.db.prisma.queuedMessage.findMany({ where: { chatId: childId } })
@@ -384,7 +393,7 @@ describe('limits', () => {
     const { chat, turn } = await user.client.create('manage')
     expect(await user.client.ended(chat.id, turn.id)).toMatchObject({ state: 'completed' })
     const { results, agents } = lastSeen('manage')
-    const running = { agents: [{ agentId: agents[0], type: 'general', status: 'running' }] }
+    const running = { agents: [{ agentId: agents[0], type: 'general', title: 'a', status: 'running' }] }
     expect(results.slice(1)).toEqual([running, running])
     gate.release()
     await user.client.settled(agents[0] ?? '')
@@ -398,14 +407,14 @@ describe('limits', () => {
     const { chats } = turnmill.services
     const { commitResults } = chats
     // The worker loses the turn there, and writes nothing more.
-    chats.commitResults = async () => {
+    chats.commitResults = async ({ turnId }) => {
       chats.commitResults = commitResults
+      await takeAway(turnmill, turnId)
       throw new TurnmillError('turn_fenced', 'lost')
     }
     turnmill.addWorker()
     const { state, epoch } = await run('manage')
-    expect(state).toBe('completed')
-    expect(epoch).toBeGreaterThan(1)
+    expect([state, epoch]).toEqual(['completed', 3])
     const children = await turnmill.services.db.prisma.chat.findMany({ where: { NOT: { parentId: null } } })
     expect(children).toHaveLength(1)
     expect(lastSeen('manage').results[0]).toEqual({ agentId: children[0]?.id })

@@ -307,6 +307,7 @@ async function openBattlefield(backend: BackendKind): Promise<Battlefield> {
     // Long enough for a worker beside another one that starts.
     TURNMILL_LEASE_MS: '3000',
     TURNMILL_LEASE_RENEWAL_MS: '900',
+    TURNMILL_LOCK_MS: '1000',
     TURNMILL_RUNNING_ROOT_TURNS: '200',
     TURNMILL_PENDING_TURNS: '400',
     TURNMILL_WORKER_CONCURRENCY: '60',

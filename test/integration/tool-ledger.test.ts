@@ -3,7 +3,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { toTurnError, TurnmillError } from '../../src/protocol/errors.ts'
 import type { ScriptedCall } from '../support/fake-upstream.ts'
 import { toolsIn } from '../support/sent-tools.ts'
-import { ahead, call, createToolBench, ledgerOf, toolResult, type BenchCall } from '../support/tool-bench.ts'
+import {
+  goAndAhead,
+  call,
+  createToolBench,
+  ledgerOf,
+  toolResult,
+  type BenchCall,
+} from '../support/tool-bench.ts'
+import { takeAway } from '../support/leases.ts'
 import { PNG } from '../support/tools.ts'
 import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
@@ -105,8 +113,7 @@ describe.each(BACKENDS)('a stop on the %s backend', (backend) => {
 
   test('between the commit of a step and its tools lets none of them run', async () => {
     scriptCalls(turnmill, call('a', 'charge'), call('b', 'echo', { text: 'b' }))
-    const { chat, turn } = await user.client.create('go')
-    ahead(turnmill.services.chats, 'startCalls', () => interrupt(chat.id))
+    const { chat, turn } = await goAndAhead(turnmill, user, 'startCalls', ({ chat }) => interrupt(chat.id))
     await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'interrupted' })
     expect(await resultsOf(user, chat.id)).toEqual([
       toolResult('a', 'charge', CANCELLED, true),
@@ -118,8 +125,7 @@ describe.each(BACKENDS)('a stop on the %s backend', (backend) => {
 
   test('before the commit of a step keeps what was asked for, and lets none of it run', async () => {
     scriptCalls(turnmill, call('a', 'charge'))
-    const { chat, turn } = await user.client.create('go')
-    ahead(turnmill.services.chats, 'commitStep', () => interrupt(chat.id))
+    const { chat, turn } = await goAndAhead(turnmill, user, 'commitStep', ({ chat }) => interrupt(chat.id))
     await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({
       state: 'interrupted',
       usage: { inputTokens: 12, outputTokens: 7 },
@@ -131,8 +137,7 @@ describe.each(BACKENDS)('a stop on the %s backend', (backend) => {
 
   test('after the tools and before the commit of their results keeps their results', async () => {
     scriptCalls(turnmill, call('a', 'charge'), call('b', 'echo', { text: 'b' }))
-    const { chat, turn } = await user.client.create('go')
-    ahead(turnmill.services.chats, 'commitResults', () => interrupt(chat.id))
+    const { chat, turn } = await goAndAhead(turnmill, user, 'commitResults', ({ chat }) => interrupt(chat.id))
     await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'interrupted' })
     expect(await resultsOf(user, chat.id)).toEqual([
       toolResult('a', 'charge', 'charged'),
@@ -212,13 +217,6 @@ describe('a key that is revoked while a tool runs', () => {
   })
 })
 
-/** Leases are a second long here: a machine that is busy may keep a worker from one once more, and then the next goes on. */
-async function completesFromTheThird(ended: Promise<{ state: string; epoch: number }>): Promise<void> {
-  const { state, epoch } = await ended
-  expect(state).toBe('completed')
-  expect(epoch).toBeGreaterThanOrEqual(3)
-}
-
 describe.each(BACKENDS)('a turn that is taken over on the %s backend', (backend) => {
   let turnmill: Turnmill
   let user: TestUser
@@ -232,23 +230,8 @@ describe.each(BACKENDS)('a turn that is taken over on the %s backend', (backend)
     user = await turnmill.addUser()
   })
 
-  /** As after a freeze: the lease ran out, and somebody took the turn over who died at once. */
-  async function lose(turnId: string): Promise<void> {
-    for (;;) {
-      await turnmill.services.db.prisma.turn.update({
-        where: { id: turnId },
-        data: { leaseUntil: new Date(0) },
-      })
-      const taken = await turnmill.services.chats.claim({
-        turnId,
-        jobId: 'x',
-        attemptsMade: 0,
-        compare: null,
-      })
-      // The worker may have renewed its lease in between.
-      if (typeof taken !== 'string') return
-    }
-  }
+  const completesFromTheThird = async (chatId: string, turnId: string): Promise<void> =>
+    expect(await user.client.ended(chatId, turnId)).toMatchObject({ state: 'completed', epoch: 3 })
 
   test('runs nothing again that has ended, says of what is not idempotent that its outcome is unknown, and runs the rest', async () => {
     scriptCalls(turnmill, call('a', 'charge'), call('b', 'held'), call('c', 'lookup'))
@@ -259,12 +242,12 @@ describe.each(BACKENDS)('a turn that is taken over on the %s backend', (backend)
       await bench.waitForCall(3),
     ]
     await firstCallIs(turnmill, turn.id, 'done')
-    await lose(turn.id)
+    await takeAway(turnmill, turn.id)
     expect(await abortOf(held)).toBe('turn_fenced')
     expect(await abortOf(lookup)).toBe('turn_fenced')
     expect(await bench.waitForCall(4)).toMatchObject({ tool: 'lookup', id: 'c' })
     bench.gate.release()
-    await completesFromTheThird(user.client.ended(chat.id, turn.id))
+    await completesFromTheThird(chat.id, turn.id)
     expect(await resultsOf(user, chat.id)).toEqual([
       toolResult('a', 'charge', 'charged'),
       toolResult('b', 'held', UNKNOWN_AFTER_CRASH, true),
@@ -286,9 +269,10 @@ describe.each(BACKENDS)('a turn that is taken over on the %s backend', (backend)
 
   test('between the commit of a step and its tools runs them all, once', async () => {
     scriptCalls(turnmill, call('a', 'charge'), call('b', 'echo', { text: 'b' }))
-    const { chat, turn } = await user.client.create('go')
-    ahead(turnmill.services.chats, 'startCalls', () => lose(turn.id))
-    await completesFromTheThird(user.client.ended(chat.id, turn.id))
+    const { chat, turn } = await goAndAhead(turnmill, user, 'startCalls', ({ turn }) =>
+      takeAway(turnmill, turn.id),
+    )
+    await completesFromTheThird(chat.id, turn.id)
     expect(await resultsOf(user, chat.id)).toEqual([
       toolResult('a', 'charge', 'charged'),
       toolResult('b', 'echo', { said: 'b' }),
@@ -298,9 +282,10 @@ describe.each(BACKENDS)('a turn that is taken over on the %s backend', (backend)
 
   test('after its tools and before the commit of their results commits what was kept', async () => {
     scriptCalls(turnmill, call('a', 'charge'), call('b', 'echo', { text: 'b' }))
-    const { chat, turn } = await user.client.create('go')
-    ahead(turnmill.services.chats, 'commitResults', () => lose(turn.id))
-    await completesFromTheThird(user.client.ended(chat.id, turn.id))
+    const { chat, turn } = await goAndAhead(turnmill, user, 'commitResults', ({ turn }) =>
+      takeAway(turnmill, turn.id),
+    )
+    await completesFromTheThird(chat.id, turn.id)
     expect(await resultsOf(user, chat.id)).toEqual([
       toolResult('a', 'charge', 'charged'),
       toolResult('b', 'echo', { said: 'b' }),

@@ -367,7 +367,7 @@ describe('the limits of a turn', () => {
   )
 
   test('running for too long ends it while a tool runs, whose signal aborts', () =>
-    withTurnmill({ TURNMILL_TURN_RUNNING_MS: '700' }, async (turnmill, { client }) => {
+    withTurnmill({ TURNMILL_TURN_RUNNING_MS: '3000' }, async (turnmill, { client }) => {
       scriptSteps(turnmill, [call('call_a', 'held'), call('call_b', 'charge')])
       const { chat, turn } = await client.create('go')
       await expect(client.ended(chat.id, turn.id)).resolves.toMatchObject({

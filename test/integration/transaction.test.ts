@@ -79,7 +79,8 @@ describe('a pipelined transaction', () => {
         await tx.query(lock(second))
       })
     await Promise.all([cross(1, 2), cross(2, 1)])
-    expect(runs).toBe(3)
+    // Who runs again may be faster than who waits for a row that was let go of, which is another deadlock.
+    expect(runs).toBeGreaterThanOrEqual(3)
   })
 
   test('outlives a connection that breaks between two statements', async () => {
@@ -195,7 +196,8 @@ describe('a joined transaction', () => {
         })
       })
     await Promise.all([cross(1, 2), cross(2, 1)])
-    expect(runs).toBe(3)
+    // Who runs again may be faster than who waits for a row that was let go of, which is another deadlock.
+    expect(runs).toBeGreaterThanOrEqual(3)
   })
 
   test('refuses whoever comes after its end', async () => {

@@ -1,11 +1,7 @@
 import type { ChatEvent } from '../../src/streams/index.ts'
 import { hold } from '../support/fake-upstream.ts'
+import { holdCommit, isText, textShown, untilTextEndsWith } from '../support/shown.ts'
 import { BACKENDS, CENTRAL_KEY, startTurnmill, type Turnmill } from '../support/turnmill.ts'
-
-const textOfParts = (events: ChatEvent[]): string =>
-  events
-    .map((event) => (event.type === 'part' && event.part.type === 'text-delta' ? event.part.text : ''))
-    .join('')
 
 describe.each(BACKENDS)('a turn on the %s backend', (backend) => {
   let turnmill: Turnmill
@@ -31,13 +27,16 @@ describe.each(BACKENDS)('a turn on the %s backend', (backend) => {
     expect(turn).toMatchObject({ number: 1, state: 'pending', trigger: 'create', apiKeyId })
 
     const watch = client.watch(chat.id)
-    await watch.until((event) => event.type === 'part' && event.part.type === 'text-delta')
+    await watch.until(isText)
+    const commit = holdCommit(turnmill.services.chats)
     gate.release()
+    await untilTextEndsWith(watch, 'world')
+    commit.release()
     await watch.until((event) => event.type === 'status' && event.status === 'idle')
     watch.close()
 
     const events = watch.events.map(({ event }) => event)
-    expect(textOfParts(events)).toBe('Hello, world')
+    expect(textShown(events)).toBe('Hello, world')
     const committed = events.findIndex(
       (event) => event.type === 'message' && event.message.role === 'assistant',
     )
@@ -88,18 +87,21 @@ describe.each(BACKENDS)('a turn on the %s backend', (backend) => {
     turnmill.upstream.script({ type: 'answer', chunks: ['a', 'b', 'c'], gate, gateAt: 2 })
     const { chat } = await client.create('hi')
     const early = client.watch(chat.id)
-    await early.until((event) => event.type === 'part' && event.part.type === 'text-delta')
+    await early.until(isText)
     const late = client.watch(chat.id)
-    await late.until((event) => event.type === 'part' && event.part.type === 'text-delta')
+    await late.until(isText)
+    const commit = holdCommit(turnmill.services.chats)
     gate.release()
+    await Promise.all([untilTextEndsWith(early, 'c'), untilTextEndsWith(late, 'c')])
+    commit.release()
     const isSettled = (event: ChatEvent): boolean => event.type === 'status' && event.status === 'idle'
     await Promise.all([early.until(isSettled), late.until(isSettled)])
     const after = client.watch(chat.id)
     await after.until((event) => event.type === 'queue')
     for (const watch of [early, late, after]) watch.close()
 
-    expect(textOfParts(early.events.map(({ event }) => event))).toBe('abc')
-    expect(textOfParts(late.events.map(({ event }) => event))).toBe('abc')
+    expect(textShown(early.events.map(({ event }) => event))).toBe('abc')
+    expect(textShown(late.events.map(({ event }) => event))).toBe('abc')
     const transcript = (events: { event: ChatEvent }[]) =>
       events.flatMap(({ event }) =>
         event.type === 'message' ? [[event.message.role, event.message.parts]] : [],

@@ -124,6 +124,7 @@ describe('GET /v1/usage', () => {
   test('tells what failed, what is a count of ours and what is under way', async () => {
     turnmill.upstream.script({ type: 'status', status: 400 })
     await callGateway(user, 'fake-1')
+    await settled(1)
     const gate = hold()
     turnmill.upstream.script({ type: 'answer', text: 'abcd', usage: null, gate, gateAt: 0 })
     const calling = callGateway(user, 'fake-1')

@@ -191,6 +191,7 @@ export async function startReplay({ turnmill, queue, worker }: ReplayDeps): Prom
     // An enqueueing of this very millisecond is not asked for yet.
     await leasesAreOver()
     await reconciler.pass()
+    await enqueued()
     return (await queue.count()) > before
   }
 

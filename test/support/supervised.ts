@@ -1,20 +1,22 @@
 /** Faulty processes as a supervisor sees them: one that works, and a spare one that takes its place when it dies. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
+import { setPriority } from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { newId } from '../../src/protocol/ids.ts'
 import type { Fault, Strike } from './fault-points.ts'
 import type { Order, Word } from './faulty-process.ts'
+import { COMPILE_CACHE } from './process.ts'
 
 const ENTRY = path.resolve(import.meta.dirname, 'faulty-process.ts')
 
-/** Compiled code of the processes, which is half of what it takes to start one. Keyed by content, so it is never stale. */
-const COMPILE_CACHE = path.resolve(import.meta.dirname, '../../node_modules/.cache/faulty-process')
+/** The more, the longer others go first. */
+const NICENESS = 5
 
 /** How long a point may take to be reached once all scenes are over, in ms: timers have theirs within a second. */
-const LATE_MS = 3000
+const LATE_MS = 20_000
 
 class Faulty {
   readonly #child: ChildProcess
@@ -28,6 +30,8 @@ class Faulty {
       env: { PATH: process.env['PATH'] ?? '', NODE_COMPILE_CACHE: COMPILE_CACHE, ...environment },
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
     })
+    // Three lanes of these would starve the file beside them, which may be one that measures.
+    if (this.#child.pid !== undefined) setPriority(this.#child.pid, NICENESS)
     this.exited = once(this.#child, 'close')
     createInterface({ input: this.#child.stdout as NodeJS.ReadableStream }).on('line', (line) => {
       const word = JSON.parse(line) as Word

@@ -4,7 +4,9 @@ import type { ToolCallPart, ToolResultPart } from '../../src/protocol/messages.t
 import { defineTool, toolOutcome, type Tool, type ToolContext } from '../../src/tools/index.ts'
 import { hold, type Gate, type ScriptedCall } from './fake-upstream.ts'
 import { PNG } from './tools.ts'
-import type { Turnmill } from './turnmill.ts'
+import type { TestUser, Turnmill } from './turnmill.ts'
+
+type Created = Awaited<ReturnType<TestUser['client']['create']>>
 
 /** A call that a tool of the bench was given. */
 export interface BenchCall {
@@ -131,7 +133,7 @@ export const ledgerOf = async (turnmill: Turnmill, turnId: string): Promise<obje
 /** Does something ahead of the next call of a method, once. */
 export function ahead(
   chats: Chats,
-  name: 'commitStep' | 'startCalls' | 'commitResults',
+  name: 'commitStep' | 'startCalls' | 'commitResults' | 'finish',
   work: () => Promise<unknown>,
 ): void {
   const method = chats[name] as (...values: unknown[]) => Promise<void>
@@ -140,6 +142,19 @@ export function ahead(
     await work()
     return method(...values)
   }
+}
+
+/** Has a user say «go», and does something ahead of the next call of a method, however soon the turn comes to it. */
+export async function goAndAhead(
+  { services }: Turnmill,
+  user: TestUser,
+  name: Parameters<typeof ahead>[1],
+  work: (created: Created) => Promise<unknown>,
+): Promise<Created> {
+  const created = Promise.withResolvers<Created>()
+  ahead(services.chats, name, async () => work(await created.promise))
+  created.resolve(await user.client.create('go'))
+  return created.promise
 }
 
 export const toolCall = (toolCallId: string, toolName: string, input: unknown = {}): ToolCallPart => ({

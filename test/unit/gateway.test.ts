@@ -54,6 +54,15 @@ describe('the meter', () => {
     })
   })
 
+  test('takes input that turns out to have been in a cache for the same input', () => {
+    const first = event({ choices: [], usage: { prompt_tokens: 1000, completion_tokens: 1 } }, 0)
+    const details = { prompt_tokens_details: { cached_tokens: 900 } }
+    const last = event({ choices: [], usage: { prompt_tokens: 1000, completion_tokens: 5, ...details } }, 0)
+    const usage = { inputTokens: 100, cacheReadTokens: 900, outputTokens: 5 }
+    expect(measure(first + last).usage()).toMatchObject(usage)
+    expect(measure(last + first).usage()).toMatchObject(usage)
+  })
+
   test('takes the highest of cumulative counts, once', () => {
     const chunk = (output: number) =>
       event({ choices: [], usage: { prompt_tokens: 10, completion_tokens: output } }, 0)
@@ -401,6 +410,24 @@ describe('a breaker', () => {
     expect(await run(answer)).toBe('left alone')
     trying.resolve(said('back'))
     expect([await probe, await run(answer)]).toEqual(['back', 'ok'])
+    expect(changes).toEqual([true, false])
+  })
+
+  test('takes no notice of failures of calls that began before it opened, or closed again', async () => {
+    const { run, changes } = start()
+    const late = Array.from({ length: 4 }, () => Promise.withResolvers<ProviderAnswer>())
+    const ends = late.map(({ promise }) => run(() => promise))
+    for (let count = 0; count < 2; count++) await run(down)
+    time += 1000
+    const trying = Promise.withResolvers<ProviderAnswer>()
+    const probe = run(() => trying.promise)
+    late[0]?.reject(away())
+    expect(await ends[0]).toBe('refused')
+    trying.resolve(said('back'))
+    expect([await probe, await run(answer)]).toEqual(['back', 'ok'])
+    for (const { reject } of late.slice(1)) reject(away())
+    expect(await Promise.all(ends)).toEqual(Array(4).fill('refused'))
+    expect(await run(answer)).toBe('ok')
     expect(changes).toEqual([true, false])
   })
 

@@ -7,7 +7,7 @@ const LEASE_MS = 60
 
 const CLAIM = { turnId: 'turn-1', epoch: 1, apiKeyId: 'key-1' } as Claim
 
-const OURS: RenewedLease = { turnId: 'turn-1', state: 'running', keyState: 'valid' }
+const OURS: RenewedLease = { turnId: 'turn-1', epoch: 1, state: 'running', keyState: 'valid' }
 
 /** A keeper whose renewals are answered by `renew`, and what they were asked. */
 function keep(renew: () => Promise<RenewedLease[]>): { keeper: LeaseKeeper; renewals: () => number } {
@@ -57,6 +57,13 @@ describe('a lease', () => {
     const signal = keeper.hold(CLAIM)
     freeze(2 * LEASE_MS)
     await expect(reasonOf(signal)).resolves.toBe('turn_fenced')
+  })
+
+  test('is lost where this very process has taken the turn again', async () => {
+    keeper = keep(async () => [{ ...OURS, epoch: 2 }]).keeper
+    const [lost, ours] = [keeper.hold(CLAIM), keeper.hold({ ...CLAIM, epoch: 2 })]
+    await expect(reasonOf(lost)).resolves.toBe('turn_fenced')
+    expect(ours.aborted).toBe(false)
   })
 
   test.each([

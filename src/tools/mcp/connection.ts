@@ -1,5 +1,3 @@
-import { Client } from '@modelcontextprotocol/sdk/client/index.js'
-import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js'
 import { z } from 'zod'
 import type { GuardedFetch } from '../builtin/web-fetch.ts'
@@ -60,11 +58,21 @@ const RECONNECTION = {
   maxRetries: 2,
 }
 
+/** Most deployments have no server, and no use for the SDK. */
+async function loadSdk() {
+  const [{ Client }, { StreamableHTTPClientTransport }] = await Promise.all([
+    import('@modelcontextprotocol/sdk/client/index.js'),
+    import('@modelcontextprotocol/sdk/client/streamableHttp.js'),
+  ])
+  return { Client, StreamableHTTPClientTransport }
+}
+
 /** Begins a session. @throws what the server, the connection or the signal says. */
 export async function connectMcp(
   server: McpServer,
   { fetch, maxBytes, signal }: ConnectOptions,
 ): Promise<McpConnection> {
+  const { Client, StreamableHTTPClientTransport } = await loadSdk()
   const timeout = server.timeoutMs + GRACE_MS
   const client = new Client(CLIENT, { capabilities: {} })
   const headers = Object.fromEntries(

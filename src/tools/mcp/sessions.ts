@@ -1,4 +1,3 @@
-import { McpError } from '@modelcontextprotocol/sdk/types.js'
 import { untilAborted } from '../until-aborted.ts'
 import type { McpConnection } from './connection.ts'
 
@@ -82,7 +81,7 @@ export function createMcpSessions({ idleMs, most }: SessionLimits): McpSessions 
       return await work(await untilAborted(session.connection, signal))
     } catch (error) {
       // What the server answers as an error is an answer; all else may be the session's fault.
-      if (!(error instanceof McpError) && !signal.aborted) forget(name, session)
+      if (!isAnswer(error) && !signal.aborted) forget(name, session)
       throw error
     } finally {
       session.users -= 1
@@ -114,6 +113,10 @@ const closeSession = async ({ connection }: Session): Promise<void> =>
     (open) => open.close(),
     () => undefined,
   )
+
+/** The SDK's error of a request that was answered with one, known by its name: nobody loads the SDK to ask. */
+const isAnswer = (error: unknown): boolean =>
+  typeof error === 'object' && error !== null && 'name' in error && error.name === 'McpError'
 
 /** How a server says that it does not know a session: 404 by the specification, 400 by some. */
 const isForgotten = (error: unknown): boolean =>
