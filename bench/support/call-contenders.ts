@@ -2,6 +2,7 @@ import { fileURLToPath } from 'node:url'
 import { createAuthoriser } from '../../src/gateway/authorise.ts'
 import { createBooks, createBreakers, createGateway, createKeyHealth } from '../../src/gateway/index.ts'
 import { connectRoute, createProviderFetch, createSendToProvider } from '../../src/models/index.ts'
+import { newId } from '../../src/protocol/ids.ts'
 import type { Route } from '../../src/protocol/routes.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 import { createCaller, reach, type CallKind, type MakeCall } from './call-client.ts'
@@ -48,9 +49,21 @@ function openBooks(stage: CallStage) {
   let unsettled = 0
   let settlements: number[] = []
   let onSettled = Promise.withResolvers<void>()
+  const books = createBooks(db)
   return {
     db,
-    books: createBooks(db),
+    books: {
+      ...books,
+      /** Begins with the end of an answer, and is waited for by nobody. */
+      settle: async (settlement: Parameters<typeof books.settle>[0]): Promise<void> => {
+        const start = nowMs()
+        await books.settle(settlement)
+        settlements.push(nowMs() - start)
+        unsettled--
+        onSettled.resolve()
+        onSettled = Promise.withResolvers()
+      },
+    },
     /** The same calls, counted: an SDK may let go of an answer before the gateway has read its end. */
     counted:
       (call: MakeCall): MakeCall =>
@@ -58,16 +71,6 @@ function openBooks(stage: CallStage) {
         unsettled++
         return call(kind)
       },
-    /** Settlements begin with the end of an answer and are waited for by nobody. */
-    track: (settlement: Promise<void>): void => {
-      const start = nowMs()
-      void settlement.then(() => {
-        settlements.push(nowMs() - start)
-        unsettled--
-        onSettled.resolve()
-        onSettled = Promise.withResolvers()
-      })
-    },
     settled: async (): Promise<void> => {
       while (unsettled > 0) await onSettled.promise
     },
@@ -83,7 +86,7 @@ const CALL_LIMIT_MS = 600_000
 
 /** As a worker calls: the gateway in this process, through the connection of a route under a delegated key. */
 export function startInProcess(parts: number, stage: CallStage): CallContender {
-  const { db, books, counted, track, settled, takeTimes } = openBooks(stage)
+  const { db, books, counted, settled, takeTimes } = openBooks(stage)
   const metrics = createMetrics(async () => ({ pending: 0, running: 0, oldestWaitMs: 0 })).gateway
   const rules = { allowPrivate: true }
   const gateway = createGateway({
@@ -94,7 +97,7 @@ export function startInProcess(parts: number, stage: CallStage): CallContender {
     breakers: createBreakers({ failures: 5, openMs: 30_000, onChange: metrics.onBreaker }),
     sendToProvider: createSendToProvider(rules),
     callLimitMs: CALL_LIMIT_MS,
-    track,
+    track: () => undefined,
     metrics,
     onUnsettled: (error) => console.error(error),
   })
@@ -128,20 +131,22 @@ const toRoute = (stage: CallStage): Route => ({
  * other and nothing between them. Settling is not waited for here either.
  */
 export function startRoundTrips(parts: number, stage: CallStage): CallContender {
-  const { db, books, counted, track, settled, takeTimes } = openBooks(stage)
+  const { db, books, counted, settled, takeTimes } = openBooks(stage)
   const { apiKeyId, modelConfigId, encryption } = stage
   const subject = { apiKeyId, provider: PROVIDER, model: MODEL, modelConfigId }
   const credential = { kind: 'central', hint: '…' } as const
   const authoriser = createAuthoriser(db, encryption)
   const open = async (kind: CallKind): Promise<string> => {
     const { version } = await authoriser.authorise(subject)
-    const opened = await books.open({
+    const id = newId()
+    const refusal = await books.open({
+      id,
       ...{ subject, version, purpose: 'chat', chatId: null, turnId: null, place: null },
       ...{ endpoint: '/v1/chat/completions', client: null, streamed: kind === 'streamed', credential },
       ...{ worstCaseMicros: 41_428, limitMs: CALL_LIMIT_MS },
     })
-    if ('refusal' in opened) throw new Error(`the call was refused: ${opened.refusal}`)
-    return opened.id
+    if (refusal !== null) throw new Error(`the call was refused: ${refusal}`)
+    return id
   }
   const settle = (id: string): Promise<void> =>
     books.settle({
@@ -154,7 +159,7 @@ export function startRoundTrips(parts: number, stage: CallStage): CallContender 
       const start = nowMs()
       const id = await open(kind)
       const total = nowMs() - start
-      track(settle(id))
+      void settle(id)
       return { first: total, total }
     }),
     settled,
