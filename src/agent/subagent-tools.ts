@@ -12,7 +12,7 @@ export interface SubagentEffects {
   /** The same call spawns once. @throws {TurnmillError} `subagent_limit`. */
   spawn(claim: Claim, input: SpawnInput): Promise<ChatView>
   messageSubagent(claim: Claim, childId: string, parts: MessagePart[]): Promise<unknown>
-  interruptSubagent(claim: Claim, childId: string): Promise<void>
+  interruptSubagent(claim: Claim, childId: string): Promise<unknown>
   listAgents(claim: Claim): Promise<Subagent[]>
   /** The model config of that name, which the model asked for; `null` where there is none that can be used. */
   findModel(name: string): Promise<string | null>

@@ -330,7 +330,7 @@ const aftermathOf = ({ parentId }: Claim): Omit<Aftermath, 'admitted'> => ({
   parentId,
 })
 
-const fenced = (claim: Claim, transition: TurnTransition): TurnmillError =>
+export const fenced = (claim: Pick<Claim, 'turnId' | 'epoch'>, transition: TurnTransition): TurnmillError =>
   new TurnmillError(
     'turn_fenced',
     `${transition} of turn ${claim.turnId} under epoch ${claim.epoch} changed nothing: it is held elsewhere or ended`,

@@ -4,13 +4,10 @@ import type { RetryState } from '../protocol/views.ts'
 import { startLabel } from './auxiliary.ts'
 import type { Bound } from './bound.ts'
 import * as commit from './commit.ts'
-import { interruptSubagent } from './interrupt.ts'
-import * as produce from './produce.ts'
 import { reopenFailedTurn } from './reopen.ts'
+import * as steer from './steer.ts'
 import * as subagents from './subagents.ts'
 import * as work from './work.ts'
-
-const initiatorOf = ({ userId, apiKeyId }: work.Claim): produce.Initiator => ({ userId, apiKeyId })
 
 /** A root's turn, when it begins; one that only sums the history up says nothing to anybody. */
 const wantsLabel = ({ epoch, parentId, trigger }: work.Claim): boolean =>
@@ -70,23 +67,10 @@ export function bindForWorkers(bound: Bound) {
     spawn: (claim: work.Claim, input: subagents.SpawnInput) =>
       publishing(claim.chatId, counting('spawn', subagents.spawnSubagent(hold(claim), limits, input))),
     subagents: (claim: work.Claim) => subagents.listSubagents(db, claim.chatId),
-    /** Sends on under the parent turn's key. @throws {TurnmillError} `not_found` where it is no child of the turn's chat. */
-    async messageSubagent(claim: work.Claim, childId: string, parts: MessagePart[]) {
-      const { modelConfigId } = await subagents.demandChild(db, claim.chatId, childId)
-      const sent: produce.SendInput = {
-        chatId: childId,
-        parts,
-        modelConfigId,
-        reasoningEffort: null,
-        whenBusy: 'queue',
-      }
-      return publishing(childId, produce.sendMessage(db, limits, initiatorOf(claim), sent))
-    },
-    /** @throws {TurnmillError} `not_found` where it is no child of the turn's chat. */
-    async interruptSubagent(claim: work.Claim, childId: string) {
-      await subagents.demandChild(db, claim.chatId, childId)
-      await publishing(childId, interruptSubagent(db, slots, { chatId: childId, userId: claim.userId }))
-    },
+    messageSubagent: (claim: work.Claim, childId: string, parts: MessagePart[]) =>
+      publishing(childId, counting('steer', steer.messageSubagent(hold(claim), limits, childId, parts))),
+    interruptSubagent: (claim: work.Claim, childId: string) =>
+      publishing(childId, counting('steer', steer.interruptSubagent(hold(claim), childId))),
     requireAction: (claim: work.Claim, calls: readonly commit.AwaitedCall[], deadlineMs: number) =>
       publishWork(claim, 'requireAction', commit.requireAction(hold(claim), calls, deadlineMs)),
     /** Whether the turn waits; it runs on where no child is at work. */

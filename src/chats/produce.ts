@@ -101,20 +101,26 @@ export async function createChat(
 const COMMAND_OF = { queue: 'send', interrupt: 'send, interrupting', reject: 'send, rejecting' } as const
 
 /** Commits a message: with a turn of its own where the chat is free, onto the chat's queue where it is busy. */
-export function sendMessage(
+export const sendMessage = (
   db: Database,
   limits: ProducerLimits,
   initiator: Initiator,
   input: SendInput,
+): Promise<Committed<Sent>> => withTransaction(db, (tx) => sendWithin(tx, limits, initiator, input))
+
+/** As `sendMessage`, at the end of a transaction that has begun: it is committed with it. */
+export async function sendWithin(
+  tx: Transaction,
+  limits: ProducerLimits,
+  initiator: Initiator,
+  input: SendInput,
 ): Promise<Committed<Sent>> {
-  return withTransaction(db, async (tx): Promise<Committed<Sent>> => {
-    const chat = await lockOwnChat(tx, input.chatId, initiator.userId)
-    const move = decideMove(COMMAND_OF[input.whenBusy], chat)
-    // Refused before anything is done, so that a refusal changes nothing.
-    if (move.does.includes('append') && chat.queued >= limits.queueLimit) throw queueFull(chat, limits)
-    const scope = { tx, chat, move, limits, initiator }
-    return move.does.includes('start') ? startTurn(scope, input) : appendMessage(scope, input)
-  })
+  const chat = await lockOwnChat(tx, input.chatId, initiator.userId)
+  const move = decideMove(COMMAND_OF[input.whenBusy], chat)
+  // Refused before anything is done, so that a refusal changes nothing.
+  if (move.does.includes('append') && chat.queued >= limits.queueLimit) throw queueFull(chat, limits)
+  const scope = { tx, chat, move, limits, initiator }
+  return move.does.includes('start') ? startTurn(scope, input) : appendMessage(scope, input)
 }
 
 /** Replaces a user message: the running turn and the queue are superseded, and all from the message on is removed. */

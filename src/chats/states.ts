@@ -11,6 +11,7 @@ export const TURN_TRANSITION_MEANINGS = {
   commitResults: 'the results of a step are committed together',
   compact: 'a summary takes the place of the history before it; the turn goes on',
   spawn: 'a subagent is made: its chat, message and turn, and the call as done',
+  steer: 'a subagent is sent a message or stopped, by the turn of its parent that is still held',
   requireAction: 'the turn waits for its client, until a deadline, and holds no slot',
   wait: 'the turn waits for subagents, until a deadline, and holds no slot; it runs on where none is at work',
   backoff:
@@ -45,6 +46,7 @@ export const TURN_MOVES: Record<TurnState, Partial<Record<TurnTransition, readon
     commitResults: ['running'],
     compact: ['running'],
     spawn: ['running'],
+    steer: ['running'],
     requireAction: ['requires_action'],
     wait: ['waiting', 'running'],
     backoff: ['pending'],

@@ -1,12 +1,12 @@
 import { query, statement, withTransaction, type Database } from '../db/index.ts'
 import { TurnmillError, type StoredError } from '../protocol/errors.ts'
-import { isUuid, newId } from '../protocol/ids.ts'
+import { newId } from '../protocol/ids.ts'
 import type { MessagePart } from '../protocol/messages.ts'
 import type { SubagentType } from '../protocol/tools.ts'
 import type { ChatStatus, ChatView } from '../protocol/views.ts'
 import { toAdmittedTurns, type AdmittedTurn, type PoolSlots } from './admission.ts'
 import { lockChatOf } from './commit-statements.ts'
-import type { HeldTurn } from './commit.ts'
+import { fenced, type HeldTurn } from './commit.ts'
 import { admit, admitFor } from './effect-statements.ts'
 import type { Committed } from './effects.ts'
 import { fallbackTitle } from './fallback-title.ts'
@@ -99,11 +99,7 @@ export const spawnSubagent = (
       tx.query(lockChatOf(claim.chatId)),
       tx.query<SurroundingsRow>(surroundings(...fence, input.callId)),
     ])
-    if (around === undefined)
-      throw new TurnmillError(
-        'turn_fenced',
-        `spawn of turn ${claim.turnId} under epoch ${claim.epoch} changed nothing`,
-      )
+    if (around === undefined) throw fenced(claim, 'spawn')
     const nothing = { stopped: [], changed: [], parentId: null }
     if (around.child_id !== null) {
       const [row] = await tx.query<{ chat: JsonRow }>(chatRow(around.child_id))
@@ -174,31 +170,6 @@ interface ChildRow extends Omit<Subagent, 'atWork'> {
 /** The children of a chat, oldest first. */
 export const listSubagents = async (db: Database, chatId: string): Promise<Subagent[]> =>
   (await query<ChildRow>(db, children(chatId))).map(({ at_work: atWork, ...child }) => ({ ...child, atWork }))
-
-/** $1 chat, $2 parent. */
-const findChild = statement(
-  'subagents/find-child',
-  `select (select model_config_id from turns where chat_id = c.id and number = 1) as model_config_id
-  from chats c where id = $1 and parent_id = $2`,
-)
-
-/**
- * Finds a child, and the model that it was explicitly spawned with.
- *
- * @throws {TurnmillError} `not_found`.
- */
-export async function demandChild(
-  db: Database,
-  parentId: string,
-  childId: string,
-): Promise<{ modelConfigId: string | null }> {
-  const [found] = isUuid(childId)
-    ? await query<{ model_config_id: string | null }>(db, findChild(childId, parentId))
-    : []
-  if (found === undefined)
-    throw new TurnmillError('not_found', `there is no agent ${JSON.stringify(childId)} of this chat`)
-  return { modelConfigId: found.model_config_id }
-}
 
 // The children are read anew under the parent's lock, so that the last of several to end is never overlooked.
 /** $1 parent, $2 states. */

@@ -9,6 +9,7 @@ import {
   message,
   newChat,
   openChatWorld,
+  readFamily,
   step,
   text,
   type ChatWorld,
@@ -91,6 +92,28 @@ describe('a subagent', () => {
       code: 'turn_fenced',
     })
   })
+
+  test.each(['idle', 'running'] as const)(
+    'that is %s is neither told nor stopped by a worker that has lost the turn of its parent',
+    async (status) => {
+      const { chatId, claim } = await startParent()
+      const child = await spawn(claim, 'call-1')
+      const childClaim = await claimActive(child.id)
+      if (status === 'idle') await finish(childClaim)
+      const demandRefused = async (lost: Claim): Promise<void> => {
+        const before = await readFamily(world.db, chatId)
+        for (const steer of [
+          world.chats.messageSubagent(lost, child.id, text('more')),
+          world.chats.interruptSubagent(lost, child.id),
+        ])
+          await expect(steer).rejects.toMatchObject({ code: 'turn_fenced' })
+        expect(await readFamily(world.db, chatId)).toEqual(before)
+      }
+      await demandRefused({ ...claim, epoch: claim.epoch - 1 })
+      await interrupt(chatId)
+      await demandRefused(claim)
+    },
+  )
 
   test('spawns its own down to the limit', async () => {
     const { claim } = await startParent()
@@ -292,13 +315,17 @@ describe('a stop of a parent at the moment of', () => {
         'a send to the child that interrupts': () => send('interrupt'),
         'a deletion of the child': () => world.chats.delete(world.initiator, child.id),
         'a renewal of all leases': () => world.chats.renew([claim, parent.claim]),
+        'a message of the parent to the child': () =>
+          world.chats.messageSubagent(parent.claim, child.id, text('more')),
+        'a stop of the child by the parent': () => world.chats.interruptSubagent(parent.claim, child.id),
       },
     }
   }
 
   const ACTS = [
     'an edit of the child', 'a spawn by the child', 'the end of the child’s turn', 'a send to the child that interrupts',
-    'a deletion of the child', 'a renewal of all leases',
+    'a deletion of the child', 'a renewal of all leases', 'a message of the parent to the child',
+    'a stop of the child by the parent',
   ] as const // prettier-ignore
 
   test.each(ACTS)('%s meets no deadlock', async (act) => {

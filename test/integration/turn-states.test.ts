@@ -28,6 +28,7 @@ interface Seeded {
   turnId: string
   messageId: string
   queuedMessageId: string
+  childId?: string
 }
 
 interface Cell extends ChatCell {
@@ -114,6 +115,15 @@ async function waitForChild(claim: Claim): Promise<void> {
   if (!(await world.chats.wait(claim, [child.id], 1))) throw new Error('the parent does not wait')
 }
 
+/** One at rest, as far as its parent is concerned at any time. */
+async function addChild({ chatId }: Seeded): Promise<string> {
+  const { userId } = world.initiator
+  const child = await world.db.prisma.chat.create({
+    data: { id: newId(), userId, parentId: chatId, rootId: chatId, depth: 1, subagentType: 'general' },
+  })
+  return child.id
+}
+
 const spawnInput = (callId: string) => ({
   callId, type: 'general' as const, title: null, parts: text('look around'), systemPrompt: null, modelConfigId: null,
 }) // prettier-ignore
@@ -156,6 +166,7 @@ const TRANSITIONS: Record<
       step: 1, parts: text('so far'), keep: [], modelConfigId: newId(), usage: NO_USAGE, costMicros: null,
     }), // prettier-ignore
   spawn: async (_, claim) => world.chats.spawn(claim, spawnInput('call-1')),
+  steer: async ({ childId = '' }, claim) => world.chats.messageSubagent(claim, childId, text('more')),
   requireAction: async (_, claim) =>
     world.chats.requireAction(claim, [{ callId: 'call-1', state: 'awaiting_approval' }], 60_000),
   wait: async (_, claim) => world.chats.wait(claim, [], 60_000),
@@ -280,6 +291,7 @@ describe.each(CELLS.map((one) => [describeCell(one), one] as const))('from %s', 
   )
   test.each(turnTransitions)('%s does what the table says', async (transition) => {
     const seeded = await seed(from)
+    if (transition === 'steer') seeded.childId = await addChild(seeded)
     const claim = await holderOf(seeded)
     const before = await readFamily(world.db, seeded.chatId)
     // A reopening needs the chat as the turn left it.

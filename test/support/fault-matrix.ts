@@ -120,6 +120,11 @@ export const POINTS: readonly Doing[] = [
     points: commit('subagents/spawn', 'chats/wait', ['subagents/resume', 'chats/admit-for']),
   },
   {
+    doing: 'family',
+    scenes: ['steering'],
+    points: transaction('subagents/held-parent'),
+  },
+  {
     doing: 'compaction',
     scenes: ['compaction'],
     points: commit('chats/compact-turn', 'chats/compact', 'chats/finish-without-answer'),

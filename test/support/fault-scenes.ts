@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { query, statement } from '../../src/db/index.ts'
 import type { JobQueue } from '../../src/queue/backend.ts'
 import type { TurnJob } from '../../src/queue/index.ts'
-import { asks, call, see, spawn } from './agents.ts'
+import { asks, call, see, spawn, type Act } from './agents.ts'
 import { hold, type Behaviour, type Gate, type UpstreamRequest } from './fake-upstream.ts'
 import type { Supervised } from './supervised.ts'
 import type { TestUser, Turnmill } from './turnmill.ts'
@@ -123,7 +123,9 @@ function behave(request: UpstreamRequest, earlier: number, parentWaits: Gate): B
   if (text === 'child') return { type: 'answer', text: 'echo: child', gate: parentWaits, gateAt: 1 }
   if (earlier === 0 && FIRST[text] !== undefined) return FIRST[text]
   // By what is committed, so that a step that was lost is asked for again.
-  return CALLS[text]?.[see(request).results.length] ?? echo(text)
+  const seen = see(request)
+  const act = CALLS[text]?.[seen.results.length] ?? echo(text)
+  return typeof act === 'function' ? act(seen) : act
 }
 
 /** What a text is answered with once. */
@@ -138,13 +140,19 @@ const FIRST: Readonly<Record<string, Behaviour>> = {
 const LOCATE = asks(named('where', 'locate'))
 
 /** What a text makes the model call, by the number of results that there are. */
-const CALLS: Readonly<Record<string, Readonly<Record<number, Behaviour>>>> = {
+const CALLS: Readonly<Record<string, Readonly<Record<number, Act>>>> = {
   tools: { 0: asks(named('pay', 'charge'), named('look', 'lookup')), 2: asks(named('pay-again', 'charge')) },
   advised: { 0: asks(named('advice', 'ask_advisor', { question: 'What now?' })) },
   asked: { 0: LOCATE },
   unanswered: { 0: LOCATE },
   stopped: { 0: asks(named('pay', 'charge'), named('where', 'locate')) },
   parent: { 0: asks({ ...spawn('child'), id: 'spawn' }), 1: asks(named('wait', 'wait_agent')) },
+  leader: {
+    0: asks({ ...spawn('errand'), id: 'spawn' }),
+    1: asks(named('wait', 'wait_agent')),
+    2: ({ agents }) => asks(named('more', 'message_agent', { agentId: agents[0], message: 'one more' })),
+    3: asks(named('wait-again', 'wait_agent')),
+  },
 }
 
 const CLIENT_TOOLS = { clientTools: [{ name: 'locate', description: 'Where the user is.' }] }
@@ -260,6 +268,15 @@ const family: Scene = {
   leaves: [said('child'), said('parent', 'after the child')],
 }
 
+const steering: Scene = {
+  play: async (stage) => stage.goOn((await stage.create('leader')).chatId, 'after the errands'),
+  // A message that was cut off on its way is not sent again: the model is told that its outcome is unknown.
+  leaves: [
+    /^> errand \| echo: errand( \| > one more \| echo: one more)?$/,
+    said('leader', 'after the errands'),
+  ],
+}
+
 const compaction: Scene = {
   play: async (stage) => {
     const { chatId } = await stage.create('long')
@@ -340,6 +357,7 @@ export const SCENES = {
   stopWhileAsked,
   silence,
   family,
+  steering,
   compaction,
   drain,
   reopening,
