@@ -150,35 +150,56 @@ const resultOf = (
 
 type Place = Pick<StepCalls, 'claim' | 'step' | 'signal'>
 
-/** @param keep whether each result is kept as soon as it is there, since others of the step take longer. */
+/**
+ * Where one ends the turn, the others are aborted and waited for: nothing of a turn runs on once it is settled.
+ *
+ * @param keep whether each result is kept as soon as it is there, since others of the step take longer.
+ */
 async function runAll(
-  place: Place,
+  { signal, ...place }: Place,
   plans: readonly PlanOf<'run'>[],
   keep: boolean,
   effects: CallEffects,
 ): Promise<CallResult[]> {
   if (plans.length === 0) return []
+  const failed = new AbortController()
+  const runs = { keep, place: { ...place, signal: AbortSignal.any([signal, failed.signal]) } }
   const rows = inRows(plans)
-  const start = (begun: readonly PlanOf<'run'>[]): Promise<void> =>
-    effects.startCalls(
-      place.claim,
-      begun.map(({ open }) => open.call.toolCallId),
-    )
-  await start(rows.flatMap((row) => row.slice(0, 1)))
-  const results = await Promise.all(
-    rows.map(async (row) => {
-      const ran: CallResult[] = []
-      for (const [index, plan] of row.entries()) {
-        if (index > 0) await start([plan])
-        const result = await runCall(place, plan, effects)
-        if (keep) await effects.keepResults(place.claim, [result])
-        ran.push(result)
-      }
-      return ran
-    }),
+  await startPlans(
+    place.claim,
+    rows.flatMap((row) => row.slice(0, 1)),
+    effects,
   )
-  return results.flat()
+  const ended = rows.map((row) => runRow(runs, row, effects).catch((error: unknown) => failed.abort(error)))
+  const results = await Promise.all(ended)
+  failed.signal.throwIfAborted()
+  return results.flatMap((ran) => ran ?? [])
 }
+
+/** One after the other; the first is noted as started already. */
+async function runRow(
+  { place, keep }: { place: Place; keep: boolean },
+  row: readonly PlanOf<'run'>[],
+  effects: CallEffects,
+): Promise<CallResult[]> {
+  const ran: CallResult[] = []
+  for (const [index, plan] of row.entries()) {
+    if (index > 0) {
+      place.signal.throwIfAborted()
+      await startPlans(place.claim, [plan], effects)
+    }
+    const result = await runCall(place, plan, effects)
+    if (keep) await effects.keepResults(place.claim, [result])
+    ran.push(result)
+  }
+  return ran
+}
+
+const startPlans = (claim: Claim, plans: readonly PlanOf<'run'>[], effects: CallEffects): Promise<void> =>
+  effects.startCalls(
+    claim,
+    plans.map(({ open }) => open.call.toolCallId),
+  )
 
 /** The rows run at once; what stands in one, one after the other. */
 function inRows(plans: readonly PlanOf<'run'>[]): PlanOf<'run'>[][] {

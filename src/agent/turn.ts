@@ -21,7 +21,7 @@ import type { ToolBox } from './tool-box.ts'
 export interface TurnEffects extends AttemptEffects, CallEffects, LimitEffects {
   retries: RetryPolicy
   noteRetry: NoteRetry
-  /** What the model may ask for. */
+  /** What the model may ask for. @throws {TurnmillError} the signal's reason; `database_unavailable`. */
   openTools(claim: Claim, signal: AbortSignal): Promise<ToolBox>
   /** The calls of the last committed step that have no committed result. */
   openCalls(claim: Claim): Promise<OpenCall[]>
@@ -59,6 +59,7 @@ export async function runTurn(claim: Claim, effects: TurnEffects, held: AbortSig
   const signal = AbortSignal.any([held, expired.signal])
   try {
     const tools = await effects.openTools(claim, signal)
+    signal.throwIfAborted()
     const compactions = { givenUp: false, refusedStep: 0 }
     return await goOn({ claim, tools, effects, signal, startedAt: performance.now(), compactions })
   } finally {

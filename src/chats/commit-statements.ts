@@ -223,17 +223,23 @@ export const addSpent = statement(
   where id = $1 and epoch = $2 and state in ('running', 'interrupting') returning id as turn_id`,
 )
 
-/** Ends an interrupted turn with what there is of its answer. Values as with finishing, without $11. No row: fenced. */
+/**
+ * Ends an interrupted turn with what there is of its answer, unless that is committed: the worker of a step may not have
+ * been told so. Values as with finishing, without $11. No row: fenced.
+ */
 export const finishInterruptedTurn = statement(
   'chats/finish-interrupt',
-  `with done as (
+  `with fresh as (
+    select $8::jsonb as used, $9::bigint as cost where not exists (
+      select 1 from messages m where m.turn_id = $1 and m.step = $4 and m.role = 'assistant')),
+  done as (
     update turns set state = 'interrupted', finished_at = clock_timestamp(), lease_until = null, retry_state = null,
-      ${spent('$8::jsonb', '$9::bigint')},
+      ${spent('(select used from fresh)', '(select cost from fresh)')},
       first_part_at = coalesce(first_part_at, claimed_at + $10 * interval '1 ms'), ${ranFor}
     where id = $1 and epoch = $2 and state = any($3) returning id, chat_id, api_key_id),
   answer as (
     insert into messages (chat_id, turn_id, step, role, parts, api_key_id, model_config_id, finish_reason, usage, cost_micros)
-    select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from done where $5::jsonb is not null)
+    select chat_id, id, $4, 'assistant', $5, api_key_id, $6, $7, $8, $9 from done, fresh where $5::jsonb is not null)
   update chats c set status = 'idle', active_turn_id = null, last_error = null
   from done where c.id = done.chat_id returning done.id as turn_id`,
 )

@@ -57,7 +57,13 @@ export interface ToolOwner {
   userId: string
 }
 
-/** Gives the tools of a turn. Never throws: a source that fails gives none, and says so in the log. */
+/** Gives the tools of a turn. */
 export interface ToolSource {
+  /**
+   * A source that fails gives none, and says so in the log.
+   *
+   * @throws the signal's reason once it aborts; `database_unavailable`: a turn that went on without its tools would
+   *   answer open calls as those of tools that do not exist.
+   */
   toolsFor(owner: ToolOwner, signal: AbortSignal): Promise<readonly Tool[]>
 }

@@ -2,6 +2,7 @@
 import { MCPMock } from '@copilotkit/aimock'
 import { createProviderFetch } from '../../src/models/index.ts'
 import { newId } from '../../src/protocol/ids.ts'
+import { TurnmillError } from '../../src/protocol/errors.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
 import { createMcpTools, type McpServer, type McpTools, type Tool } from '../../src/tools/index.ts'
@@ -230,11 +231,12 @@ describe('a server that lies', () => {
     test('keeps nobody waiting that is stopped', async () => {
       liar.on('tools/list', hang)
       const stop = new AbortController()
+      const reason = new TurnmillError('turn_interrupted', 'stopped')
       liar.on('initialize', () => {
-        stop.abort()
+        stop.abort(reason)
         return undefined
       })
-      expect(await open([serverAt(liar.url)]).toolsFor(owner, stop.signal)).toEqual([])
+      await expect(open([serverAt(liar.url)]).toolsFor(owner, stop.signal)).rejects.toBe(reason)
     })
 
     test('and sends us elsewhere is not followed (M1)', async () => {
@@ -334,9 +336,14 @@ describe('a server that lies', () => {
   })
 
   test('is of no matter where the servers cannot be read', async () => {
-    const source = open(() => Promise.reject(new Error('Postgres is away')))
+    const source = open(() => Promise.reject(new Error('a row is damaged')))
     expect(await source.toolsFor(owner, signal)).toEqual([])
     expect(log.join()).toContain('the MCP servers could not be read')
+  })
+
+  test('are asked for again by another turn while Postgres is away', async () => {
+    const away = new TurnmillError('database_unavailable', 'Postgres is away')
+    await expect(open(() => Promise.reject(away)).toolsFor(owner, signal)).rejects.toBe(away)
   })
 
   describe('in its answers', () => {

@@ -135,6 +135,28 @@ describe.each(BACKENDS)('a stop on the %s backend', (backend) => {
     await goesOn(chat.id)
   })
 
+  test('after a commit of a step that nobody was told of keeps it once, and lets none of its calls run', async () => {
+    scriptCalls(turnmill, call('a', 'charge'))
+    const { chats } = turnmill.services
+    const { commitStep } = chats
+    const created = Promise.withResolvers<string>()
+    chats.commitStep = async (...values) => {
+      chats.commitStep = commitStep
+      await commitStep(...values)
+      await interrupt(await created.promise)
+      throw new TurnmillError('database_unavailable', 'the connection broke')
+    }
+    const { chat, turn } = await user.client.create('go')
+    created.resolve(chat.id)
+    await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({
+      state: 'interrupted',
+      usage: { inputTokens: 12, outputTokens: 7 },
+    })
+    expect(await resultsOf(user, chat.id)).toEqual([toolResult('a', 'charge', CANCELLED, true)])
+    expect(bench.calls).toEqual([])
+    await goesOn(chat.id)
+  })
+
   test('after the tools and before the commit of their results keeps their results', async () => {
     scriptCalls(turnmill, call('a', 'charge'), call('b', 'echo', { text: 'b' }))
     const { chat, turn } = await goAndAhead(turnmill, user, 'commitResults', ({ chat }) => interrupt(chat.id))

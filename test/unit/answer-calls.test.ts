@@ -39,8 +39,9 @@ function answer(calls: readonly OpenCall[], gates: Record<string, Gate> = {}) {
       void told.push(`commit ${results.map(({ toolCallId, state }) => `${toolCallId}:${state}`).join(' ')}`),
     requireAction: async (_, asked) =>
       void told.push(`ask ${asked.map(({ callId, state }) => `${callId}:${state}`).join(' ')}`),
-    runTool: async (_tool, _input, { toolCallId }) => {
+    runTool: async (_tool, _input, { toolCallId, signal }) => {
       told.push(`run ${toolCallId}`)
+      signal.addEventListener('abort', () => told.push(`abort ${toolCallId}`))
       await gates[toolCallId]?.opened
       told.push(`end ${toolCallId}`)
       return { output: toolCallId, isError: false, images: [] }
@@ -129,6 +130,19 @@ describe('the calls of a step', () => {
     'database_unavailable',
   ] as const)('of the turn’s own tools end the turn where they fail with %s', async (code) => {
     await expect(answer([failsWith(code)]).done).rejects.toMatchObject({ code })
+  })
+
+  test('end with one that ends the turn: the others are aborted and waited for, and no further one begins', async () => {
+    const gates = { b: hold() }
+    const { told, done } = answer([failsWith('turn_fenced'), open('b', 'look'), open('c', 'click')], gates)
+    let over = false
+    const end = done.catch((error: unknown) => error).finally(() => (over = true))
+    await settled()
+    expect(told).toEqual(['start a b', 'run b', 'abort b'])
+    expect(over).toBe(false)
+    gates.b.release()
+    expect(await end).toMatchObject({ code: 'turn_fenced' })
+    expect(told.slice(3)).toEqual(['end b', 'keep b'])
   })
 
   test.each(['not_found', 'budget_exceeded', 'provider_overloaded'] as const)(

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { toTurnError } from '../../protocol/errors.ts'
 import type { Logger } from '../../telemetry/logger.ts'
 import type { GuardedFetch } from '../builtin/web-fetch.ts'
 import type { Tool, ToolOwner, ToolSource } from '../contract.ts'
@@ -110,7 +111,9 @@ export function createMcpTools({
       try {
         return await untilAborted(allToolsFor(owner), signal)
       } catch (error) {
-        if (!signal.aborted) logger.warn({ error }, 'the MCP servers could not be read')
+        signal.throwIfAborted()
+        if (toTurnError(error).code === 'database_unavailable') throw error
+        logger.warn({ error }, 'the MCP servers could not be read')
         return []
       }
     },
