@@ -10,17 +10,18 @@ import { drain, nameOutcome, workerStopped, type Worker } from './worker.ts'
 export function createAuxiliaryWorker(services: Services): Worker {
   const { auxiliaryRuns, backend, config, logger, metrics } = services
   const leases = createRunLeases(auxiliaryRuns, services)
-  const stopping = new AbortController()
-  const process = createRunProcessor({
-    runs: auxiliaryRuns,
-    effects: createEffects(services, stopping.signal),
-    leases,
-    logger,
-  })
+  let stopping = new AbortController()
   let worker: QueueWorker | undefined
 
   return {
     start: async () => {
+      if (stopping.signal.aborted) stopping = new AbortController()
+      const process = createRunProcessor({
+        runs: auxiliaryRuns,
+        effects: createEffects(services, stopping.signal),
+        leases,
+        logger,
+      })
       leases.start()
       worker ??= startAuxiliaryJobs(
         backend,

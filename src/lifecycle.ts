@@ -38,10 +38,10 @@ export async function runProcess(
 ): Promise<void> {
   const shutdown = new Shutdown()
   process.on('unhandledRejection', (error) => logger.error({ error }, 'unhandled rejection'))
-  let stopping = false
+  const stopping = new AbortController()
   const stop = (signal: NodeJS.Signals): void => {
-    if (stopping) process.exit(1)
-    stopping = true
+    if (stopping.signal.aborted) process.exit(1)
+    stopping.abort()
     logger.info({ signal }, 'stopping')
     setTimeout(() => process.exit(1), drainMs + EXIT_MARGIN_MS).unref()
     void shutdown.run(logger).then(() => process.exit(0))
@@ -50,6 +50,8 @@ export async function runProcess(
   try {
     await start(shutdown)
   } catch (error) {
+    // Cut off by a signal, which ends the process.
+    if (stopping.signal.aborted) return
     await shutdown.run(logger)
     throw error
   }

@@ -1,7 +1,8 @@
 import { createAuxiliaryRuns, type AuxiliaryRuns } from './auxiliary/index.ts'
 import { createChats, type AdmittedTurn, type Chats, type PendingRun } from './chats/index.ts'
 import { demand, type Config } from './config/index.ts'
-import { alone, openDatabase, type Database } from './db/index.ts'
+import { openConnections, type Connections } from './connections.ts'
+import { alone } from './db/index.ts'
 import {
   createBooks,
   createBreakers,
@@ -26,32 +27,17 @@ import {
   type Encryption,
   pruneDebugRuns,
 } from './models/index.ts'
-import {
-  openAuxiliaryQueue,
-  openPostgresBackend,
-  openRedisBackend,
-  openTurnQueue,
-  type AuxiliaryQueue,
-  type JobTrigger,
-  type QueueBackend,
-  type TurnQueue,
-} from './queue/index.ts'
+import type { AuxiliaryQueue, JobTrigger, TurnQueue } from './queue/index.ts'
 import { createReconciler, type Reconciler, type Repaired } from './reconcile/index.ts'
-import { openPostgresPartLog, openRedisPartLog, type PartLog } from './streams/index.ts'
 import type { Logger } from './telemetry/logger.ts'
 import { createMetrics, type Metrics } from './telemetry/metrics.ts'
 import type { Gateway } from './protocol/routes.ts'
 import type { Secret } from './protocol/secret.ts'
 
 /** What every process has, API or worker: the truth, the hint, the part log, and the timer that holds them together. */
-export interface Services {
+export interface Services extends Omit<Connections, 'close'> {
   config: Config
   logger: Logger
-  db: Database
-  backend: QueueBackend
-  queue: TurnQueue
-  auxiliaryQueue: AuxiliaryQueue
-  parts: PartLog
   chats: Chats
   auxiliaryRuns: AuxiliaryRuns
   reconciler: Reconciler
@@ -94,29 +80,8 @@ export async function openServices(
     ),
   )
   const onError = (error: unknown): void => logger.warn({ error }, 'connection trouble')
-  const db = openDatabase({
-    url,
-    poolSize: config.databasePoolSize,
-    connectTimeoutMs: config.databaseConnectTimeoutMs,
-    silenceMs: config.databaseSilenceMs,
-    applicationName: 'turnmill',
-  })
-  const backend =
-    config.redisUrl === null
-      ? await openPostgresBackend({ url, onError, openSocket: db.openSocket })
-      : await openRedisBackend(config.redisUrl, config.queuePrefix, onError)
-  const queue = openTurnQueue(backend)
-  const auxiliaryQueue = openAuxiliaryQueue(backend)
-  await Promise.all([queue.ready(), auxiliaryQueue.ready()])
-  const parts =
-    config.redisUrl === null
-      ? openPostgresPartLog({ db, url, ttlMs: config.partLogTtlMs, onError })
-      : openRedisPartLog({
-          url: config.redisUrl,
-          prefix: config.queuePrefix,
-          ttlMs: config.partLogTtlMs,
-          onError,
-        })
+  const connections = await openConnections(config, url, onError)
+  const { db, backend, queue, auxiliaryQueue, parts } = connections
 
   const metrics = createMetrics(() => chats.counts())
   const enqueue = (turns: readonly AdmittedTurn[], trigger?: JobTrigger): Promise<void> =>
@@ -193,10 +158,7 @@ export async function openServices(
     close: async () => {
       await reconciler.stop()
       await settlements.idle(SETTLE_LIMIT_MS)
-      await parts.close()
-      await Promise.all([queue, auxiliaryQueue].map((one) => one.close().catch(onError)))
-      await backend.close()
-      await db.close()
+      await connections.close()
     },
   } // prettier-ignore
 }

@@ -25,15 +25,15 @@ export function createTurnWorker(
     renewalMs: config.leaseRenewalMs,
     onError: (error) => logger.warn({ error }, 'leases were not renewed'),
   })
-  const stopping = new AbortController()
-  let stopListening: (() => void) | undefined
+  let stopping = new AbortController()
+  let listening: Promise<() => void> | undefined
   let worker: ReturnType<typeof startTurnWorker> | undefined
-  let tools: WorkerTools | undefined
+  let tools: Promise<WorkerTools> | undefined
 
-  const createHandler = (opened: WorkerTools): TurnJobHandler => {
+  const createHandler = (opened: WorkerTools, signal: AbortSignal): TurnJobHandler => {
     const process = createTurnProcessor({
       chats,
-      effects: { ...createTurnEffects(services, opened), stopping: stopping.signal },
+      effects: { ...createTurnEffects(services, opened), stopping: signal },
       leases,
       maxTakeovers: config.maxTakeovers,
       onTakeover: () => metrics.takeovers.inc(),
@@ -52,12 +52,27 @@ export function createTurnWorker(
     return outcome
   }
 
+  /** At once for all who ask together; a failure is not remembered. */
+  const openTools = async (): Promise<WorkerTools> => {
+    const opening = (tools ??= openWorkerTools(services, own))
+    try {
+      return await opening
+    } catch (error) {
+      if (tools === opening) tools = undefined
+      throw error
+    }
+  }
+
   return {
     start: async () => {
-      tools ??= await openWorkerTools(services, own)
+      if (stopping.signal.aborted) stopping = new AbortController()
+      const { signal } = stopping
+      const opened = await openTools()
+      // Told to stop meanwhile, which has the tools closed.
+      signal.throwIfAborted()
       leases.start()
-      void services.parts.onPoke(leases.poke).then((stop) => (stopListening = stop))
-      worker ??= startTurnWorker(services.backend, createHandler(tools), {
+      listening ??= services.parts.onPoke(leases.poke)
+      worker ??= startTurnWorker(services.backend, createHandler(opened, signal), {
         concurrency: config.workerConcurrency,
         lockMs: config.lockMs,
         stalledCheckMs: config.stalledCheckMs,
@@ -67,12 +82,19 @@ export function createTurnWorker(
     },
     stop: async () => {
       stopping.abort(workerStopped())
-      if (worker !== undefined) await drain(worker.close(), leases.abortAll, config.drainMs)
-      worker = undefined
-      stopListening?.()
-      leases.stop()
-      await tools?.close()
+      const opened = tools
       tools = undefined
+      if (worker === undefined) {
+        // Its module may take its time, and nothing waits for it.
+        void opened?.then((late) => late.close()).catch(() => undefined)
+        return
+      }
+      await drain(worker.close(), leases.abortAll, config.drainMs)
+      worker = undefined
+      void listening?.then((stopListening) => stopListening())
+      listening = undefined
+      leases.stop()
+      await (await opened)?.close()
     },
   }
 }

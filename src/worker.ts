@@ -3,7 +3,7 @@ import type { JobNote } from './protocol/views.ts'
 
 /** Runs the jobs of one queue. `stop` lets what is under way end for the drain time, gives the rest back, and resolves when nothing runs. */
 export interface Worker {
-  /** Resolves once it takes jobs; rejects where its queue cannot be set up. */
+  /** Resolves once it takes jobs. Rejects where its queue cannot be set up, or with `worker_stopped` where it is stopped meanwhile. */
   start(): Promise<void>
   stop(): Promise<void>
 }

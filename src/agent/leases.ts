@@ -18,6 +18,7 @@ export interface LeaseKeeper {
   drop(claim: HeldLease): void
   /** Looks at once whether the turn was told to stop, rather than with the next renewal. */
   poke(turnId: string): void
+  /** Aborts those that are held, and those that will be until the keeper is started anew. */
   abortAll(reason: TurnmillError): void
   /** How many turns are held. */
   size(): number
@@ -39,6 +40,8 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
   const early = new Set<string>()
   let earlier = new Set<string>()
   let timer: NodeJS.Timeout | undefined
+  /** What all were aborted with. */
+  let aborted: TurnmillError | null = null
   /** When the renewal that is under way was sent. */
   let asked: number | null = null
   let again = false
@@ -103,19 +106,23 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
     hold: (claim) => {
       const abort = new AbortController()
       held.set(keyOf(claim), { claim, abort, renewedAt: performance.now() })
+      if (aborted !== null) abort.abort(aborted)
       if (early.delete(claim.turnId)) void renew()
       return abort.signal
     },
     drop: (claim) => void held.delete(keyOf(claim)),
     poke: (turnId) => {
+      // What is held may be an older claim, and the one that is meant on its way.
+      early.add(turnId)
       if ([...held.values()].some(({ claim }) => claim.turnId === turnId)) void renew()
-      else early.add(turnId)
     },
     abortAll: (reason) => {
+      aborted = reason
       for (const { abort } of held.values()) abort.abort(reason)
     },
     size: () => held.size,
     start: () => {
+      aborted = null
       tickedAt = performance.now()
       timer ??= setInterval(() => {
         const now = performance.now()

@@ -5,7 +5,7 @@ import type { JobNote } from '../protocol/views.ts'
 import type { Logger } from '../telemetry/logger.ts'
 import { NOTHING_SPENT } from './model-call.ts'
 import type { LeaseKeeper } from './leases.ts'
-import type { NoteRetry } from './retries.ts'
+import { sleepUnlessAborted, type NoteRetry } from './retries.ts'
 import { runTurn, type TurnEffects, type TurnOutcome } from './turn.ts'
 
 export interface TurnProcessorDeps {
@@ -75,24 +75,24 @@ async function reopen(request: ClaimRequest, { chats, logger }: TurnProcessorDep
 /** How long a worker tries to claim while Postgres is away. Later, the reconciler gives the turn another job. */
 const CLAIM_TRIES = 20
 
-/** `null` where Postgres stays away: the job has said nothing about its turn, so it does not fail. */
+/** `null` where Postgres stays away, or the worker stops meanwhile: the job has said nothing about its turn, so it does not fail. */
 async function claimTurn(
   request: ClaimRequest,
-  { chats, logger }: TurnProcessorDeps,
+  { chats, effects, logger }: TurnProcessorDeps,
 ): Promise<Claim | Unclaimed | null> {
   for (let tries = 1; ; tries++) {
     try {
       return await chats.claim(request)
     } catch (error) {
       if (toTurnError(error).code !== 'database_unavailable') throw error
-      if (tries === CLAIM_TRIES) {
+      if (tries === CLAIM_TRIES || effects.stopping.aborted) {
         logger.warn(
           { turnId: request.turnId, jobId: request.jobId },
           'the turn was not claimed: Postgres is away',
         )
         return null
       }
-      await sleep(RETRY_MS)
+      await sleepUnlessAborted(RETRY_MS, effects.stopping).catch(() => undefined)
     }
   }
 }

@@ -61,10 +61,16 @@ export async function openRedisBackend(
     maxRetriesPerRequest: 1,
     commandTimeout: 2000,
   })
+  producer.on('error', onError)
+  try {
+    await firstConnection(producer)
+    await refuseEviction(producer)
+  } catch (error) {
+    producer.disconnect()
+    throw error
+  }
   const consumer = new Redis(url, { ...redisOptions, maxRetriesPerRequest: null })
-  for (const redis of [producer, consumer]) redis.on('error', onError)
-  await firstConnection(producer)
-  await refuseEviction(producer)
+  consumer.on('error', onError)
   return {
     ...bind('redis', createRedisBackend, { producer, consumer }, prefix),
     onReturn: (listener) => {
@@ -102,7 +108,12 @@ export async function openPostgresBackend(options: PostgresBackendOptions): Prom
   pool.setMaxListeners(0)
   pool.on('error', onError)
   pool.on('connect', (client) => client.on('error', onError))
-  await createQueueSchema(pool)
+  try {
+    await createQueueSchema(pool)
+  } catch (error) {
+    await pool.end()
+    throw error
+  }
   const bound = bind(
     'postgres',
     createPostgresBackend,
@@ -152,7 +163,6 @@ async function firstConnection(redis: Redis): Promise<void> {
   try {
     await once(redis, 'ready')
   } catch (error) {
-    redis.disconnect()
     throw new Error(`Redis cannot be reached: ${(error as Error).message}; check REDIS_URL`, { cause: error })
   }
 }

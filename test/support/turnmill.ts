@@ -11,6 +11,7 @@ import {
   type ProviderView,
   type SendToProvider,
 } from '../../src/models/index.ts'
+import { toTurnError } from '../../src/protocol/errors.ts'
 import { newId } from '../../src/protocol/ids.ts'
 import type { ProviderType, WireFormat } from '../../src/protocol/routes.ts'
 import { Secret } from '../../src/protocol/secret.ts'
@@ -161,7 +162,9 @@ export async function startTurnmill(options: TurnmillOptions = {}): Promise<Turn
   const workers: Worker[] = []
   const starting = (worker: Worker): Worker => {
     workers.push(worker)
-    void worker.start()
+    void worker.start().catch((error: unknown) => {
+      if (toTurnError(error).code !== 'worker_stopped') throw error
+    })
     return worker
   }
   const addWorker = () => starting(createTurnWorker(services, { tools: options.tools ?? [] }))

@@ -10,7 +10,10 @@ const CLAIM = { turnId: 'turn-1', epoch: 1, apiKeyId: 'key-1' } as Claim
 const OURS: RenewedLease = { turnId: 'turn-1', epoch: 1, state: 'running', keyState: 'valid' }
 
 /** A keeper whose renewals are answered by `renew`, and what they were asked. */
-function keep(renew: () => Promise<RenewedLease[]>): { keeper: LeaseKeeper; renewals: () => number } {
+function keep(
+  renew: () => Promise<RenewedLease[]>,
+  renewalMs = 10,
+): { keeper: LeaseKeeper; renewals: () => number } {
   let renewals = 0
   const keeper = createLeaseKeeper({
     chats: {
@@ -20,7 +23,7 @@ function keep(renew: () => Promise<RenewedLease[]>): { keeper: LeaseKeeper; rene
       },
     },
     leaseMs: LEASE_MS,
-    renewalMs: 10,
+    renewalMs,
     onError: () => undefined,
   })
   keeper.start()
@@ -64,6 +67,24 @@ describe('a lease', () => {
     const [lost, ours] = [keeper.hold(CLAIM), keeper.hold({ ...CLAIM, epoch: 2 })]
     await expect(reasonOf(lost)).resolves.toBe('turn_fenced')
     expect(ours.aborted).toBe(false)
+  })
+
+  test('that is taken when all were told to stop is told so, too, until the keeper starts anew', async () => {
+    keeper = keep(async () => [OURS]).keeper
+    keeper.abortAll(new TurnmillError('worker_stopped', 'stopped'))
+    await expect(reasonOf(keeper.hold(CLAIM))).resolves.toBe('worker_stopped')
+    keeper.stop()
+    keeper.start()
+    expect(keeper.hold({ ...CLAIM, epoch: 2 }).aborted).toBe(false)
+  })
+
+  test('of a turn that was told to stop while an older claim of it was held is looked at once', async () => {
+    const claims = [{ ...OURS, epoch: 2, state: 'interrupting' as const }]
+    keeper = keep(async () => claims, 1e9).keeper
+    const lost = keeper.hold(CLAIM)
+    keeper.poke(CLAIM.turnId)
+    await expect(reasonOf(lost)).resolves.toBe('turn_fenced')
+    await expect(reasonOf(keeper.hold({ ...CLAIM, epoch: 2 }))).resolves.toBe('turn_interrupted')
   })
 
   test.each([
