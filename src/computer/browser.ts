@@ -16,8 +16,6 @@ export interface BrowserUse {
   answers(): Promise<boolean>
   /** Ends the use, and with the last one the browser. */
   release(): Promise<void>
-  /** Ends it for all who use it: for one that does not answer any more. */
-  kill(): void
 }
 
 /** The one browser of a process: there while somebody uses it. */
@@ -90,7 +88,8 @@ export function createBrowserHolder(options: BrowserOptions): BrowserHolder {
     const held = (current ??= start())
     held.uses += 1
     const running = await held.starting
-    if (await running.answers()) return { ...running, release: () => release(held, running) }
+    const { browser, answers } = running
+    if (await answers()) return { browser, answers, release: () => release(held, running) }
     forget(held)
     return null
   }

@@ -40,7 +40,7 @@ const TIMES: ComputerTimes = {
 const NOTHING_DRAWN = /Unable to capture screenshot|Not attached to an active page/
 const CAPTURES = 5
 
-/** How long a display may take to close before its browser counts as frozen, in ms. */
+/** How long a display may take to close before its browser is asked whether it is frozen, in ms. */
 const CLOSE_MS = 3000
 
 /** Displays that are pages of one headless Chromium per process, each in a profile of its own. It runs while one is open. */
@@ -210,7 +210,8 @@ function createSession({ use, egress, context, screen, options }: SessionParts):
   }
 
   async function end(): Promise<void> {
-    if (!(await endsWithin(context.close(), CLOSE_MS))) use.kill()
+    // One that is only slow, or has much to close, is everybody's: it is killed where it does not answer either.
+    if (!(await endsWithin(context.close(), CLOSE_MS))) await use.answers()
     await egress.close()
     await use.release()
   }

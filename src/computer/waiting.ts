@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { startDeadline } from '../protocol/deadline.ts'
 import { ComputerFailure } from './driver.ts'
 
 /**
@@ -36,10 +37,10 @@ export async function within<T>(work: Promise<T>, { ms, signal, otherwise }: Pat
   }
 }
 
-/** Whether `work` ended, well or not, within `ms`. */
+/** Whether `work` ended, well or not, within `ms` in which this process ran. */
 export async function endsWithin(work: Promise<unknown>, ms: number): Promise<boolean> {
   const { promise: late, resolve } = Promise.withResolvers<boolean>()
-  const timer = setTimeout(() => resolve(false), ms)
+  const deadline = startDeadline(ms, () => resolve(false))
   const ended = work.then(
     () => true,
     () => true,
@@ -47,7 +48,7 @@ export async function endsWithin(work: Promise<unknown>, ms: number): Promise<bo
   try {
     return await Promise.race([ended, late])
   } finally {
-    clearTimeout(timer)
+    deadline.clear()
   }
 }
 

@@ -12,7 +12,10 @@ export type LogNews = { type: 'parts'; parts: LoggedPart[] } | { type: 'changed'
 
 /** A short log of the parts of each chat's running step, and the news of it. Losing it loses no answer. */
 export interface PartLog {
-  /** Appends parts of one attempt, in order. The first part of an attempt (seq 1) empties the log before it. */
+  /**
+   * Appends parts of one attempt, in order. The first part of an attempt (seq 1) empties the log before it, unless that
+   * holds a later attempt: a worker that has lost its turn may not know.
+   */
   append(chatId: string, parts: readonly LoggedPart[]): Promise<void>
   /** What the log holds, oldest first. */
   read(chatId: string): Promise<LoggedPart[]>

@@ -22,7 +22,8 @@ const NOTIFICATION_BYTES = 7500
 /** $1 chat, $2 whether it begins an attempt, $3 to $7 the first part's position, $8 parts, $9 notification, $10 life of a part in ms. What has outlived it goes along the way. */
 const appendParts = statement(
   'streams/append',
-  `with gone as (delete from stream_parts where $2 and chat_id = $1),
+  `with gone as (
+    delete from stream_parts where $2 and chat_id = $1 and (turn, step, epoch, attempt) <= ($3, $4, $5, $6)),
   expired as (
     delete from stream_parts where id in (
       select id from stream_parts where $2 and chat_id <> $1 and created_at < clock_timestamp() - $10 * interval '1 ms'

@@ -58,10 +58,13 @@ export function openRedisPartLog({ url, prefix, ttlMs, onError }: RedisPartLogOp
 
   return {
     append: async (chatId, parts) => {
+      const [first] = parts
+      if (first === undefined) return
       const text = JSON.stringify(parts)
+      const attempt = sortable(first)
       const pipeline = commands.pipeline()
-      if (parts[0]?.seq === 1) pipeline.del(key(chatId))
-      pipeline.xadd(key(chatId), '*', 'parts', text)
+      if (first.seq === 1) pipeline.eval(EMPTY_UNLESS_LATER, 1, key(chatId), attempt)
+      pipeline.xadd(key(chatId), '*', 'parts', text, 'attempt', attempt)
       pipeline.pexpire(key(chatId), ttlMs)
       pipeline.publish(channel(chatId), text)
       await execute(pipeline)
@@ -93,6 +96,15 @@ export function openRedisPartLog({ url, prefix, ttlMs, onError }: RedisPartLogOp
 }
 
 const CHANGED = '"changed"'
+
+/** The first entry is of the attempt that has emptied the log, and stands before no later one. */
+const EMPTY_UNLESS_LATER = `
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if first and not (first[2][4] and first[2][4] > ARGV[1]) then redis.call('DEL', KEYS[1]) end`
+
+/** As text, attempts stand in the order in which they were begun. */
+const sortable = ({ turn, step, epoch, attempt }: LoggedPart): string =>
+  [turn, step, epoch, attempt].map((number) => String(number).padStart(10, '0')).join('.')
 
 function parseNews(text: string): LogNews | null {
   try {

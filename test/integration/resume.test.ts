@@ -2,7 +2,7 @@
 import { createApp } from '../../src/app.ts'
 import type { AddressInfo } from 'node:net'
 import type { MessageView } from '../../src/protocol/views.ts'
-import type { ChatEvent } from '../../src/streams/index.ts'
+import type { ChatEvent, LoggedPart } from '../../src/streams/index.ts'
 import { createClient, type TestClient, type WatchedEvent } from '../support/client.ts'
 import { hold } from '../support/fake-upstream.ts'
 import { holdCommit, textShown, untilTextEndsWith } from '../support/shown.ts'
@@ -93,6 +93,24 @@ describe.each(BACKENDS)('a watcher that comes back, on the %s backend', (backend
     const shown = textShown(transcript.seen.map(({ event }) => event))
     expect(words.join('').startsWith(shown)).toBe(true)
     expect(transcript.ids('reset')).toEqual([])
+  })
+
+  test('finds the parts of the worker that holds the turn, whatever one that has lost it still says', async () => {
+    const { parts } = turnmill.services
+    const { chat } = await user.client.create('hi')
+    await user.client.settled(chat.id)
+    const part = (epoch: number, seq: number, attempt = 1): LoggedPart => ({
+      turn: 2, step: 1, epoch, attempt, seq, snapshotVersion: 9, part: { type: 'text-delta', id: 't', text: `${epoch} ` },
+    }) // prettier-ignore
+    const read = async () =>
+      (await parts.read(chat.id)).map(({ epoch, attempt, seq }) => [epoch, attempt, seq])
+    await parts.append(chat.id, [part(9, 1), part(9, 2)])
+    await parts.append(chat.id, [part(10, 1), part(10, 2)])
+    await parts.append(chat.id, [part(9, 1, 2)])
+    await parts.append(chat.id, [part(10, 3)])
+    expect(await read()).toEqual([[10, 1, 1], [10, 1, 2], [9, 2, 1], [10, 1, 3]]) // prettier-ignore
+    await parts.append(chat.id, [part(10, 1, 2)])
+    expect(await read()).toEqual([[10, 2, 1]])
   })
 
   test('in the middle of an answer goes on with the next part, and gets no message again', async () => {
