@@ -73,8 +73,8 @@ async function ask(
     reasoningEffort: null,
   }
   try {
-    const { text, usage, costMicros } = await askModel(effects, built, asked, signal)
-    await effects.addSpent(claim, { usage, costMicros })
+    const { text, spent } = await askModel(effects, built, asked, signal)
+    await effects.addSpent(claim, spent)
     return text
   } catch (error) {
     if (error instanceof AskFailedError && error.spent.usage !== null)

@@ -2,7 +2,6 @@ import type { Spent } from '../chats/index.ts'
 import type { BuiltRoute } from '../models/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { textOf } from '../protocol/messages.ts'
-import { costMicros, type Usage } from '../protocol/usage.ts'
 import type { ModelRequest } from '../providers/contract.ts'
 import { withDeadlines } from './deadlines.ts'
 import { collect, reasons, toSpent, type ModelCallEffects } from './model-call.ts'
@@ -11,9 +10,7 @@ import { collect, reasons, toSpent, type ModelCallEffects } from './model-call.t
 export interface ModelReply {
   /** Its text parts, joined; reasoning is left out. May be empty. */
   text: string
-  usage: Usage
-  /** `null` where a price is not known. */
-  costMicros: number | null
+  spent: Spent
   finishReason: string
 }
 
@@ -49,5 +46,5 @@ export async function askModel(
   const { parts, ending } = await collect(stream, () => undefined)
   if (ending.type === 'error') throw new AskFailedError(ending.error, toSpent(ending.usage, prices))
   const { usage, reason } = ending
-  return { text: textOf(parts), usage, costMicros: costMicros(usage, prices), finishReason: reason }
+  return { text: textOf(parts), spent: toSpent(usage, prices), finishReason: reason }
 }

@@ -109,7 +109,7 @@ export async function compactHistory(
   const request = toRequest(built, conversation)
   try {
     const reply = await askModel(effects, built, request, signal)
-    const spent = { usage: reply.usage, costMicros: reply.costMicros }
+    const { spent } = reply
     const text = reply.text.trim()
     const problem = text === '' ? 'the summary is empty' : REFUSED[reply.finishReason]
     if (problem !== undefined)
@@ -119,8 +119,7 @@ export async function compactHistory(
       parts: [{ type: 'text', text: `${SUMMARY_HEADING}\n\n${text}` }],
       keep: kept.map(({ id }) => id),
       modelConfigId: built.facts.modelConfig.id,
-      usage: reply.usage,
-      costMicros: reply.costMicros,
+      spent,
     })
     return written === 'committed' ? { type: 'compacted' } : { type: 'interrupted', partial: null, spent }
   } catch (error) {

@@ -1,5 +1,6 @@
 import type { Spent } from '../chats/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
+import { newId } from '../protocol/ids.ts'
 import type { MessagePart } from '../protocol/messages.ts'
 import type { AnswerPart, EndPart, StreamPart } from '../protocol/parts.ts'
 import type { Route } from '../protocol/routes.ts'
@@ -21,7 +22,7 @@ export const reasons = ({ reasoningEffort }: ModelRequest): boolean =>
 export const NOTHING_SPENT: Spent = Object.freeze({ usage: null, costMicros: null })
 
 export const toSpent = (usage: Usage | undefined, prices: Prices): Spent =>
-  usage === undefined ? NOTHING_SPENT : { usage, costMicros: costMicros(usage, prices) }
+  usage === undefined ? NOTHING_SPENT : { id: newId(), usage, costMicros: costMicros(usage, prices) }
 
 export interface Collected {
   /** The answer as far as it came. */

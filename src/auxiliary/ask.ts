@@ -74,7 +74,7 @@ async function ask(
   try {
     const request = toRunRequest(claim.purpose, material, built.facts)
     const reply = await askModel(effects, built, request, signal)
-    spent.add(reply)
+    spent.add(reply.spent)
     return toOneLine(reply.text, LENGTH)
   } catch (error) {
     if (error instanceof AskFailedError) spent.add(error.spent)

@@ -16,6 +16,18 @@ const ranFor = `running_ms = running_ms + (extract(epoch from clock_timestamp() 
 const spent = (usage: string, cost: string): string => `usage = turnmill_add_usage(usage, ${usage}),
       cost_micros = case when cost_micros is null then ${cost} else cost_micros + coalesce(${cost}, 0) end`
 
+/** Of how many spendings a turn remembers that they are added. What is said twice is said right after, or beside few others. */
+const REMEMBERED = 16
+
+// The same, once for each id of a spending; always where it has none.
+const spentOnce = (usage: string, cost: string, id: string): string => {
+  const unlessAdded = (value: string): string =>
+    `case when ${id}::uuid = any(spent_ids) then null else ${value} end`
+  return `${spent(unlessAdded(usage), unlessAdded(cost))},
+      spent_ids = case when ${id}::uuid is null or ${id}::uuid = any(spent_ids) then spent_ids
+        else (array_prepend(${id}::uuid, spent_ids))[1:${REMEMBERED}] end`
+}
+
 /**
  * Commits the last answer, completes the turn, promotes the head of the queue and has a chat without a title named, all
  * hanging on the one update that is fenced. $1 turn, $2 epoch, $3 states to finish from, $4 step, $5 parts, $6 model config, $7 finish reason,
@@ -130,7 +142,7 @@ export const keepResults = statement(
 /**
  * Puts a summary in the place of the history before it, of which only what is named stays. Safe to repeat.
  * $1 turn, $2 epoch, $3 states, $4 step, $5 parts of the summary, $6 the messages that stay, $7 model config, $8 usage,
- * $9 cost. No row: fenced.
+ * $9 cost, $10 id of the spending. No row: fenced.
  */
 export const compact = statement(
   'chats/compact',
@@ -140,7 +152,7 @@ export const compact = statement(
     select * from held where not exists (
       select 1 from messages b where b.turn_id = held.id and b.step = $4 and b.boundary = 'compaction' and not b.compressed)),
   turn as (
-    update turns set ${spent('$8::jsonb', '$9::bigint')} from fresh where turns.id = fresh.id),
+    update turns set ${spentOnce('$8::jsonb', '$9::bigint', '$10')} from fresh where turns.id = fresh.id),
   boundary as (
     insert into messages (chat_id, turn_id, step, role, parts, visibility, boundary, api_key_id, model_config_id, usage, cost_micros)
     select chat_id, id, $4, 'system', $5, 'both', 'compaction', api_key_id, $7, $8, $9 from fresh returning id, chat_id),
@@ -214,18 +226,18 @@ export const finishWithoutAnswer = statement(
 )
 
 /**
- * Adds what a call beside the steps has used, such as an advisor's. $1 turn, $2 epoch, $3 usage, $4 cost.
- * No row: fenced.
+ * Adds what a call beside the steps has used, such as an advisor's. $1 turn, $2 epoch, $3 usage, $4 cost, $5 id of the
+ * spending. No row: fenced.
  */
 export const addSpent = statement(
   'chats/add-spent',
-  `update turns set ${spent('$3::jsonb', '$4::bigint')}
+  `update turns set ${spentOnce('$3::jsonb', '$4::bigint', '$5')}
   where id = $1 and epoch = $2 and state in ('running', 'interrupting') returning id as turn_id`,
 )
 
 /**
  * Ends an interrupted turn with what there is of its answer, unless that is committed: the worker of a step may not have
- * been told so. Values as with finishing, without $11. No row: fenced.
+ * been told so. Values as with finishing, but $11 id of the spending where there is no answer. No row: fenced.
  */
 export const finishInterruptedTurn = statement(
   'chats/finish-interrupt',
@@ -234,7 +246,7 @@ export const finishInterruptedTurn = statement(
       select 1 from messages m where m.turn_id = $1 and m.step = $4 and m.role = 'assistant')),
   done as (
     update turns set state = 'interrupted', finished_at = clock_timestamp(), lease_until = null, retry_state = null,
-      ${spent('(select used from fresh)', '(select cost from fresh)')},
+      ${spentOnce('(select used from fresh)', '(select cost from fresh)', '$11')},
       first_part_at = coalesce(first_part_at, claimed_at + $10 * interval '1 ms'), ${ranFor}
     where id = $1 and epoch = $2 and state = any($3) returning id, chat_id, api_key_id),
   answer as (
@@ -244,12 +256,12 @@ export const finishInterruptedTurn = statement(
   from done where c.id = done.chat_id returning done.id as turn_id`,
 )
 
-/** $1 turn, $2 epoch, $3 states to fail from, $4 error, $5 usage, $6 cost. The queue stays. No row: fenced. */
+/** $1 turn, $2 epoch, $3 states to fail from, $4 error, $5 usage, $6 cost, $7 id of the spending. The queue stays. No row: fenced. */
 export const failTurn = statement(
   'chats/fail',
   `with failed as (
     update turns set state = 'failed', finished_at = clock_timestamp(), lease_until = null, retry_state = null, error = $4,
-      ${spent('$5::jsonb', '$6::bigint')}, ${ranFor}
+      ${spentOnce('$5::jsonb', '$6::bigint', '$7')}, ${ranFor}
     where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
   update chats c set status = 'failed', active_turn_id = null, last_error = $4
   from failed where c.id = failed.chat_id returning failed.id as turn_id`,
@@ -257,39 +269,36 @@ export const failTurn = statement(
 
 /**
  * Gives a turn back unfinished, to be admitted and enqueued anew. $1 turn, $2 epoch, $3 states to release from, $4 usage,
- * $5 cost. No row: fenced.
+ * $5 cost, $6 id of the spending. No row: fenced.
  */
 export const releaseTurn = statement(
   'chats/release',
   `with released as (
     update turns set state = 'pending', lease_until = null, admitted_at = null,
-      ${spent('$4::jsonb', '$5::bigint')}, ${ranFor}
+      ${spentOnce('$4::jsonb', '$5::bigint', '$6')}, ${ranFor}
     where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
   update chats c set status = 'pending' from released where c.id = released.chat_id returning released.id as turn_id`,
 )
 
 /**
  * Notes that an attempt failed and is tried again, and what it spent. Repeating it changes nothing.
- * $1 turn, $2 epoch, $3 states, $4 retry state, $5 usage, $6 cost. No row: fenced.
+ * $1 turn, $2 epoch, $3 states, $4 retry state, $5 usage, $6 cost, $7 id of the spending. No row: fenced.
  */
 export const noteRetry = statement(
   'chats/note-retry',
-  `update turns set retry_state = $4,
-      usage = case when retry_state is distinct from $4 then turnmill_add_usage(usage, $5) else usage end,
-      cost_micros = case when retry_state is distinct from $4 and $6::bigint is not null then coalesce(cost_micros, 0) + $6::bigint
-        else cost_micros end
+  `update turns set retry_state = $4, ${spentOnce('$5::jsonb', '$6::bigint', '$7')}
     where id = $1 and epoch = $2 and state = any($3) returning id as turn_id`,
 )
 
 /**
  * Gives a turn back until its next attempt is due. $1 turn, $2 epoch, $3 states, $4 retry state, $5 usage, $6 cost,
- * $7 wait in ms. No row: fenced.
+ * $7 id of the spending, $8 wait in ms. No row: fenced.
  */
 export const backOff = statement(
   'chats/backoff',
   `with waiting as (
     update turns set state = 'pending', lease_until = null, admitted_at = null, retry_state = $4,
-      not_before = clock_timestamp() + $7 * interval '1 ms', ${spent('$5::jsonb', '$6::bigint')}, ${ranFor}
+      not_before = clock_timestamp() + $8 * interval '1 ms', ${spentOnce('$5::jsonb', '$6::bigint', '$7')}, ${ranFor}
     where id = $1 and epoch = $2 and state = any($3) returning id, chat_id)
   update chats c set status = 'pending' from waiting where c.id = waiting.chat_id returning waiting.id as turn_id`,
 )

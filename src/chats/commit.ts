@@ -35,6 +35,8 @@ export interface StepResult {
 
 /** What a call without an answer spent all the same, where the provider reported it. */
 export interface Spent {
+  /** Of this spending: however often it is said, it is added once. Absent where nothing was spent. */
+  id?: string
   usage: Usage | null
   costMicros: number | null
 }
@@ -92,7 +94,11 @@ export const finishInterruptedTurn = (
   spent: Spent,
 ): Promise<Written> =>
   writeLast(held, 'finishInterrupt', [
-    sql.finishInterruptedTurn(...fence(held, 'finishInterrupt'), ...stepValues(partial, spent)),
+    sql.finishInterruptedTurn(
+      ...fence(held, 'finishInterrupt'),
+      ...stepValues(partial, spent),
+      partial === null ? (spent.id ?? null) : null,
+    ),
     // Both find nothing to do where the first was fenced.
     closeOpenCalls([held.claim.turnId], ['interrupted']),
     promoteHead(held.claim.chatId, newId(), ['idle']),
@@ -161,14 +167,14 @@ export interface Compaction {
   /** The messages that stay as they are. */
   keep: readonly string[]
   modelConfigId: string
-  usage: Usage
-  costMicros: number | null
+  /** By the call that summed up. */
+  spent: Spent
 }
 
 /** Puts a summary in the place of the history. Safe to repeat. */
 export const compact = (held: HeldTurn, compaction: Compaction): Promise<void> => {
-  const { step, parts, keep, modelConfigId, usage, costMicros } = compaction
-  const values = [step, JSON.stringify(parts), keep, modelConfigId, JSON.stringify(usage), costMicros]
+  const { step, parts, keep, modelConfigId, spent } = compaction
+  const values = [step, JSON.stringify(parts), keep, modelConfigId, ...spentValues(spent)]
   return writeOn(held, 'compact', sql.compact(...fence(held, 'compact'), ...values))
 }
 
@@ -285,17 +291,19 @@ const fence = ({ claim }: HeldTurn, transition: TurnTransition): [string, number
 
 const stepValues = (result: StepResult | null, spent?: Spent): unknown[] => [
   result?.step, result === null ? null : JSON.stringify(result.parts.map(toStorablePart)), result?.modelConfigId, result?.finishReason,
-  ...spentValues(result ?? spent ?? { usage: null, costMicros: null }), result?.firstPartMs,
+  ...usedValues(result ?? spent ?? { usage: null, costMicros: null }), result?.firstPartMs,
 ] // prettier-ignore
 
 /** Text is storable since the adapter; what a call is asked with is whatever the model wrote. */
 const toStorablePart = (part: MessagePart): MessagePart =>
   part.type === 'tool-call' ? { ...part, input: toStorableJson(part.input) } : part
 
-const spentValues = ({ usage, costMicros }: Spent): unknown[] => [
+const usedValues = ({ usage, costMicros }: Spent): unknown[] => [
   usage === null ? null : JSON.stringify(usage),
   costMicros,
 ]
+
+const spentValues = (spent: Spent): unknown[] => [...usedValues(spent), spent.id ?? null]
 
 /** A write that takes the turn out of running. Whoever gets a slot with it gets it also where the write was fenced. */
 async function writeLast(

@@ -290,11 +290,12 @@ describe.each(BACKENDS)('the attempts of a turn on the %s backend', (backend) =>
     if (typeof claim === 'string') throw new Error(`the claim was refused: ${claim}`)
     expect(claim.retry).toBeNull()
     const usage = { ...NO_USAGE, inputTokens: 5 }
+    const spent = { id: newId(), usage, costMicros: 5 }
     const error = { code: 'provider_timeout', message: 'too slow', recovery: 'retry' } as const
     const retry = { step: 1, attempts: 2, error, retryAt: new Date().toISOString() }
-    await chats.noteRetry(claim, retry, { usage, costMicros: 5 })
+    await chats.noteRetry(claim, retry, spent)
     // The answer of the first try may have been lost.
-    await chats.noteRetry(claim, retry, { usage, costMicros: 5 })
+    await chats.noteRetry(claim, retry, spent)
     expect((await user.client.turns(chat.id))[0]).toMatchObject({ retry, usage, costMicros: 5 })
 
     turnmill.upstream.script(({ number }) =>

@@ -15,7 +15,6 @@ import { resumeWaitingParent } from '../../src/chats/subagents.ts'
 import { expireAction } from '../../src/chats/tool-results.ts'
 import { isTurnmillError, TurnmillError } from '../../src/protocol/errors.ts'
 import { newId } from '../../src/protocol/ids.ts'
-import { NO_USAGE } from '../../src/protocol/usage.ts'
 import type { TurnState } from '../../src/protocol/views.ts'
 import {
   call, claimTurn, message, newChat, openChatWorld, readFamily, step, text, WORLD_SLOTS, type ChatWorld, type Family,
@@ -163,7 +162,7 @@ const TRANSITIONS: Record<
   keepResults: async (_, claim) => world.chats.keepResults(claim, [callResult('call-1')]),
   compact: async (_, claim) =>
     world.chats.compact(claim, {
-      step: 1, parts: text('so far'), keep: [], modelConfigId: newId(), usage: NO_USAGE, costMicros: null,
+      step: 1, parts: text('so far'), keep: [], modelConfigId: newId(), spent: NOTHING,
     }), // prettier-ignore
   spawn: async (_, claim) => world.chats.spawn(claim, spawnInput('call-1')),
   steer: async ({ childId = '' }, claim) => world.chats.messageSubagent(claim, childId, text('more')),

@@ -43,8 +43,7 @@ test('the text of the answer is given with what it cost, its reasoning is left o
   ])
   await expect(answered).resolves.toEqual({
     text: 'A title',
-    usage: USAGE,
-    costMicros: 6,
+    spent: { id: expect.any(String), usage: USAGE, costMicros: 6 },
     finishReason: 'stop',
   })
 })

@@ -11,7 +11,7 @@ import { testClaim } from '../support/claims.ts'
 type Chats = TurnProcessorDeps['chats']
 
 const USAGE = { ...NO_USAGE, inputTokens: 3 }
-const SPENT = { usage: USAGE, costMicros: 6 }
+const SPENT = { id: expect.any(String) as string, usage: USAGE, costMicros: 6 }
 
 const CLAIM = testClaim({ turnId: 'turn-1' })
 
