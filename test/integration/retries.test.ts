@@ -1,3 +1,4 @@
+import { newId } from '../../src/protocol/ids.ts'
 import { textOf } from '../../src/protocol/messages.ts'
 import { NO_USAGE } from '../../src/protocol/usage.ts'
 import type { ChatView, TurnView } from '../../src/protocol/views.ts'
