@@ -16,9 +16,10 @@ export function createAuxiliaryWorker(services: Services): Worker {
   return {
     start: async () => {
       if (stopping.signal.aborted) stopping = new AbortController()
+      const { signal } = stopping
       const process = createRunProcessor({
         runs: auxiliaryRuns,
-        effects: createEffects(services, stopping.signal),
+        effects: createEffects(services, signal),
         leases,
         logger,
       })
@@ -40,6 +41,7 @@ export function createAuxiliaryWorker(services: Services): Worker {
         },
       )
       await worker.ready()
+      signal.throwIfAborted()
     },
     stop: async () => {
       stopping.abort(workerStopped())

@@ -32,35 +32,42 @@ export async function openConnections(
   url: string,
   onError: (error: unknown) => void,
 ): Promise<Connections> {
-  await using opened = new AsyncDisposableStack()
-  const db = openDatabase({
-    url,
-    poolSize: config.databasePoolSize,
-    connectTimeoutMs: config.databaseConnectTimeoutMs,
-    silenceMs: config.databaseSilenceMs,
-    applicationName: 'turnmill',
-  })
-  opened.defer(() => db.close())
-  const backend =
-    config.redisUrl === null
-      ? await openPostgresBackend({ url, onError, openSocket: db.openSocket })
-      : await openRedisBackend(config.redisUrl, config.queuePrefix, onError)
-  opened.defer(() => backend.close())
-  const queue = openTurnQueue(backend)
-  opened.defer(() => queue.close().catch(onError))
-  const auxiliaryQueue = openAuxiliaryQueue(backend)
-  opened.defer(() => auxiliaryQueue.close().catch(onError))
-  await Promise.all([queue.ready(), auxiliaryQueue.ready()])
-  const parts =
-    config.redisUrl === null
-      ? openPostgresPartLog({ db, url, ttlMs: config.partLogTtlMs, onError })
-      : openRedisPartLog({
-          url: config.redisUrl,
-          prefix: config.queuePrefix,
-          ttlMs: config.partLogTtlMs,
-          onError,
-        })
-  opened.defer(() => parts.close())
-  const kept = opened.move()
-  return { db, backend, queue, auxiliaryQueue, parts, close: () => kept.disposeAsync() }
+  const opened: (() => Promise<unknown>)[] = []
+  const close = async (): Promise<void> => {
+    for (const end of opened.splice(0).reverse()) await end().catch(onError)
+  }
+  try {
+    const db = openDatabase({
+      url,
+      poolSize: config.databasePoolSize,
+      connectTimeoutMs: config.databaseConnectTimeoutMs,
+      silenceMs: config.databaseSilenceMs,
+      applicationName: 'turnmill',
+    })
+    opened.push(() => db.close())
+    const backend =
+      config.redisUrl === null
+        ? await openPostgresBackend({ url, onError, openSocket: db.openSocket })
+        : await openRedisBackend(config.redisUrl, config.queuePrefix, onError)
+    opened.push(() => backend.close())
+    const queue = openTurnQueue(backend)
+    opened.push(() => queue.close())
+    const auxiliaryQueue = openAuxiliaryQueue(backend)
+    opened.push(() => auxiliaryQueue.close())
+    await Promise.all([queue.ready(), auxiliaryQueue.ready()])
+    const parts = openPartLog(config, { db, url, onError })
+    opened.push(() => parts.close())
+    return { db, backend, queue, auxiliaryQueue, parts, close }
+  } catch (error) {
+    await close()
+    throw error
+  }
 }
+
+const openPartLog = (
+  { redisUrl, queuePrefix: prefix, partLogTtlMs: ttlMs }: Config,
+  { db, url, onError }: { db: Database; url: string; onError: (error: unknown) => void },
+): PartLog =>
+  redisUrl === null
+    ? openPostgresPartLog({ db, url, ttlMs, onError })
+    : openRedisPartLog({ url: redisUrl, prefix, ttlMs, onError })

@@ -50,8 +50,11 @@ export async function runProcess(
   try {
     await start(shutdown)
   } catch (error) {
-    // Cut off by a signal, which ends the process.
-    if (stopping.signal.aborted) return
+    if (stopping.signal.aborted) {
+      // Most likely cut off by the signal, which ends the process.
+      logger.info({ error }, 'the start was given up')
+      return
+    }
     await shutdown.run(logger)
     throw error
   }

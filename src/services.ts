@@ -54,7 +54,7 @@ export interface Services extends Omit<Connections, 'close'> {
 /** How long a request waits for the queue after its commit, in ms; what is not said by then, the reconciler repeats. */
 const ENQUEUE_LIMIT_MS = 100
 
-/** How long a process that ends waits for its calls to be settled, in ms; Postgres may be away. */
+/** How long a process that ends waits for its calls to be settled and recorded, in ms; Postgres may be away. */
 const SETTLE_LIMIT_MS = 1000
 
 /** What the services do to the outside world in the end, where somebody does it otherwise. */
@@ -157,7 +157,7 @@ export async function openServices(
     providerFetch, metrics, pepper,
     close: async () => {
       await reconciler.stop()
-      await settlements.idle(SETTLE_LIMIT_MS)
+      await Promise.all([settlements.idle(SETTLE_LIMIT_MS), debugRuns.idle(SETTLE_LIMIT_MS)])
       await connections.close()
     },
   } // prettier-ignore

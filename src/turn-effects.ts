@@ -28,7 +28,7 @@ export function createTurnEffects(services: Services, tools: WorkerTools): Effec
   const shared = createModelEffects(services)
   const ours: AdvisorEffects & SubagentEffects = {
     ...shared,
-    addSpent: chats.addSpent,
+    addSpent: (claim, spent) => chats.addSpent(claim, spent),
     callsOf: chats.callsOf,
     advisorUses: config.advisorUses,
     spawn: chats.spawn,

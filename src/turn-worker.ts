@@ -71,7 +71,8 @@ export function createTurnWorker(
       // Told to stop meanwhile, which has the tools closed.
       signal.throwIfAborted()
       leases.start()
-      listening ??= services.parts.onPoke(leases.poke)
+      // A function of this start alone: the end of an earlier one takes away its own.
+      listening ??= services.parts.onPoke((turnId) => leases.poke(turnId))
       worker ??= startTurnWorker(services.backend, createHandler(opened, signal), {
         concurrency: config.workerConcurrency,
         lockMs: config.lockMs,
@@ -79,6 +80,7 @@ export function createTurnWorker(
         onError: (error) => logger.warn({ error }, 'queue trouble'),
       })
       await worker.ready()
+      signal.throwIfAborted()
     },
     stop: async () => {
       stopping.abort(workerStopped())

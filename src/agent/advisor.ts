@@ -7,6 +7,7 @@ import { defineTool, refusal } from '../tools/index.ts'
 import { AskFailedError, askModel } from './ask-model.ts'
 import type { ModelCallEffects } from './model-call.ts'
 import type { TurnTool } from './tool-box.ts'
+import { untilCommitted } from './until-committed.ts'
 
 /** What asking the advisor does to the world. */
 export interface AdvisorEffects extends ModelCallEffects {
@@ -72,13 +73,14 @@ async function ask(
     temperature: null,
     reasoningEffort: null,
   }
+  const addSpent = (spent: Spent): Promise<void> =>
+    untilCommitted(() => effects.addSpent(claim, spent), signal)
   try {
     const { text, spent } = await askModel(effects, built, asked, signal)
-    await effects.addSpent(claim, spent)
+    await addSpent(spent)
     return text
   } catch (error) {
-    if (error instanceof AskFailedError && error.spent.usage !== null)
-      await effects.addSpent(claim, error.spent)
+    if (error instanceof AskFailedError && error.spent.usage !== null) await addSpent(error.spent)
     throw error
   }
 }

@@ -151,7 +151,8 @@ const resultOf = (
 type Place = Pick<StepCalls, 'claim' | 'step' | 'signal'>
 
 /**
- * Where one ends the turn, the others are aborted and waited for: nothing of a turn runs on once it is settled.
+ * Where one ends the turn, the others are aborted and waited for, so that none writes once the turn is settled. A tool that
+ * ignores its signal is left to itself: the ledger knows that it had begun.
  *
  * @param keep whether each result is kept as soon as it is there, since others of the step take longer.
  */

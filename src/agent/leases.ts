@@ -114,6 +114,7 @@ export function createLeaseKeeper({ chats, leaseMs, renewalMs, onError }: LeaseK
     poke: (turnId) => {
       // What is held may be an older claim, and the one that is meant on its way.
       early.add(turnId)
+      earlier.delete(turnId)
       if ([...held.values()].some(({ claim }) => claim.turnId === turnId)) void renew()
     },
     abortAll: (reason) => {

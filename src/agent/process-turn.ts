@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Chats, Claim, ClaimRequest, Spent, Unclaimed } from '../chats/index.ts'
 import { toTurnError, TurnmillError } from '../protocol/errors.ts'
 import type { JobNote } from '../protocol/views.ts'
@@ -7,6 +6,7 @@ import { NOTHING_SPENT } from './model-call.ts'
 import type { LeaseKeeper } from './leases.ts'
 import { sleepUnlessAborted, type NoteRetry } from './retries.ts'
 import { runTurn, type TurnEffects, type TurnOutcome } from './turn.ts'
+import { isLost, RETRY_MS, untilCommitted } from './until-committed.ts'
 
 export interface TurnProcessorDeps {
   chats: Pick<
@@ -288,24 +288,3 @@ async function settleFailure(
   await commit(() => chats.fail(claim, error, spent))
   return error
 }
-
-const RETRY_MS = 250
-
-/**
- * Repeats a commit while Postgres is away, beyond the lease too: nobody can have taken the turn either, and what an
- * attempt has spent is known here alone. Repeating is safe: the epoch fences it.
- */
-export async function untilCommitted<T>(write: () => Promise<T>, signal: AbortSignal): Promise<T> {
-  for (;;) {
-    try {
-      return await write()
-    } catch (error) {
-      const problem = toTurnError(error)
-      if (problem.code !== 'database_unavailable' || isLost(signal)) throw error
-      await sleep(RETRY_MS)
-    }
-  }
-}
-
-const isLost = (signal: AbortSignal): boolean =>
-  signal.aborted && toTurnError(signal.reason).code === 'turn_fenced'

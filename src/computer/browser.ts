@@ -16,6 +16,8 @@ export interface BrowserUse {
   answers(): Promise<boolean>
   /** Ends the use, and with the last one the browser. */
   release(): Promise<void>
+  /** Ends it for all who use it. */
+  kill(): void
 }
 
 /** The one browser of a process: there while somebody uses it. */
@@ -88,8 +90,7 @@ export function createBrowserHolder(options: BrowserOptions): BrowserHolder {
     const held = (current ??= start())
     held.uses += 1
     const running = await held.starting
-    const { browser, answers } = running
-    if (await answers()) return { browser, answers, release: () => release(held, running) }
+    if (await running.answers()) return { ...running, release: () => release(held, running) }
     forget(held)
     return null
   }

@@ -53,7 +53,7 @@ export function createPlaywrightDriver(options: PlaywrightDriverOptions): Comput
   async function open(): Promise<ComputerSession> {
     const use = await holder.use()
     try {
-      const session = await openSession(use, options)
+      const session = await openSession(use, { ...options, isStopping: () => stopped })
       sessions.add(session)
       return {
         ...session,
@@ -89,7 +89,7 @@ export function createPlaywrightDriver(options: PlaywrightDriverOptions): Comput
   }
 }
 
-async function openSession(use: BrowserUse, options: PlaywrightDriverOptions): Promise<ComputerSession> {
+async function openSession(use: BrowserUse, options: SessionOptions): Promise<ComputerSession> {
   let screen: Screen | null = null
   const egress = await startEgress(options.rules, (host) =>
     screen?.note(`A request to ${host} was refused: pages may not reach it.`),
@@ -112,12 +112,17 @@ async function openSession(use: BrowserUse, options: PlaywrightDriverOptions): P
   }
 }
 
+interface SessionOptions extends PlaywrightDriverOptions {
+  /** Whether all displays of the process are closed, for good. */
+  isStopping(): boolean
+}
+
 interface SessionParts {
   use: BrowserUse
   egress: Egress
   context: BrowserContext
   screen: Screen
-  options: PlaywrightDriverOptions
+  options: SessionOptions
 }
 
 function createSession({ use, egress, context, screen, options }: SessionParts): ComputerSession {
@@ -210,8 +215,11 @@ function createSession({ use, egress, context, screen, options }: SessionParts):
   }
 
   async function end(): Promise<void> {
-    // One that is only slow, or has much to close, is everybody's: it is killed where it does not answer either.
-    if (!(await endsWithin(context.close(), CLOSE_MS))) await use.answers()
+    if (!(await endsWithin(context.close(), CLOSE_MS))) {
+      // One that is only slow is everybody's: it is killed where it does not answer either, or nobody needs it any more.
+      if (options.isStopping()) use.kill()
+      else await use.answers()
+    }
     await egress.close()
     await use.release()
   }

@@ -14,12 +14,12 @@ export interface Principal {
   scopes: readonly Scope[]
 }
 
-/** $1 key. Its last use is noted once a minute at most, in the same round trip. */
+/** $1 key, $2 hash of the secret that was sent. A use with the right one is noted once a minute at most, in the same round trip. */
 const readKey = statement(
   'keys/find',
   `with used as (
     update api_keys set last_used_at = clock_timestamp()
-    where id = $1 and (last_used_at is null or last_used_at < clock_timestamp() - interval '1 minute'))
+    where id = $1 and secret_hash = $2 and (last_used_at is null or last_used_at < clock_timestamp() - interval '1 minute'))
   select k.id, k.secret_hash, k.scopes, u.id as user_id, u.name as user_name, u.role,
     u.status = 'active' and k.revoked_at is null and coalesce(k.expires_at > clock_timestamp(), true) as usable
   from api_keys k join users u on u.id = k.user_id where k.id = $1`,
@@ -49,14 +49,14 @@ export interface KeyRow {
   usable: boolean
 }
 
-/** Looks a key up by its ID. */
-export type FindKey = (id: string) => Promise<KeyRow | undefined>
+/** Looks a key up by its ID. With the right hash of a secret the key counts as used; comparing it is the caller's. */
+export type FindKey = (id: string, secretHash: Buffer) => Promise<KeyRow | undefined>
 
 /** In Postgres, each time: one round trip. */
 export const findKeyIn =
   (db: Database): FindKey =>
-  async (id) =>
-    (await query<KeyRow>(db, readKey(id)))[0]
+  async (id, secretHash) =>
+    (await query<KeyRow>(db, readKey(id, secretHash)))[0]
 
 /** Keys that a process remembers, at most. */
 const MAX_REMEMBERED = 1000
@@ -67,11 +67,11 @@ const MAX_REMEMBERED = 1000
  */
 export function rememberKeys(findKey: FindKey, ttlMs: number): FindKey {
   const remembered = new LRUCache<string, KeyRow>({ max: MAX_REMEMBERED, ttl: ttlMs })
-  return async (id) => {
+  return async (id, secretHash) => {
     const known = remembered.get(id)
     if (known !== undefined) return known
-    const found = await findKey(id)
-    if (found?.usable === true) remembered.set(id, found)
+    const found = await findKey(id, secretHash)
+    if (found?.usable === true && sameHash(secretHash, found.secret_hash)) remembered.set(id, found)
     return found
   }
 }
@@ -91,8 +91,9 @@ export async function authenticate(
 ): Promise<Principal> {
   const parsed = token === null ? null : parseToken(token)
   if (parsed === null) throw unauthenticated()
-  const row = await findKey(parsed.id)
-  const matches = sameHash(hashTokenSecret(pepper, parsed.secret), row?.secret_hash ?? NO_HASH)
+  const hash = hashTokenSecret(pepper, parsed.secret)
+  const row = await findKey(parsed.id, hash)
+  const matches = sameHash(hash, row?.secret_hash ?? NO_HASH)
   if (row === undefined || !matches || !row.usable) throw unauthenticated()
   return {
     apiKeyId: row.id,

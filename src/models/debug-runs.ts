@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { query, statement, type Database, type Statement } from '../db/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
@@ -115,8 +116,8 @@ export interface DebugRuns {
   isOn(chatId: string): Promise<boolean>
   /** A connection as it is, whose calls are recorded. Recording neither fails a call nor keeps it waiting. */
   record(route: Route, connection: ProviderConnection): ProviderConnection
-  /** Resolves when what was recorded so far is written. */
-  idle(): Promise<void>
+  /** Resolves when what was recorded so far is written, or after `limitMs`. */
+  idle(limitMs: number): Promise<void>
 }
 
 export function createDebugRuns({ db, retentionHours, onError }: DebugRunsOptions): DebugRuns {
@@ -130,6 +131,9 @@ export function createDebugRuns({ db, retentionHours, onError }: DebugRunsOption
     pending.add(written)
     void written.finally(() => pending.delete(written))
     return written
+  }
+  const all = async (): Promise<void> => {
+    while (pending.size > 0) await Promise.all(pending)
   }
   const begin = (route: Route, request: RecordedRequest) => {
     const id = newId()
@@ -156,9 +160,7 @@ export function createDebugRuns({ db, retentionHours, onError }: DebugRunsOption
         onError,
       }),
     }),
-    idle: async () => {
-      while (pending.size > 0) await Promise.all(pending)
-    },
+    idle: (limitMs) => Promise.race([all(), sleep(limitMs, undefined, { ref: false })]),
   }
 }
 

@@ -1,3 +1,4 @@
+import { TurnmillError } from '../../src/protocol/errors.ts'
 import type { MessageView, TurnView } from '../../src/protocol/views.ts'
 import type { Behaviour, UpstreamRequest } from '../support/fake-upstream.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
@@ -78,6 +79,27 @@ describe('a turn that asks its advisor', () => {
       ['four', true],
     ])
   })
+
+  test.each(['before', 'after'] as const)(
+    'pays once where the connection breaks %s that is written down',
+    async (when) => {
+      script([askFor('one')])
+      const { chats } = turnmill.services
+      const { addSpent } = chats
+      chats.addSpent = async (...values) => {
+        chats.addSpent = addSpent
+        if (when === 'after') await addSpent(...values)
+        throw new TurnmillError('database_unavailable', 'the connection broke')
+      }
+      const { turn } = await run()
+      expect(turn).toMatchObject({
+        state: 'completed',
+        epoch: 1,
+        usage: { inputTokens: 36, outputTokens: 21 },
+      })
+      expect(requests().filter(isAsked)).toHaveLength(1)
+    },
+  )
 
   test('goes on where the advisor fails, and pays for what that took', async () => {
     script([askFor('one')], { type: 'answer', ending: 'error', error: { type: 'server_error' } })

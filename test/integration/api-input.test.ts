@@ -91,6 +91,21 @@ describe('a caller without a usable key (A1)', () => {
     expect(bodies.size).toBe(1)
     expect(await countRows()).toEqual(before)
   })
+
+  test.each(['/v1/me', '/v1/gateway/upstream/v1/models'])(
+    'is not noted as a use of its key (GET %s)',
+    async (url) => {
+      const key = await turnmill.addKey(owner.userId, ['chats:read', 'gateway:use'])
+      const lastUse = async () =>
+        (await turnmill.services.db.prisma.apiKey.findUniqueOrThrow({ where: { id: key.apiKeyId } }))
+          .lastUsedAt
+      const guess = createClient(turnmill.address, key.token.replace(/.{43}$/, 'A'.repeat(43)))
+      expect(await guess.request('GET', url)).toMatchObject({ status: 401 })
+      expect(await lastUse()).toBeNull()
+      await key.client.request('GET', url)
+      expect(await lastUse()).not.toBeNull()
+    },
+  )
 })
 
 /** Bodies that would be taken, where a message's is not. */

@@ -149,7 +149,7 @@ describe.each([
     await pool.query('alter table debug_runs rename to debug_runs_away')
     try {
       await expect(say(chat.id, 'second')).resolves.toMatchObject({ status: 'idle' })
-      await turnmill.services.debugRuns.idle()
+      await turnmill.services.debugRuns.idle(10_000)
     } finally {
       await pool.query('alter table debug_runs_away rename to debug_runs')
     }
@@ -236,7 +236,7 @@ describe('recorded calls', () => {
     const connection = debugRuns.record(route, { baseUrl: '', credential: new Secret(''), fetch })
     for (let number = 0; number < count; number++) {
       await (await connection.fetch('https://p.example/v1/x', { method: 'POST', body: `{"number":${number}}` })).text() // prettier-ignore
-      await debugRuns.idle()
+      await debugRuns.idle(10_000)
     }
   }
 
