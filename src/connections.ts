@@ -51,9 +51,9 @@ export async function openConnections(
         : await openRedisBackend(config.redisUrl, config.queuePrefix, onError)
     opened.push(() => backend.close())
     const queue = openTurnQueue(backend)
-    opened.push(() => queue.close())
     const auxiliaryQueue = openAuxiliaryQueue(backend)
-    opened.push(() => auxiliaryQueue.close())
+    // Side by side: where its server is away, each takes its time, and a process that ends has little.
+    opened.push(() => Promise.all([queue, auxiliaryQueue].map((one) => one.close().catch(onError))))
     await Promise.all([queue.ready(), auxiliaryQueue.ready()])
     const parts = openPartLog(config, { db, url, onError })
     opened.push(() => parts.close())
