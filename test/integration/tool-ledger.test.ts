@@ -123,9 +123,11 @@ describe.each(BACKENDS)('a stop on the %s backend', (backend) => {
     await goesOn(chat.id)
   })
 
-  test('before the commit of a step keeps what was asked for, and lets none of it run', async () => {
-    scriptCalls(turnmill, call('a', 'charge'))
-    const { chat, turn } = await goAndAhead(turnmill, user, 'commitStep', ({ chat }) => interrupt(chat.id))
+  /** What was asked for is there once, and none of it has run. */
+  async function expectCancelled({
+    chat,
+    turn,
+  }: Awaited<ReturnType<TestUser['client']['create']>>): Promise<void> {
     await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({
       state: 'interrupted',
       usage: { inputTokens: 12, outputTokens: 7 },
@@ -133,6 +135,11 @@ describe.each(BACKENDS)('a stop on the %s backend', (backend) => {
     expect(await resultsOf(user, chat.id)).toEqual([toolResult('a', 'charge', CANCELLED, true)])
     expect(bench.calls).toEqual([])
     await goesOn(chat.id)
+  }
+
+  test('before the commit of a step keeps what was asked for, and lets none of it run', async () => {
+    scriptCalls(turnmill, call('a', 'charge'))
+    await expectCancelled(await goAndAhead(turnmill, user, 'commitStep', ({ chat }) => interrupt(chat.id)))
   })
 
   test('after a commit of a step that nobody was told of keeps it once, and lets none of its calls run', async () => {
@@ -146,15 +153,9 @@ describe.each(BACKENDS)('a stop on the %s backend', (backend) => {
       await interrupt(await created.promise)
       throw new TurnmillError('database_unavailable', 'the connection broke')
     }
-    const { chat, turn } = await user.client.create('go')
-    created.resolve(chat.id)
-    await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({
-      state: 'interrupted',
-      usage: { inputTokens: 12, outputTokens: 7 },
-    })
-    expect(await resultsOf(user, chat.id)).toEqual([toolResult('a', 'charge', CANCELLED, true)])
-    expect(bench.calls).toEqual([])
-    await goesOn(chat.id)
+    const started = await user.client.create('go')
+    created.resolve(started.chat.id)
+    await expectCancelled(started)
   })
 
   test('after the tools and before the commit of their results keeps their results', async () => {
