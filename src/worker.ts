@@ -25,8 +25,11 @@ export const nameOutcome = (outcome: TurnmillError | JobNote | null): string =>
 export const workerStopped = (): TurnmillError =>
   new TurnmillError('worker_stopped', 'the worker was told to stop before its work was done')
 
-/** How long a worker waits for the queue once its work is given back, in ms: Redis may be away. */
-const CLOSE_LIMIT_MS = 3000
+/**
+ * How long a worker waits for its work to be given back and for the queue, in ms: Postgres or Redis may be away. What it
+ * leaves of the margin of the exit is for settling calls and closing connections.
+ */
+const CLOSE_LIMIT_MS = 2000
 
 /** Waits for the work under way, then has it given back. */
 export async function drain(

@@ -35,7 +35,7 @@ export function startWatchdog(options: WatchdogOptions): Watchdog {
       if (silent) for (const socket of sockets) socket.destroy(unanswered(options))
       await sleep(PERIOD_MS, undefined, { signal: stopping.signal, ref: false }).catch(() => undefined)
     }
-    await pinger.close()
+    pinger.close()
   }
   const watching = watch()
 
@@ -49,6 +49,7 @@ export function startWatchdog(options: WatchdogOptions): Watchdog {
     },
     stop: () => {
       stopping.abort()
+      pinger.cut()
       return watching
     },
   }
@@ -83,11 +84,17 @@ const unanswered = ({ silenceMs }: WatchdogOptions): Error =>
 
 interface Pinger {
   answers(): Promise<boolean>
-  close(): Promise<void>
+  /** Asks nothing more, and ends the question that is under way, if one is. */
+  cut(): void
+  close(): void
 }
 
 function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pinger {
   let client: pg.Client | undefined
+  /** Of the question that is under way. */
+  let socket: net.Socket | undefined
+  let asking = false
+  let over = false
 
   async function ping(): Promise<void> {
     client ??= await connect()
@@ -99,6 +106,7 @@ function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pin
       connectionString: url,
       application_name: `${applicationName} watchdog`,
       connectionTimeoutMillis: silenceMs,
+      stream: () => (socket = new net.Socket()),
     })
     fresh.on('error', () => undefined)
     await fresh.connect()
@@ -107,10 +115,13 @@ function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pin
 
   /** `error`: the connection broke, which says nothing of the next one. */
   async function ask(): Promise<'answer' | 'error' | 'silence'> {
+    asking = true
     try {
       return await orSilence(ping(), silenceMs)
     } catch (error) {
       return isAnswer(error) ? 'answer' : 'error'
+    } finally {
+      asking = false
     }
   }
 
@@ -125,10 +136,14 @@ function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pin
         const heard = await ask()
         if (heard === 'answer') return true
         drop()
-        if (heard === 'silence' || tries === 2) return false
+        if (heard === 'silence' || tries === 2 || over) return false
       }
     },
-    close: async () => drop(),
+    cut: () => {
+      over = true
+      if (asking) socket?.destroy()
+    },
+    close: drop,
   }
 }
 
