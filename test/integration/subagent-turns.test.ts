@@ -204,6 +204,33 @@ describe('a parent', () => {
     expect(requestsOf('dig')).toHaveLength(2)
   })
 
+  test('whose key is revoked amid its step sends its agent on to no call (K5)', async () => {
+    const gate = hold()
+    script({
+      manage: [
+        asks(spawn('dig')),
+        waits(),
+        ({ agents }) => ({
+          ...asks(call('message_agent', { agentId: agents[0], message: 'more' }), spawn('dig deeper')),
+          gate,
+          gateAt: 0,
+        }),
+      ],
+    })
+    const { chat, turn } = await user.client.create('manage')
+    await callOf('manage', 4)
+    const calls = turnmill.upstream.requests.length
+    await turnmill.admin.client.request('DELETE', `/v1/api-keys/${user.apiKeyId}`)
+    gate.release()
+    const { client } = await turnmill.addKey(user.userId)
+    const { state, error } = await client.ended(chat.id, turn.id)
+    expect(state).toBe('failed')
+    // Whoever finds it out first: the renewal of the lease, or the gateway that is asked for the next step.
+    expect(['key_revoked', 'gateway_unauthorized']).toContain(error?.code)
+    for (const { id } of await childrenOf(chat.id)) await client.settled(id)
+    expect(turnmill.upstream.requests).toHaveLength(calls)
+  })
+
   test('is told where an agent is not its own, and goes on', async () => {
     const { chat } = await user.client.create('somebody else’s')
     const ids = [chat.id, 'no id']
@@ -407,8 +434,10 @@ describe('limits', () => {
     const { chats } = turnmill.services
     const { commitResults } = chats
     // The worker loses the turn there, and writes nothing more.
-    chats.commitResults = async ({ turnId }) => {
+    chats.commitResults = async ({ turnId, chatId }) => {
       chats.commitResults = commitResults
+      // So that its parent need not wait for it, and is claimed once more and no oftener.
+      await user.client.settled(await onlyChildOf(chatId))
       await takeAway(turnmill, turnId)
       throw new TurnmillError('turn_fenced', 'lost')
     }
