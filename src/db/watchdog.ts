@@ -5,7 +5,7 @@ import { startDeadline } from '../protocol/deadline.ts'
 
 export interface WatchdogOptions {
   url: string
-  /** How long Postgres may say nothing to a `select 1` on a connection of its own, in ms. */
+  /** How long Postgres may say nothing, neither to a `select 1` nor on any other connection, in ms. */
   silenceMs: number
   applicationName: string
 }
@@ -26,7 +26,9 @@ const PERIOD_MS = 200
 export function startWatchdog(options: WatchdogOptions): Watchdog {
   const sockets = new Set<net.Socket>()
   const stopping = new AbortController()
-  const pinger = createPinger(options)
+  // One session may be short of time on a machine that is busy: it alone is no reason to cut the others.
+  const countBytes = () => [...sockets].reduce((sum, { bytesRead }) => sum + bytesRead, 0)
+  const pinger = createPinger(options, countBytes)
   let silent = false
 
   async function watch(): Promise<void> {
@@ -89,7 +91,11 @@ interface Pinger {
   close(): void
 }
 
-function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pinger {
+/** @param countBytes what has arrived on the other connections so far. */
+function createPinger(
+  { url, silenceMs, applicationName }: WatchdogOptions,
+  countBytes: () => number,
+): Pinger {
   let client: pg.Client | undefined
   /** Of the question that is under way. */
   let socket: net.Socket | undefined
@@ -105,7 +111,6 @@ function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pin
     const fresh = new pg.Client({
       connectionString: url,
       application_name: `${applicationName} watchdog`,
-      connectionTimeoutMillis: silenceMs,
       stream: () => (socket = new net.Socket()),
     })
     fresh.on('error', () => undefined)
@@ -117,7 +122,7 @@ function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pin
   async function ask(): Promise<'answer' | 'error' | 'silence'> {
     asking = true
     try {
-      return await orSilence(ping(), silenceMs)
+      return await orSilence(ping(), silenceMs, countBytes)
     } catch (error) {
       return isAnswer(error) ? 'answer' : 'error'
     } finally {
@@ -127,6 +132,7 @@ function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pin
 
   function drop(): void {
     void client?.end().catch(() => undefined)
+    socket?.destroy()
     client = undefined
   }
 
@@ -147,9 +153,19 @@ function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pin
   }
 }
 
-function orSilence(ping: Promise<void>, silenceMs: number): Promise<'answer' | 'silence'> {
+function orSilence(
+  ping: Promise<void>,
+  silenceMs: number,
+  countBytes: () => number,
+): Promise<'answer' | 'silence'> {
   const { promise, resolve, reject } = Promise.withResolvers<'answer' | 'silence'>()
-  const deadline = startDeadline(silenceMs, () => resolve('silence'))
+  let bytes = countBytes()
+  const deadline = startDeadline(silenceMs, () => {
+    const before = bytes
+    bytes = countBytes()
+    if (bytes === before) resolve('silence')
+    else deadline.restart()
+  })
   ping.then(() => resolve('answer'), reject).finally(deadline.clear)
   return promise
 }

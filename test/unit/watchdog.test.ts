@@ -5,14 +5,15 @@ import { openDatabase, query, statement } from '../../src/db/index.ts'
 
 const SILENCE_MS = 100
 
-/** Takes connections, and says nothing. */
-async function startSilentServer() {
+/** Takes connections, and says nothing, or what a session that has begun says. */
+async function startServer(serve: (socket: net.Socket) => void = () => undefined) {
   const sockets = new Set<net.Socket>()
   let taken = 0
   const server = net.createServer((socket) => {
     taken++
     socket.on('error', () => undefined)
     sockets.add(socket)
+    serve(socket)
   })
   await once(server.listen(0, '127.0.0.1'), 'listening')
   const { port } = server.address() as net.AddressInfo
@@ -39,7 +40,7 @@ const ask = statement('watchdog-test', 'select 1')
 
 /** Calls that come back at once are made again at once, as those of a process under load are. */
 test('while Postgres is silent nobody but the watchdog knocks: a server that comes back finds no crowd', async () => {
-  const server = await startSilentServer()
+  const server = await startServer()
   const db = openOn(server)
   try {
     await expect(query(db, ask())).rejects.toThrow('Postgres cannot be reached')
@@ -64,7 +65,7 @@ test('while Postgres is silent nobody but the watchdog knocks: a server that com
 
 /** As the loop of a worker of BullMQ does with waiting jobs; it once kept timers, signals and the watchdog itself waiting for ever. */
 test('while Postgres is silent, whoever tries again at once leaves the process its timers', async () => {
-  const server = await startSilentServer()
+  const server = await startServer()
   const db = openOn(server)
   try {
     await expect(query(db, ask())).rejects.toThrow('Postgres cannot be reached')
@@ -76,6 +77,42 @@ test('while Postgres is silent, whoever tries again at once leaves the process i
     }
     expect(late.aborted).toBe(true)
     expect(tries).toBeLessThan(100)
+  } finally {
+    server.stop()
+    await db.close()
+  }
+})
+
+/** The messages of one session, without their payload: https://www.postgresql.org/docs/current/protocol-message-formats.html */
+const AUTHENTICATION_OK = Buffer.from('R\0\0\0\x08\0\0\0\0', 'latin1')
+const READY_FOR_QUERY = Buffer.from('Z\0\0\0\x05I', 'latin1')
+/** `A`, a notification of process 0 on the channel ''. */
+const NOTIFICATION = Buffer.from('A\0\0\0\x0a\0\0\0\0\0\0', 'latin1')
+
+/** As on a machine that is busy: the session of the watchdog gets no time, and others do. */
+test('a Postgres that says anything on any connection is not cut off', async () => {
+  let isTalking = true
+  const server = await startServer((socket) => {
+    socket.once('data', (startup) => {
+      if (startup.includes('watchdog-test watchdog')) return
+      socket.write(Buffer.concat([AUTHENTICATION_OK, READY_FOR_QUERY]))
+      const talk = setInterval(() => isTalking && socket.write(NOTIFICATION), SILENCE_MS / 4)
+      socket.once('close', () => clearInterval(talk))
+    })
+  })
+  const db = openOn(server)
+  try {
+    const client = await db.pool.connect()
+    let isCut = false
+    const cut = new Promise<void>((resolve) => client.once('end', resolve)).then(() => void (isCut = true))
+    try {
+      await sleep(5 * SILENCE_MS)
+      expect(isCut).toBe(false)
+      isTalking = false
+      await cut
+    } finally {
+      client.release(true)
+    }
   } finally {
     server.stop()
     await db.close()
