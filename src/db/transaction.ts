@@ -1,6 +1,6 @@
 import type { PoolClient, QueryResult } from 'pg'
 import type { Database } from './client.ts'
-import { isTransient, toContentionError, toDatabaseError } from './errors.ts'
+import { isForeignKeyViolation, isTransient, toContentionError, toDatabaseError } from './errors.ts'
 import { createLentPool } from './lent-pool.ts'
 import type { Statement } from './statement.ts'
 
@@ -18,7 +18,8 @@ const RETRIES = 3
 
 /**
  * Runs `work` in one transaction, committed when it returns (unless it has committed itself) and rolled back when it
- * throws. A deadlock or serialization failure runs it again, so `work` must have no effects outside the transaction.
+ * throws. A deadlock or serialization failure runs it again, and so does, once, a reference to a row that is gone: it may
+ * have been deleted while a statement ran that had still read of it. So `work` must have no effects outside the transaction.
  *
  * On a joined database it is a savepoint of the transaction around it, and only that one runs again: a deadlock is not
  * over while the outer locks are held.
@@ -70,7 +71,8 @@ async function runTransaction<T>(db: Database, work: Work<T>): Promise<T> {
     try {
       return await runOnce(db, work)
     } catch (error) {
-      if (!isTransient(error)) throw toDatabaseError(error)
+      const isOutdated = isForeignKeyViolation(error) && attempt === 0
+      if (!isTransient(error) && !isOutdated) throw toDatabaseError(error)
       // Inside another transaction it is that one which runs again.
       if (db.joined) throw error
       if (attempt >= RETRIES) throw toContentionError(error)

@@ -26,18 +26,22 @@ const PERIOD_MS = 200
 export function startWatchdog(options: WatchdogOptions): Watchdog {
   const sockets = new Set<net.Socket>()
   const stopping = new AbortController()
+  const isStopping = () => stopping.signal.aborted
   // One session may be short of time on a machine that is busy: it alone is no reason to cut the others.
   const countBytes = () => [...sockets].reduce((sum, { bytesRead }) => sum + bytesRead, 0)
   const pinger = createPinger(options, countBytes)
   let silent = false
+  const cut = (reason?: Error): void => sockets.forEach((socket) => void socket.destroy(reason))
 
   async function watch(): Promise<void> {
-    while (!stopping.signal.aborted) {
-      silent = !(await pinger.answers())
-      if (silent) for (const socket of sockets) socket.destroy(unanswered(options))
+    while (!isStopping()) {
+      // A question that the stop has cut off says nothing of Postgres.
+      silent = !(await pinger.answers()) && !isStopping()
+      if (silent) cut(unanswered(options))
       await sleep(PERIOD_MS, undefined, { signal: stopping.signal, ref: false }).catch(() => undefined)
     }
     pinger.close()
+    cut()
   }
   const watching = watch()
 

@@ -212,6 +212,9 @@ describe('without a key ID, and with credentials in the environment', () => {
       await create('hi')
       turnmill.addWorker()
       await turnmill.upstream.waitForRequest(1)
+      // The label is asked for beside the call, and not at all under a key that is being deleted.
+      const where = { chatId, purpose: 'quickgen' }
+      while ((await turnmill.services.db.prisma.auxiliaryRun.count({ where })) === 0) await sleep(20)
       await deleteKey()
       turnmill.addAuxiliaryWorker()
       return endOfRun('quickgen')

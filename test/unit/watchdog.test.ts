@@ -118,3 +118,22 @@ test('a Postgres that says anything on any connection is not cut off', async () 
     await db.close()
   }
 })
+
+test('connections that have not quite ended when it stops are let go of, without an error that nobody waits for', async () => {
+  const server = await startServer()
+  const db = openOn(server)
+  try {
+    const socket = db.openSocket()
+    const errors: Error[] = []
+    socket.on('error', (error) => errors.push(error))
+    socket.connect(Number(new URL(server.url).port), '127.0.0.1')
+    await once(socket, 'connect')
+    const closed = once(socket, 'close')
+    await db.close()
+    await closed
+    expect(errors).toEqual([])
+  } finally {
+    server.stop()
+    await db.close()
+  }
+})
