@@ -18,7 +18,7 @@ import type { Claim } from './work.ts'
 /**
  * Sends a subagent a message under the key of its parent's turn, and for the model that it was explicitly spawned with.
  *
- * @throws {TurnmillError} `turn_fenced`; `not_found` where it is no child of the turn's chat; what a send is refused with.
+ * @throws {TurnmillError} `turn_fenced`; `missing_key` where the key has been deleted; `not_found` where it is no child of the turn's chat; what a send is refused with.
  */
 export const messageSubagent = (
   { db, claim }: HeldTurn,
@@ -27,8 +27,10 @@ export const messageSubagent = (
   parts: MessagePart[],
 ): Promise<Committed<Sent>> =>
   withTransaction(db, async (tx) => {
-    const { model_config_id: modelConfigId } = await lockParentOf(tx, claim, childId)
-    const { userId, apiKeyId } = claim
+    const { model_config_id: modelConfigId, api_key_id: apiKeyId } = await lockParentOf(tx, claim, childId)
+    const { userId, turnId } = claim
+    if (apiKeyId === null)
+      throw new TurnmillError('missing_key', `the key of turn ${turnId} has been deleted`)
     const message = { chatId: childId, parts, modelConfigId, reasoningEffort: null }
     return sendWithin(tx, limits, { userId, apiKeyId }, { ...message, whenBusy: 'queue' })
   })
@@ -66,13 +68,15 @@ export const interruptSubagent = (
 /** Under the parent's lock. $1 parent's turn, $2 epoch, $3 states, $4 child. No row: fenced. */
 const heldParentOf = statement(
   'subagents/held-parent',
-  `select c.id as child_id, (select model_config_id from turns where chat_id = c.id and number = 1) as model_config_id
+  `select c.id as child_id, t.api_key_id, (select model_config_id from turns where chat_id = c.id and number = 1) as model_config_id
   from turns t left join chats c on c.id = $4 and c.parent_id = t.chat_id
   where t.id = $1 and t.epoch = $2 and t.state = any($3)`,
 )
 
 interface HeldParentRow {
   child_id: string | null
+  /** The parent's. */
+  api_key_id: string | null
   /** Which the child was explicitly spawned with. */
   model_config_id: string | null
 }

@@ -19,10 +19,10 @@ const RETRIES = 3
 /**
  * Runs `work` in one transaction, committed when it returns (unless it has committed itself) and rolled back when it
  * throws. A deadlock or serialization failure runs it again, and so does, once, a reference to a row that is gone: it may
- * have been deleted while a statement ran that had still read of it. So `work` must have no effects outside the transaction.
+ * have been deleted while a statement ran that had still read it. So `work` must have no effects outside the transaction.
  *
- * On a joined database it is a savepoint of the transaction around it, and only that one runs again: a deadlock is not
- * over while the outer locks are held.
+ * On a joined database it is a savepoint of the transaction around it, and only that one runs again: a deadlock, for one,
+ * is not over while the outer locks are held.
  *
  * @throws {TurnmillError} `database_unavailable` where Postgres cannot be reached.
  */
@@ -67,12 +67,14 @@ async function lend<T>(
 type Work<T> = (tx: Transaction, connection: PoolClient) => Promise<T>
 
 async function runTransaction<T>(db: Database, work: Work<T>): Promise<T> {
+  let wasOutdated = false
   for (let attempt = 0; ; attempt++) {
     try {
       return await runOnce(db, work)
     } catch (error) {
-      const isOutdated = isForeignKeyViolation(error) && attempt === 0
+      const isOutdated: boolean = isForeignKeyViolation(error) && !wasOutdated
       if (!isTransient(error) && !isOutdated) throw toDatabaseError(error)
+      wasOutdated ||= isOutdated
       // Inside another transaction it is that one which runs again.
       if (db.joined) throw error
       if (attempt >= RETRIES) throw toContentionError(error)

@@ -23,25 +23,62 @@ export interface Watchdog {
 
 const PERIOD_MS = 200
 
+/** So many times the silence a connection may bring nothing once the one that asks got no answer, and others brought something. */
+const QUIET_FOR = 10
+
+/** What each connection had brought at a moment. */
+interface Marks {
+  at: number
+  bytes: ReadonlyMap<net.Socket, number>
+}
+
 export function startWatchdog(options: WatchdogOptions): Watchdog {
   const sockets = new Set<net.Socket>()
   const stopping = new AbortController()
   const isStopping = () => stopping.signal.aborted
-  // One session may be short of time on a machine that is busy: it alone is no reason to cut the others.
-  const countBytes = () => [...sockets].reduce((sum, { bytesRead }) => sum + bytesRead, 0)
-  const pinger = createPinger(options, countBytes)
+  const pinger = createPinger(options)
   let silent = false
-  const cut = (reason?: Error): void => sockets.forEach((socket) => void socket.destroy(reason))
+  let missed: Marks | undefined
+
+  const mark = (): Marks => ({
+    at: performance.now(),
+    bytes: new Map([...sockets].map((socket) => [socket, socket.bytesRead])),
+  })
+  const isQuiet = (socket: net.Socket, since: Marks): boolean =>
+    socket.bytesRead === (since.bytes.get(socket) ?? 0)
+  const cut = (quiet: Iterable<net.Socket>, reason?: Error): void => {
+    for (const socket of quiet) socket.destroy(reason)
+  }
+
+  /**
+   * One session may be short of time on a machine that is busy, or its network may have forgotten it: alone it is no reason
+   * to cut the others. It is asked anew on another connection, and those that bring nothing for long share its fate.
+   */
+  function judge(asked: Marks, isAnswered: boolean): void {
+    silent = !isAnswered && [...sockets].every((socket) => isQuiet(socket, asked))
+    if (silent) {
+      missed = undefined
+      cut(sockets, unanswered(options))
+    } else if (!isAnswered) missed ??= asked
+    if (missed === undefined || asked.at - missed.at < QUIET_FOR * options.silenceMs) return
+    const since = missed
+    missed = undefined
+    cut(
+      [...since.bytes.keys()].filter((socket) => isQuiet(socket, since)),
+      unanswered(options),
+    )
+  }
 
   async function watch(): Promise<void> {
     while (!isStopping()) {
+      const asked = mark()
+      const isAnswered = await pinger.answers()
       // A question that the stop has cut off says nothing of Postgres.
-      silent = !(await pinger.answers()) && !isStopping()
-      if (silent) cut(unanswered(options))
+      if (!isStopping()) judge(asked, isAnswered)
       await sleep(PERIOD_MS, undefined, { signal: stopping.signal, ref: false }).catch(() => undefined)
     }
     pinger.close()
-    cut()
+    cut(sockets)
   }
   const watching = watch()
 
@@ -95,11 +132,7 @@ interface Pinger {
   close(): void
 }
 
-/** @param countBytes what has arrived on the other connections so far. */
-function createPinger(
-  { url, silenceMs, applicationName }: WatchdogOptions,
-  countBytes: () => number,
-): Pinger {
+function createPinger({ url, silenceMs, applicationName }: WatchdogOptions): Pinger {
   let client: pg.Client | undefined
   /** Of the question that is under way. */
   let socket: net.Socket | undefined
@@ -126,7 +159,7 @@ function createPinger(
   async function ask(): Promise<'answer' | 'error' | 'silence'> {
     asking = true
     try {
-      return await orSilence(ping(), silenceMs, countBytes)
+      return await orSilence(ping(), silenceMs, () => socket?.bytesRead ?? 0)
     } catch (error) {
       return isAnswer(error) ? 'answer' : 'error'
     } finally {
@@ -157,6 +190,7 @@ function createPinger(
   }
 }
 
+/** @param countBytes what the connection has brought so far: whoever greets slowly is not silent. */
 function orSilence(
   ping: Promise<void>,
   silenceMs: number,

@@ -18,9 +18,13 @@ async function whileDeleted(apiKeyId: string, write: () => Promise<unknown>): Pr
     const { rows } = await deleting.query<{ pid: number }>('select pg_backend_pid() as pid')
     await deleting.query('delete from api_keys where id = $1', [apiKeyId])
     const written = write()
-    written.catch(() => undefined)
+    const settled = written.then(
+      () => true,
+      () => true,
+    )
     const waiters = 'select from pg_stat_activity where $1 = any(pg_blocking_pids(pid))'
-    while ((await world.db.pool.query(waiters, [rows[0]?.pid])).rowCount === 0) await sleep(10)
+    const isWaiting = async () => (await world.db.pool.query(waiters, [rows[0]?.pid])).rowCount !== 0
+    while (!(await Promise.race([settled, isWaiting()]))) await sleep(10)
     await deleting.query('commit')
     await written
   } finally {
@@ -63,4 +67,16 @@ test.each(Object.keys(WRITES))('%s is written, under no key', async (name) => {
   })
   const rows = family.flatMap(({ messages, turns }) => [...messages, ...turns])
   expect(rows.map((row) => row.apiKeyId)).toEqual(rows.map(() => null))
+})
+
+test('a subagent is sent nothing, neither while the key is deleted nor after it', async () => {
+  const { userId, apiKeyId } = await world.addUser()
+  const { turn } = await world.chats.create({ userId, apiKeyId }, newChat('first'))
+  const claim = await claimTurn(world, turn.id)
+  await world.chats.commitStep(claim, step(1, [call('call-1')]))
+  const child = (await WRITES['spawn']!(claim)) as { id: string }
+  const send = () => world.chats.messageSubagent(claim, child.id, text('more'))
+  await expect(whileDeleted(apiKeyId, send)).rejects.toMatchObject({ code: 'missing_key' })
+  await expect(send()).rejects.toMatchObject({ code: 'missing_key' })
+  expect(await world.db.prisma.queuedMessage.count({ where: { chatId: child.id } })).toBe(0)
 })

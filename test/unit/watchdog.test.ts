@@ -89,31 +89,64 @@ const READY_FOR_QUERY = Buffer.from('Z\0\0\0\x05I', 'latin1')
 /** `A`, a notification of process 0 on the channel ''. */
 const NOTIFICATION = Buffer.from('A\0\0\0\x0a\0\0\0\0\0\0', 'latin1')
 
+/** Greets as Postgres does; whether a session says anything after that is for `isTalking` to say, at any time. */
+const greet = (socket: net.Socket, isTalking: () => boolean): void => {
+  socket.write(Buffer.concat([AUTHENTICATION_OK, READY_FOR_QUERY]))
+  const talk = setInterval(() => isTalking() && socket.write(NOTIFICATION), SILENCE_MS / 4)
+  socket.once('close', () => clearInterval(talk))
+}
+
+/** The connections of the pool, with whether each has been cut. */
+async function connect(db: ReturnType<typeof openOn>) {
+  const client = await db.pool.connect()
+  const ended = { is: false }
+  const cut = new Promise<void>((resolve) => client.once('end', resolve)).then(() => void (ended.is = true))
+  return { ended, cut, release: () => client.release(true) }
+}
+
 /** As on a machine that is busy: the session of the watchdog gets no time, and others do. */
 test('a Postgres that says anything on any connection is not cut off', async () => {
   let isTalking = true
   const server = await startServer((socket) => {
     socket.once('data', (startup) => {
-      if (startup.includes('watchdog-test watchdog')) return
-      socket.write(Buffer.concat([AUTHENTICATION_OK, READY_FOR_QUERY]))
-      const talk = setInterval(() => isTalking && socket.write(NOTIFICATION), SILENCE_MS / 4)
-      socket.once('close', () => clearInterval(talk))
+      if (!startup.includes('watchdog-test watchdog')) greet(socket, () => isTalking)
     })
   })
   const db = openOn(server)
   try {
-    const client = await db.pool.connect()
-    let isCut = false
-    const cut = new Promise<void>((resolve) => client.once('end', resolve)).then(() => void (isCut = true))
+    const { ended, cut, release } = await connect(db)
     try {
       await sleep(5 * SILENCE_MS)
-      expect(isCut).toBe(false)
+      expect(ended.is).toBe(false)
       isTalking = false
       await cut
     } finally {
-      client.release(true)
+      release()
     }
   } finally {
+    server.stop()
+    await db.close()
+  }
+})
+
+/** As where the network has forgotten connections, without a word to either side, and lets new ones through. */
+test('connections that bring nothing are cut once the one that asks got no answer, and others live', async () => {
+  const isTalking: boolean[] = []
+  const server = await startServer((socket) => {
+    socket.once('data', (startup) => {
+      if (startup.includes('watchdog-test watchdog')) return
+      const number = isTalking.push(true) - 1
+      greet(socket, () => isTalking[number] === true)
+    })
+  })
+  const db = openOn(server)
+  const clients = [await connect(db), await connect(db)]
+  try {
+    isTalking[0] = false
+    await clients[0]?.cut
+    expect(clients[1]?.ended.is).toBe(false)
+  } finally {
+    for (const { release } of clients) release()
     server.stop()
     await db.close()
   }
