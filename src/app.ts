@@ -4,7 +4,7 @@ import Fastify from 'fastify'
 import { jsonSchemaTransform, jsonSchemaTransformObject, validatorCompiler } from 'fastify-type-provider-zod'
 import { BULL_BOARD_PATH, bullBoard } from './admin/index.ts'
 import { registerAccountRoutes } from './api/account-routes.ts'
-import { createAuthenticator } from './api/authentication.ts'
+import { registerAuthentication } from './api/authentication.ts'
 import { registerChatRoutes } from './api/chat-routes.ts'
 import { registerStreamRoute } from './api/stream-route.ts'
 import { registerBudgetRoutes } from './api/budget-routes.ts'
@@ -98,8 +98,7 @@ export async function createApp(services: Services): Promise<ApiServer> {
     if (body === '') done(null, undefined)
     else void parseJson(request, body as string, done)
   })
-  app.decorateRequest('principal', null)
-  app.addHook('onRequest', createAuthenticator(db, services.pepper))
+  registerAuthentication(app, db, services.pepper)
   app.addHook('onRequest', load.onRequest)
   registerIdempotency(app, services)
   app.addHook('onSend', async (request, reply) => {

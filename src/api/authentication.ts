@@ -10,6 +10,7 @@ import {
 } from '../keys/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import type { Secret } from '../protocol/secret.ts'
+import type { ApiServer } from './context.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -31,17 +32,33 @@ declare module 'fastify' {
  */
 const GATEWAY_KEY_MS = 2000
 
-/** Before the body is read: who calls, and may they. A route that says nothing is for admins. */
-export function createAuthenticator(db: Database, pepper: Secret) {
+/** How long a body may take before its sender is looked at once more, in ms: a revocation is effective within 5 s. */
+const BODY_MS = 2000
+
+/**
+ * Before the body is read: who calls, and may they. A body may come slowly, for as long as its sender likes; what they were
+ * allowed when it began says little once it is there. A route that says nothing is for admins.
+ */
+export function registerAuthentication(app: ApiServer, db: Database, pepper: Secret): void {
   const findKey = findKeyIn(db)
   const findGatewayKey = rememberKeys(findKey, GATEWAY_KEY_MS)
-  return async (request: FastifyRequest): Promise<void> => {
+  const lookedAt = new WeakMap<FastifyRequest, number>()
+
+  async function look(request: FastifyRequest): Promise<void> {
     const { scope = 'admin', gateway = false } = request.routeOptions.config
     if (scope === 'public' || request.is404) return
     const token = readToken(request)
+    lookedAt.set(request, performance.now())
     request.principal = await authenticate(gateway ? findGatewayKey : findKey, pepper, token)
     if (scope !== 'any') demandScope(request.principal, scope)
   }
+
+  app.decorateRequest('principal', null)
+  app.addHook('onRequest', look)
+  app.addHook('preValidation', async (request) => {
+    const at = lookedAt.get(request)
+    if (at !== undefined && performance.now() - at > BODY_MS) await look(request)
+  })
 }
 
 /** The one place where a token is read from a request. */

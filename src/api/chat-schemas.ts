@@ -160,7 +160,8 @@ export const toolResultsBody = z.strictObject({
       }),
     )
     .min(1)
-    .max(100),
+    // All that a step has asked for is answered together, and a model may ask for many.
+    .max(10_000),
 })
 
 const bigintCursor = z.string().regex(/^\d{1,18}$/)

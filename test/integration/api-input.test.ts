@@ -1,3 +1,7 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { SCOPES } from '../../src/keys/index.ts'
 import { newId } from '../../src/protocol/ids.ts'
 import { createClient } from '../support/client.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
@@ -398,5 +402,54 @@ describe('secrets', () => {
       baseUrl: 'https://example.com/v1',
     })
     expect(again).toMatchObject({ status: 409, body: { code: 'conflict' } })
+  })
+})
+
+/** A body that its sender finishes when it likes. */
+async function sendSlowly(user: TestUser, path: string, body: object, meanwhile: () => Promise<void>) {
+  const json = JSON.stringify(body)
+  const socket = connect(Number(new URL(turnmill.address).port), '127.0.0.1')
+  await once(socket, 'connect')
+  socket.write(
+    `POST ${path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${user.token}\r\nContent-Type: application/json\r\n` +
+      `Content-Length: ${Buffer.byteLength(json)}\r\nConnection: close\r\n\r\n`,
+  )
+  await sleep(200)
+  await meanwhile()
+  await sleep(2500)
+  socket.write(json)
+  let answer = ''
+  for await (const chunk of socket) answer += String(chunk)
+  return Number(answer.split(' ')[1])
+}
+
+describe('a request whose body comes seconds later', () => {
+  const revoke = (user: TestUser) => async () => {
+    await user.client.request('DELETE', `/v1/api-keys/${user.apiKeyId}`)
+  }
+
+  test('is taken where its key is still good', async () => {
+    const user = await turnmill.addUser()
+    expect(await sendSlowly(user, '/v1/chats', { content: 'slow' }, async () => undefined)).toBe(201)
+  })
+
+  test('writes nothing where its key has been revoked meanwhile, neither a turn nor a new key', async () => {
+    const user = await turnmill.addUser()
+    const other = await turnmill.addUser()
+    const before = await countRows()
+    expect(await sendSlowly(user, '/v1/api-keys', { name: 'after' }, revoke(user))).toBe(401)
+    expect(await sendSlowly(other, '/v1/chats', { content: 'slow' }, revoke(other))).toBe(401)
+    // Those that are not revoked.
+    const { chats, turns, keys = 0 } = before
+    expect(await countRows()).toMatchObject({ chats, turns, keys: keys - 2 })
+  })
+
+  test('makes no admin where its sender is none any more', async () => {
+    const user = await turnmill.addUser([...SCOPES], 'admin')
+    const demote = async (): Promise<void> => {
+      const where = { id: user.userId }
+      await turnmill.services.db.prisma.user.update({ where, data: { role: 'member' } })
+    }
+    expect(await sendSlowly(user, '/v1/users', { name: 'x', role: 'admin' }, demote)).toBe(403)
   })
 })

@@ -64,6 +64,16 @@ describe('calls that wait for the client', () => {
   const partsOf = async (chatId: string) =>
     (await user.client.messages(chatId)).map(({ role, parts }) => [role, parts])
 
+  test('are answered together, however many a step has', async () => {
+    const ids = Array.from({ length: 101 }, (_, number) => `call-${number}`)
+    scriptCalls(turnmill, ...ids.map((id) => call(id, 'locate')))
+    const { chat, turn } = await create(user.client, 'go')
+    await asked(user.client, chat.id)
+    const results = ids.map((toolCallId) => ({ toolCallId, output: 'here' }))
+    expect(await submit(user.client, chat.id, results)).toMatchObject({ status: 202 })
+    expect(await user.client.ended(chat.id, turn.id)).toMatchObject({ state: 'completed' })
+  })
+
   test('are answered by the client; the same turn goes on under the same key, and what ran has run once', async () => {
     scriptCalls(turnmill, call('a', 'locate', { exact: true }), call('b', 'charge'), call('c', 'pick'))
     const { chat, turn } = await create(user.client, 'go')
