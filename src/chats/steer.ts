@@ -18,7 +18,8 @@ import type { Claim } from './work.ts'
 /**
  * Sends a subagent a message under the key of its parent's turn, and for the model that it was explicitly spawned with.
  *
- * @throws {TurnmillError} `turn_fenced`; `missing_key` where the key has been deleted; `not_found` where it is no child of the turn's chat; what a send is refused with.
+ * @throws {TurnmillError} `turn_fenced`; `missing_key` where the key has been deleted; `not_found` where it is no child of the
+ * turn's chat; what a send is refused with.
  */
 export const messageSubagent = (
   { db, claim }: HeldTurn,

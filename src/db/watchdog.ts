@@ -23,7 +23,7 @@ export interface Watchdog {
 
 const PERIOD_MS = 200
 
-/** So many times the silence a connection may bring nothing once the one that asks got no answer, and others brought something. */
+/** Silences that a connection may bring nothing for, once a question got no answer while other connections lived. */
 const QUIET_FOR = 10
 
 /** What each connection had brought at a moment. */

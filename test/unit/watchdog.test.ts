@@ -1,12 +1,12 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { openDatabase, query, statement } from '../../src/db/index.ts'
+import { openDatabase, query, statement, type Database } from '../../src/db/index.ts'
 
 const SILENCE_MS = 100
 
-/** Takes connections, and says nothing, or what a session that has begun says. */
-async function startServer(serve: (socket: net.Socket) => void = () => undefined) {
+/** Takes connections, and says on each what `serve` says. */
+async function startServer(serve: (socket: net.Socket) => void) {
   const sockets = new Set<net.Socket>()
   let taken = 0
   const server = net.createServer((socket) => {
@@ -27,6 +27,8 @@ async function startServer(serve: (socket: net.Socket) => void = () => undefined
   }
 }
 
+type Server = Awaited<ReturnType<typeof startServer>>
+
 const openOn = ({ url }: { url: string }) =>
   openDatabase({
     url,
@@ -36,13 +38,28 @@ const openOn = ({ url }: { url: string }) =>
     applicationName: 'watchdog-test',
   })
 
+const silently = (): void => undefined
+
+/** With a pool on a server that takes connections, and ends with both. */
+async function onServer(
+  serve: Parameters<typeof startServer>[0],
+  work: (db: Database, server: Server) => Promise<void>,
+): Promise<void> {
+  const server = await startServer(serve)
+  const db = openOn(server)
+  try {
+    await work(db, server)
+  } finally {
+    server.stop()
+    await db.close()
+  }
+}
+
 const ask = statement('watchdog-test', 'select 1')
 
 /** Calls that come back at once are made again at once, as those of a process under load are. */
-test('while Postgres is silent nobody but the watchdog knocks: a server that comes back finds no crowd', async () => {
-  const server = await startServer()
-  const db = openOn(server)
-  try {
+test('while Postgres is silent nobody but the watchdog knocks: a server that comes back finds no crowd', () =>
+  onServer(silently, async (db, server) => {
     await expect(query(db, ask())).rejects.toThrow('Postgres cannot be reached')
     const before = server.taken()
     let refused = 0
@@ -57,17 +74,11 @@ test('while Postgres is silent nobody but the watchdog knocks: a server that com
     await Promise.all(Array.from({ length: 10 }, lane))
     // The watchdog's own, one after the other.
     expect(server.taken() - before).toBeLessThanOrEqual(1 + (performance.now() - startedAt) / SILENCE_MS)
-  } finally {
-    server.stop()
-    await db.close()
-  }
-})
+  }))
 
 /** As the loop of a worker of BullMQ does with waiting jobs; it once kept timers, signals and the watchdog itself waiting for ever. */
-test('while Postgres is silent, whoever tries again at once leaves the process its timers', async () => {
-  const server = await startServer()
-  const db = openOn(server)
-  try {
+test('while Postgres is silent, whoever tries again at once leaves the process its timers', () =>
+  onServer(silently, async (db) => {
     await expect(query(db, ask())).rejects.toThrow('Postgres cannot be reached')
     const late = AbortSignal.timeout(300)
     let tries = 0
@@ -77,11 +88,7 @@ test('while Postgres is silent, whoever tries again at once leaves the process i
     }
     expect(late.aborted).toBe(true)
     expect(tries).toBeLessThan(100)
-  } finally {
-    server.stop()
-    await db.close()
-  }
-})
+  }))
 
 /** The messages of one session, without their payload: https://www.postgresql.org/docs/current/protocol-message-formats.html */
 const AUTHENTICATION_OK = Buffer.from('R\0\0\0\x08\0\0\0\0', 'latin1')
@@ -97,7 +104,7 @@ const greet = (socket: net.Socket, isTalking: () => boolean): void => {
 }
 
 /** The connections of the pool, with whether each has been cut. */
-async function connect(db: ReturnType<typeof openOn>) {
+async function connect(db: Database) {
   const client = await db.pool.connect()
   const ended = { is: false }
   const cut = new Promise<void>((resolve) => client.once('end', resolve)).then(() => void (ended.is = true))
@@ -107,13 +114,12 @@ async function connect(db: ReturnType<typeof openOn>) {
 /** As on a machine that is busy: the session of the watchdog gets no time, and others do. */
 test('a Postgres that says anything on any connection is not cut off', async () => {
   let isTalking = true
-  const server = await startServer((socket) => {
+  const serve = (socket: net.Socket): void => {
     socket.once('data', (startup) => {
       if (!startup.includes('watchdog-test watchdog')) greet(socket, () => isTalking)
     })
-  })
-  const db = openOn(server)
-  try {
+  }
+  await onServer(serve, async (db) => {
     const { ended, cut, release } = await connect(db)
     try {
       await sleep(5 * SILENCE_MS)
@@ -123,39 +129,33 @@ test('a Postgres that says anything on any connection is not cut off', async () 
     } finally {
       release()
     }
-  } finally {
-    server.stop()
-    await db.close()
-  }
+  })
 })
 
 /** As where the network has forgotten connections, without a word to either side, and lets new ones through. */
 test('connections that bring nothing are cut once the one that asks got no answer, and others live', async () => {
   const isTalking: boolean[] = []
-  const server = await startServer((socket) => {
+  const serve = (socket: net.Socket): void => {
     socket.once('data', (startup) => {
       if (startup.includes('watchdog-test watchdog')) return
       const number = isTalking.push(true) - 1
       greet(socket, () => isTalking[number] === true)
     })
-  })
-  const db = openOn(server)
-  const clients = [await connect(db), await connect(db)]
-  try {
-    isTalking[0] = false
-    await clients[0]?.cut
-    expect(clients[1]?.ended.is).toBe(false)
-  } finally {
-    for (const { release } of clients) release()
-    server.stop()
-    await db.close()
   }
+  await onServer(serve, async (db) => {
+    const clients = [await connect(db), await connect(db)]
+    try {
+      isTalking[0] = false
+      await clients[0]?.cut
+      expect(clients[1]?.ended.is).toBe(false)
+    } finally {
+      for (const { release } of clients) release()
+    }
+  })
 })
 
-test('connections that have not quite ended when it stops are let go of, without an error that nobody waits for', async () => {
-  const server = await startServer()
-  const db = openOn(server)
-  try {
+test('connections that have not quite ended when it stops are let go of, without an error that nobody waits for', () =>
+  onServer(silently, async (db, server) => {
     const socket = db.openSocket()
     const errors: Error[] = []
     socket.on('error', (error) => errors.push(error))
@@ -165,8 +165,4 @@ test('connections that have not quite ended when it stops are let go of, without
     await db.close()
     await closed
     expect(errors).toEqual([])
-  } finally {
-    server.stop()
-    await db.close()
-  }
-})
+  }))
