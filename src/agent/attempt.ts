@@ -1,7 +1,7 @@
 import type { Claim, ContextMessage, Spent, StepResult } from '../chats/index.ts'
 import { clampEffort, type BuiltRoute } from '../models/index.ts'
 import type { ErrorCode, TurnmillError } from '../protocol/errors.ts'
-import { charactersOf, isToolCall, type MessagePart, type ModelMessage } from '../protocol/messages.ts'
+import { isToolCall, type ModelMessage } from '../protocol/messages.ts'
 import type { StreamPart } from '../protocol/parts.ts'
 import type { CallPlace } from '../protocol/routes.ts'
 import type { ToolDefinition } from '../protocol/tools.ts'
@@ -145,7 +145,7 @@ async function callModel(
   const answer = withOwnCallIds(request.tools.length === 0 ? withoutTools(stream) : stream, messages, step)
   const collected = await collect(answer, (part) => parts.write(part))
   await parts.flush()
-  return toOutcome({ attempt, request, facts, collected })
+  return toOutcome({ attempt, facts, collected })
 }
 
 /** A model that was offered nothing may ask all the same: none of its calls is run, whoever takes the turn over. */
@@ -178,7 +178,6 @@ async function* withOwnCallIds(
 
 interface Ended {
   attempt: Attempt
-  request: ModelRequest
   facts: BuiltRoute['facts']
   collected: Collected
 }
@@ -190,7 +189,7 @@ function toOutcome(ended: Ended): AttemptOutcome {
   const spent = toSpent(ending.usage, ended.facts.modelConfig.prices)
   if (ending.error.code !== 'turn_interrupted') return { type: 'failed', error: ending.error, spent }
   if (parts.length === 0) return { type: 'interrupted', partial: null, spent }
-  const usage = ending.usage ?? estimateUsage(ended.request, parts)
+  const usage = ending.usage ?? NO_USAGE
   return { type: 'interrupted', partial: toResult(ended, usage, 'interrupted'), spent: NOTHING_SPENT }
 }
 
@@ -218,13 +217,3 @@ const toModelRequest = (
   temperature: modelConfig.options.temperature ?? null,
   reasoningEffort: clampEffort(claim.reasoningEffort, modelConfig.options),
 })
-
-const CHARACTERS_PER_TOKEN = 4
-
-/** What a call used whose provider was cut off before it could say. */
-function estimateUsage(request: ModelRequest, answer: readonly MessagePart[]): Usage {
-  const tokensOf = (parts: readonly MessagePart[]): number =>
-    Math.ceil(charactersOf(parts) / CHARACTERS_PER_TOKEN)
-  const asked = request.messages.reduce((tokens, message) => tokens + tokensOf(message.parts), 0)
-  return { ...NO_USAGE, inputTokens: asked, outputTokens: tokensOf(answer), estimated: true }
-}

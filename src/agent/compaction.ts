@@ -54,9 +54,12 @@ const DEFAULT_THRESHOLD = 70
 /** What is not the conversation's takes a part of the window, too. */
 const CHARACTERS_PER_TOKEN = 4
 
-/** About how long the context of a call is, in tokens: what the last one reported, and what has come since. */
+/**
+ * About how long the context of a call is, in tokens: what the last one reported, and what has come since. An estimate is
+ * none: it may be the most that a call can be charged for.
+ */
 export function contextTokens(messages: readonly ContextMessage[]): number {
-  const last = messages.findLastIndex(({ usage, isSummary }) => usage !== null && !isSummary)
+  const last = messages.findLastIndex(({ usage, isSummary }) => usage?.estimated === false && !isSummary)
   const usage = messages[last]?.usage
   const rest = messages.slice(last + 1).reduce((sum, { parts }) => sum + charactersOf(parts), 0)
   const known =

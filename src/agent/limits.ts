@@ -20,19 +20,21 @@ export interface LimitEffects {
 }
 
 /**
- * Before each step but the first of a root's turn, which has spent nothing.
+ * Before each attempt but the first of a root's turn, which has spent nothing.
+ *
+ * @param attempt of the step: 1, 2, …
  *
  * @throws {TurnmillError} `step_limit` or `cost_limit`.
  */
 export async function demandWithinLimits(
   claim: Claim,
-  step: number,
+  { step, attempt }: { step: number; attempt: number },
   { turnLimits, familySpent }: LimitEffects,
 ): Promise<void> {
   const { steps, familySteps, familyCostMicros } = turnLimits
   if (step > steps)
     throw new TurnmillError('step_limit', `turn ${claim.turnId} has taken ${steps} steps, expected fewer`)
-  if (step === 1 && claim.depth === 0) return
+  if (step === 1 && attempt === 1 && claim.depth === 0) return
   const spent = await familySpent(claim)
   if (spent.steps >= familySteps)
     throw new TurnmillError(

@@ -38,23 +38,13 @@ export async function collect(
 ): Promise<Collected> {
   const answer = createAnswer()
   let firstPartAt: number | null = null
-  let length = 0
   for await (const part of stream) {
     if (part.type === 'error' || part.type === 'finish')
       return { parts: answer.parts(), ending: part, firstPartAt }
     firstPartAt ??= performance.now()
-    length += 'text' in part ? part.text.length : 0
-    if (length > MAX_ANSWER_CHARACTERS)
-      return { parts: [], ending: { type: 'error', error: tooLong() }, firstPartAt }
     answer.add(part)
     show(part)
   }
   const error = new TurnmillError('provider_stream_broken', 'the stream ended without an ending')
   return { parts: answer.parts(), ending: { type: 'error', error }, firstPartAt }
 }
-
-/** More than any model writes, and well within what a row takes. */
-const MAX_ANSWER_CHARACTERS = 8_000_000
-
-const tooLong = (): TurnmillError =>
-  new TurnmillError('provider_rejected', `the answer is longer than ${MAX_ANSWER_CHARACTERS} characters`)

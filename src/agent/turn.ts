@@ -79,7 +79,6 @@ async function goOn(run: Run): Promise<TurnOutcome> {
 async function takeSteps(run: Run): Promise<TurnOutcome> {
   const { claim, effects } = run
   for (let step = claim.committedSteps + 1; ; step++) {
-    await demandWithinLimits(claim, step, effects)
     const outcome = await takeStep(run, step)
     if (outcome.type !== 'answered') return outcome
     const calls = callsOf(outcome.result)
@@ -94,7 +93,8 @@ async function takeSteps(run: Run): Promise<TurnOutcome> {
 function takeStep(run: Run, step: number): Promise<StepOutcome> {
   const { claim, effects, signal, startedAt, compactions } = run
   const tools = step >= effects.turnLimits.steps ? [] : run.tools.definitions
-  return retrying(run, step, (number, before) => {
+  return retrying(run, step, async (number, before) => {
+    await demandWithinLimits(claim, { step, attempt: number }, effects)
     return runAttempt({ claim, step, number, startedAt, before, tools, compactions }, effects, signal)
   })
 }

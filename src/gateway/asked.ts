@@ -95,11 +95,14 @@ function exceedsItsBytes(body: Record<string, unknown>): boolean {
   )
 }
 
+/** A name as a provider may read it that makes no difference between its ways of writing: `image_url`, `Image-URL`, `imageUrl`. */
+export const foldName = (name: string): string => name.toUpperCase().toLowerCase().replace(/[-_]/g, '')
+
 /** A tool that the provider runs by itself, and whose findings it charges as input. */
-function isServerTool(tool: unknown): boolean {
-  const { type } = asRecord(tool)
-  return type !== undefined && type !== 'function' && type !== 'custom'
-}
+const isServerTool = (tool: unknown): boolean =>
+  Object.entries(asRecord(tool)).some(
+    ([name, field]) => foldName(name) === 'type' && field !== 'function' && field !== 'custom',
+  )
 
 /** The text of the last message of role `user`. */
 function lastUserText(messages: readonly unknown[]): string | null {
@@ -113,20 +116,24 @@ function lastUserText(messages: readonly unknown[]): string | null {
     .join('\n')
 }
 
-/** Names under which something stands that the provider keeps, fetches or looks into. */
-const REFERENCE = /^(file_id|file_data|.*_url|url)$/
+/** Names, folded, under which something stands that the provider keeps, fetches or looks into. */
+const REFERENCE = /^(fileid|filedata|.*url)$/
 
-/** Parts that are charged by what is in them, not by their length. */
-const MEDIA = ['item_reference', 'input_audio', 'base64']
+/** Parts that are charged by what is in them, not by their length; folded. */
+const MEDIA = ['itemreference', 'inputaudio', 'base64']
 
 /** Whether something in it stands for more than it holds. */
 function holdsMore(value: unknown): boolean {
   if (Array.isArray(value)) return value.some(holdsMore)
-  if (!isRecord(value)) return false
-  if (MEDIA.includes(asText(value.type)) || isSet(asRecord(value.audio).id)) return true
-  return Object.entries(value).some(([name, field]) =>
-    REFERENCE.test(name) && typeof field === 'string' ? true : holdsMore(field),
-  )
+  return isRecord(value) && Object.entries(value).some(([name, field]) => isMore(foldName(name), field))
+}
+
+function isMore(name: string, field: unknown): boolean {
+  if (typeof field === 'string')
+    return REFERENCE.test(name) || (name === 'type' && MEDIA.includes(foldName(field)))
+  const refersToSound = (): boolean =>
+    Object.entries(asRecord(field)).some(([inner, id]) => foldName(inner) === 'id' && isSet(id))
+  return (name === 'audio' && refersToSound()) || holdsMore(field)
 }
 
 /** The field by which a model is told how long its answer may be. OpenAI's own all know the new name of Chat Completions. */
@@ -135,10 +142,12 @@ export const limitField = (wireFormat: WireFormat, type: ProviderType, model: st
     ? outputLimitName(model)
     : (LIMIT_FIELDS[wireFormat][0] ?? '')
 
-/** Names by which a body is understood here, and which a provider might read in another case, too. */
-export const UNDERSTOOD: ReadonlySet<string> = new Set([
-  ...Object.values(LIMIT_FIELDS).flat(),
-  ...OUTSIDE_FIELDS,
-  ...['model', 'models', 'fallbacks', 'service_tier', 'background', 'stream', 'stream_options', 'n'],
-  ...['messages', 'input', 'system', 'tools'],
-])
+/** Names by which a body is understood here, by how a provider might read them, too. */
+export const UNDERSTOOD: ReadonlyMap<string, string> = new Map(
+  [
+    ...Object.values(LIMIT_FIELDS).flat(),
+    ...OUTSIDE_FIELDS,
+    ...['model', 'models', 'fallbacks', 'service_tier', 'background', 'stream', 'stream_options', 'n'],
+    ...['messages', 'input', 'system', 'tools'],
+  ].map((name) => [foldName(name), name]),
+)

@@ -1,7 +1,7 @@
 import { asRecord, isRecord } from '../providers/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import type { Asked } from './asked.ts'
-import { limitField, readAsked, UNDERSTOOD } from './asked.ts'
+import { foldName, limitField, readAsked, UNDERSTOOD } from './asked.ts'
 import type { GatewayRequest, ProviderType } from '../protocol/routes.ts'
 import type { Endpoint } from './endpoints.ts'
 
@@ -33,12 +33,14 @@ export function readBody({ method, body }: GatewayRequest, { wireFormat }: Endpo
 const MAX_DEPTH = 200
 
 function parseObject(bytes: Uint8Array): Record<string, unknown> {
-  const { depth, names } = scan(bytes)
+  const { depth, names, fields } = scan(bytes)
   if (depth > MAX_DEPTH)
     throw new TurnmillError('invalid_request', `the body is nested deeper than ${MAX_DEPTH} levels`)
   const value = parse(toText(bytes))
   if (!isRecord(value)) throw new TurnmillError('invalid_request', 'the body is no JSON object, expected one')
   demandOneReading(names.map((name) => String(parse(toText(name)))))
+  if (countFields(value) !== fields)
+    throw new TurnmillError('invalid_request', 'an object in the body has a field twice, expected each field once') // prettier-ignore
   return value
 }
 
@@ -58,16 +60,25 @@ const MAX_NAME = 100
 
 /**
  * What is authorised and reserved for has to be what the provider reads: of two fields of a name one takes the first, the
- * other the last, and some make no difference between upper and lower case.
+ * other the last, and some take a name however it is written.
  */
 function demandOneReading(names: readonly string[]): void {
   const seen = new Set<string>()
   for (const name of names) {
-    const meant = name.toLowerCase()
-    if (seen.has(meant) || (name !== meant && UNDERSTOOD.has(meant)))
-      throw new TurnmillError('invalid_request', `the body has ${name.slice(0, MAX_NAME)} twice or in another case, expected each field once`) // prettier-ignore
+    const meant = foldName(name)
+    const understood = UNDERSTOOD.get(meant)
+    if (seen.has(meant) || (understood !== undefined && name !== understood))
+      throw new TurnmillError('invalid_request', `the body has ${name.slice(0, MAX_NAME)} twice or written otherwise, expected each field once`) // prettier-ignore
     seen.add(meant)
   }
+}
+
+/** Those of what was parsed: one of each name. */
+function countFields(value: unknown): number {
+  if (typeof value !== 'object' || value === null) return 0
+  const fields = Object.values(value) as unknown[]
+  const own = Array.isArray(value) ? 0 : fields.length
+  return fields.reduce((count: number, field) => count + countFields(field), own)
 }
 
 /** What is to be sent: as it came, but for what the books need. */
@@ -117,13 +128,21 @@ const [QUOTE, BACKSLASH, COLON, CLOSING_BRACE] = [0x22, 0x5c, 0x3a, 0x7d]
 const OPENING = new Set([0x5b, 0x7b])
 const CLOSING = new Set([0x5d, CLOSING_BRACE])
 
+interface Scanned {
+  depth: number
+  /** Of its own fields, with their quotes, as often as they stand there. */
+  names: Uint8Array[]
+  /** How many fields its objects have, at any depth. */
+  fields: number
+}
+
 /**
- * How deep JSON is nested, and the names of its own fields with their quotes, as often as they stand there. Without
- * parsing it: whoever walks through it later may have no stack for that, and a parser keeps one field of each name.
+ * Looks through JSON without parsing it: whoever walks through it later may have no stack for that, and a parser keeps one
+ * field of each name.
  */
-function scan(bytes: Uint8Array): { depth: number; names: Uint8Array[] } {
+function scan(bytes: Uint8Array): Scanned {
   const names: Uint8Array[] = []
-  let [depth, deepest, inText, begin, end] = [0, 0, false, 0, 0]
+  let [depth, deepest, fields, inText, begin, end] = [0, 0, 0, false, 0, 0]
   for (let index = 0; index < bytes.length; index++) {
     const byte = bytes[index] ?? 0
     if (inText && byte === BACKSLASH) index++
@@ -134,7 +153,10 @@ function scan(bytes: Uint8Array): { depth: number; names: Uint8Array[] } {
     } else if (inText) continue
     else if (OPENING.has(byte)) deepest = Math.max(deepest, ++depth)
     else if (CLOSING.has(byte)) depth--
-    else if (byte === COLON && depth === 1) names.push(bytes.subarray(begin, end))
+    else if (byte === COLON) {
+      fields++
+      if (depth === 1) names.push(bytes.subarray(begin, end))
+    }
   }
-  return { depth: deepest, names }
+  return { depth: deepest, names, fields }
 }

@@ -1,5 +1,6 @@
 import type { Prices, Usage } from '../protocol/usage.ts'
 import { costMicros, NO_USAGE } from '../protocol/usage.ts'
+import type { UsageBounds } from '../providers/index.ts'
 import type { Books, Settlement } from './books.ts'
 import type { Meter } from './meter.ts'
 import type { CallLabels, CallObservation } from '../protocol/gateway-observer.ts'
@@ -8,10 +9,8 @@ export interface OpenCall {
   id: string
   prompt: string | null
   prices: Prices | null
-  /** The most input it may be charged for, in tokens: what counts where the provider says nothing. */
-  inputBound: number
-  /** The longest answer it may have, in tokens; `null` where nothing bounds it. */
-  outputBound: number | null
+  /** The most input it may be charged for, and the longest answer it may have. */
+  bounds: UsageBounds
   /** By this process's monotonic clock. */
   startedAt: number
   books: Books
@@ -84,19 +83,6 @@ const outcomeOf = ({ status, errorCode }: CallEnd): CallObservation['outcome'] =
   return status < 400 ? 'ok' : 'refused'
 }
 
-/**
- * What was reported in the end. What was not is estimated: the input at its bound, the output by what has passed of it, of
- * an answer that broke off too.
- */
-function usageOf({ inputBound, outputBound }: OpenCall, { meter }: CallEnd): Usage {
-  const reported = meter?.usage() ?? NO_USAGE
-  const { input, output } = meter?.sides() ?? { input: false, output: false }
-  const complete = meter?.isComplete() === true && output
-  const passed = Math.min(meter?.passed() ?? 0, outputBound ?? Infinity)
-  return {
-    ...reported,
-    inputTokens: input ? reported.inputTokens : inputBound,
-    outputTokens: complete ? reported.outputTokens : Math.max(reported.outputTokens, passed),
-    estimated: !(input && complete),
-  }
-}
+/** Of a call without an answer nothing has passed, and its input is charged. */
+const usageOf = ({ bounds }: OpenCall, { meter }: CallEnd): Usage =>
+  meter?.usage?.total(bounds) ?? { ...NO_USAGE, inputTokens: bounds.input, estimated: true }

@@ -1,8 +1,7 @@
 import { createParser } from 'eventsource-parser'
-import { asList, asRecord, asText, highestOf, isRecord, readUsage, reportedSides, type ReportedSides } from '../providers/index.ts' // prettier-ignore
+import { asList, asRecord, asText, countTokens, UsageTally } from '../providers/index.ts'
 import { toStorableText } from '../protocol/messages.ts'
 import type { WireFormat } from '../protocol/routes.ts'
-import type { Usage } from '../protocol/usage.ts'
 
 export interface ToolAsked {
   callId: string
@@ -15,30 +14,15 @@ export interface Meter {
   read(chunk: Uint8Array): void
   /** All has been read. */
   end(): void
-  /** What the provider has reported so far. */
-  usage(): Usage | undefined
-  /** Which of its sides were in a report, with a count that can be one. */
-  sides(): ReportedSides
-  /** Whether that is the count at the end. */
-  isComplete(): boolean
-  /** Tokens of the answer that have passed, roughly. */
-  passed(): number
+  /** What it used; `null` for what is no model's answer. */
+  usage: UsageTally | null
   tools(): readonly ToolAsked[]
-}
-
-/** What an event of an answer, or a whole answer, says. */
-interface Readings {
-  usages: unknown[]
-  tools: unknown[]
 }
 
 const NOTHING: Meter = {
   read: () => undefined,
   end: () => undefined,
-  usage: () => undefined,
-  sides: () => ({ input: false, output: false }),
-  isComplete: () => false,
-  passed: () => 0,
+  usage: null,
   tools: () => [],
 }
 
@@ -50,43 +34,19 @@ export const createMeter = (wireFormat: WireFormat | null, contentType: string):
 
 function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
   const tools = new Map<string, ToolAsked>()
-  let usage: Usage | undefined
-  let sides: ReportedSides = { input: false, output: false }
-  let passed = 0
-  let complete = false
-
-  function take(json: string): void {
-    const value = parse(json)
-    if (value === undefined) return
-    const readings = READERS[wireFormat](value)
-    for (const one of readings.usages) {
-      const reported = readUsage[wireFormat](one)
-      if (reported === undefined) continue
-      usage = usage === undefined ? reported : highestOf[wireFormat](usage, reported)
-      const { input, output } = reportedSides(wireFormat, one)
-      sides = { input: sides.input || input, output: sides.output || output }
-      complete = isLast(value)
-    }
-    for (const one of readings.tools) note(tools, one)
+  const usage = new UsageTally(wireFormat)
+  const take = (value: Record<string, unknown>): void => {
+    usage.read(value)
+    for (const tool of TOOLS_OF[wireFormat](value)) note(tools, tool)
   }
-
-  const readings = {
-    usage: () => usage,
-    sides: () => sides,
-    isComplete: () => complete,
-    passed: () => Math.ceil(passed),
-    tools: () => [...tools.values()],
-  }
+  const readings = { usage, tools: () => [...tools.values()] }
   const decoder = new TextDecoder()
   if (contentType.includes('text/event-stream')) {
     const parser = createParser({
       onEvent: ({ data }) => {
-        const more = countText(wireFormat, data)
-        passed += more
-        // What was reported before is not the count at the end.
-        if (more > 0) complete = false
         // Most events are a few characters of text, and there are many.
-        if (/"usage"\s*:\s*\{|tool|function|computer_call/.test(data)) take(data)
+        take(/"usage"\s*:\s*\{|tool|function|computer_call/.test(data) ? parse(data) : NO_EVENT)
+        usage.pass(countText(wireFormat, data))
       },
     })
     return {
@@ -101,18 +61,13 @@ function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
     read: (chunk) => {
       const more = decoder.decode(chunk, { stream: true })
       text += more
-      passed += countTokens(more)
+      usage.pass(countTokens(more))
     },
-    end: () => take(text),
+    end: () => take(parse(text)),
   }
 }
 
-/** Anthropic begins with the input and ends with the output, Responses may begin with anything; others report all so far. */
-const isLast = ({ type }: Record<string, unknown>): boolean =>
-  typeof type !== 'string' ||
-  (type.startsWith('response.')
-    ? ['response.completed', 'response.incomplete', 'response.failed'].includes(type)
-    : type !== 'message_start')
+const NO_EVENT: Record<string, unknown> = Object.freeze({})
 
 /** Fields of an event in which an answer passes, piece by piece. */
 const PIECE =
@@ -131,21 +86,12 @@ function countText(wireFormat: WireFormat, data: string): number {
   return tokens
 }
 
-/** Common for English text; of most other scripts a character is about a token. */
-const ASCII_PER_TOKEN = 4
-
-function countTokens(text: string): number {
-  let others = 0
-  for (let index = 0; index < text.length; index++) if (text.charCodeAt(index) > 0x7f) others++
-  return (text.length - others) / ASCII_PER_TOKEN + others
-}
-
-function parse(json: string): Record<string, unknown> | undefined {
+/** Nothing for what is no JSON object. */
+function parse(json: string): Record<string, unknown> {
   try {
-    const value: unknown = JSON.parse(json)
-    return isRecord(value) ? value : undefined
+    return asRecord(JSON.parse(json))
   } catch {
-    return undefined
+    return NO_EVENT
   }
 }
 
@@ -172,14 +118,8 @@ const isFunctionCall = (item: unknown): boolean =>
 
 const isToolUse = (block: unknown): boolean => asText(asRecord(block).type).endsWith('tool_use')
 
-const READERS: Readonly<Record<WireFormat, (value: Record<string, unknown>) => Readings>> = {
-  'openai-chat': ({ usage, choices }) => ({ usages: [usage], tools: asList(choices).flatMap(choiceTools) }),
-  'openai-responses': ({ usage, output, response, item }) => ({
-    usages: [usage, asRecord(response).usage],
-    tools: [item, ...asList(output)].filter(isFunctionCall),
-  }),
-  'anthropic-messages': ({ usage, message, content, content_block: block }) => ({
-    usages: [usage, asRecord(message).usage],
-    tools: [block, ...asList(content)].filter(isToolUse),
-  }),
+const TOOLS_OF: Readonly<Record<WireFormat, (value: Record<string, unknown>) => readonly unknown[]>> = {
+  'openai-chat': ({ choices }) => asList(choices).flatMap(choiceTools),
+  'openai-responses': ({ output, item }) => [item, ...asList(output)].filter(isFunctionCall),
+  'anthropic-messages': ({ content, content_block: block }) => [block, ...asList(content)].filter(isToolUse),
 }

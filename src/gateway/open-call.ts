@@ -172,17 +172,22 @@ function toInterception(facts: CallFacts, { callLimitMs }: OpeningEffects): NewI
 const SETTLE_MS = 60_000
 
 function toOpenCall(id: string, facts: CallFacts, { books, metrics, onUnsettled }: OpeningEffects): OpenCall {
-  const { body, sent, authorised, labels, startedAt } = facts
+  const { caller, body, sent, authorised, labels, startedAt } = facts
   const { asked } = body
   return {
     id,
     prompt: asked?.prompt ?? null,
     prices: authorised.model?.prices ?? null,
-    inputBound: asked === null ? 0 : inputBound(asked, sent.bytes?.byteLength ?? 0, authorised.model),
-    outputBound: boundedOutput(facts),
+    bounds: {
+      input: asked === null ? 0 : inputBound(asked, sent.bytes?.byteLength ?? 0, authorised.model),
+      output: boundedOutput(facts),
+    },
     startedAt,
     books,
-    onEnded: (observation) => metrics.onCall({ ...labels, ...observation }),
+    onEnded: (observation) => {
+      metrics.onCall({ ...labels, ...observation })
+      if (caller.kind === 'delegated') caller.onCharged?.(observation.usage)
+    },
     onUnsettled,
   }
 }

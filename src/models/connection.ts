@@ -2,13 +2,16 @@ import { Readable } from 'node:stream'
 import { TurnmillError } from '../protocol/errors.ts'
 import type {
   Attribution,
+  DelegatedCaller,
   DirectRoute,
   Gateway,
+  GatewayRequest,
   GatewayResponse,
   GatewayRoute,
   Route,
 } from '../protocol/routes.ts'
 import { Secret } from '../protocol/secret.ts'
+import type { Usage } from '../protocol/usage.ts'
 import type { ProviderConnection } from '../providers/contract.ts'
 import { setExtraHeaders } from './extra-headers.ts'
 import { guardBody, guardHeaders } from './guard-response.ts'
@@ -40,13 +43,27 @@ function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderC
       'gateway_unavailable',
       `there is no gateway to reach provider ${route.provider.name}`,
     )
-  const caller = {
+  const charged = Promise.withResolvers<Usage | null>()
+  let called = false
+  const caller: DelegatedCaller = {
     kind: 'delegated',
     apiKeyId: route.delegatedKeyId,
     attribution: route.attribution,
     place: route.place,
     modelConfigId: route.modelConfigId,
-  } as const
+    onCharged: charged.resolve,
+  }
+  const ask = async (request: GatewayRequest): Promise<GatewayResponse> => {
+    called = true
+    try {
+      const response = await gateway(request, caller)
+      if (response.status >= 300) charged.resolve(null)
+      return response
+    } catch (error) {
+      charged.resolve(null)
+      throw error
+    }
+  }
   const version = route.wireFormat === 'anthropic-messages' ? '' : '/v1'
   return {
     baseUrl: `${GATEWAY_ORIGIN}/v1/gateway/${route.provider.name}${version}`,
@@ -54,23 +71,16 @@ function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderC
     fetch: async (input, init) => {
       const headers = new Headers(init?.headers)
       if (route.byok !== null) headers.set(BYOK_HEADER, '1')
-      const url = urlOf(input)
-      const {
-        status,
-        headers: answered,
-        body,
-      } = await gateway(
-        {
-          method: init?.method ?? 'GET',
-          target: url.slice(GATEWAY_ORIGIN.length),
-          headers,
-          body: toBytes(init?.body),
-          signal: init?.signal ?? null,
-        },
-        caller,
-      )
-      return new Response(toBody(body), { status, headers: answered })
+      const answer = await ask({
+        method: init?.method ?? 'GET',
+        target: urlOf(input).slice(GATEWAY_ORIGIN.length),
+        headers,
+        body: toBytes(init?.body),
+        signal: init?.signal ?? null,
+      })
+      return new Response(toBody(answer.body), { status: answer.status, headers: answer.headers })
     },
+    charge: () => (called ? charged.promise : Promise.resolve(null)),
   }
 }
 

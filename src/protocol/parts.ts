@@ -39,7 +39,8 @@ export type EndPart =
   | {
       type: 'error'
       error: TurnmillError
-      /** What the provider reported before it broke off. */ usage?: Usage
+      /** What the call used all the same. Left out where nothing was. */
+      usage?: Usage
     }
 
 /** Everything a provider adapter yields. The last part is always exactly one `EndPart`. */

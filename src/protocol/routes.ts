@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import type { Secret } from './secret.ts'
+import type { Usage } from './usage.ts'
 
 export const PROVIDER_TYPES = ['openai', 'anthropic', 'openai-compatible'] as const
 export type ProviderType = (typeof PROVIDER_TYPES)[number]
@@ -83,6 +84,8 @@ export interface DelegatedCaller {
   attribution: Attribution
   place: CallPlace | null
   modelConfigId: string
+  /** Told of what the books charge the call with, `null` for nothing. At most once; a call that was refused may have none. */
+  onCharged?(usage: Usage | null): void
 }
 
 /** Somebody outside, who has shown an API key over HTTP. */

@@ -1,8 +1,7 @@
 import Anthropic, { APIConnectionError, APIError } from '@anthropic-ai/sdk'
 import { toStorableText } from '../protocol/messages.ts'
-import type { FinishReason, StreamPart } from '../protocol/parts.ts'
+import type { FinishReason } from '../protocol/parts.ts'
 import { COMPUTER_TOOL } from '../protocol/tools.ts'
-import type { Usage } from '../protocol/usage.ts'
 import type { ComputerUse } from './anthropic-computer.ts'
 import { computerBeta, isComputerUse, readComputerUses } from './anthropic-computer.ts'
 import { toParams } from './anthropic-request.ts'
@@ -13,12 +12,10 @@ import type { ModelCall, ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { asCount, asRecord, asText, lookUp } from './outside.ts'
 import { toProviderData } from './provider-data.ts'
-import type { EventReader } from './read-stream.ts'
+import type { EventReader, ReadPart } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
 import { cutOffInput, ToolCalls } from './tool-calls.ts'
 import type { NativeInput } from './tool-input.ts'
-import { highestOf, readUsage } from './reported-usage.ts'
-import { estimateUsage } from './usage.ts'
 
 const wireFormat = 'anthropic-messages'
 
@@ -93,7 +90,6 @@ class MessagesReader implements EventReader {
   readonly #calls: ToolCalls
   #computer: ComputerCall | null = null
   #stopReason = ''
-  #usage: Usage | undefined
   #providerModel = ''
   #responseId = ''
 
@@ -102,13 +98,10 @@ class MessagesReader implements EventReader {
     this.#calls = new ToolCalls(this.#blocks, context, (_name, input) => ({ input }))
   }
 
-  *read(raw: unknown): Generator<StreamPart, void> {
-    const event = asRecord(raw)
+  *read(event: Record<string, unknown>): Generator<ReadPart, void> {
     switch (event.type) {
-      case 'message_start': {
-        this.#readMessage(asRecord(event.message))
-        return
-      }
+      case 'message_start':
+        { this.#readMessage(asRecord(event.message)); return; }
       case 'content_block_start':
         return yield* this.#startBlock(keyOf(event), asRecord(event.content_block))
       case 'content_block_delta':
@@ -117,38 +110,23 @@ class MessagesReader implements EventReader {
         return yield* this.#endBlock(keyOf(event))
       case 'message_delta':
         this.#stopReason = asText(asRecord(event.delta).stop_reason)
-        {
-          this.#readUsage(event)
-          return
-        }
+        return
       case 'message_stop':
         return yield* this.#finish()
     }
   }
 
   /** This format has an ending of its own; the body's end is none. */
-  end(): StreamPart[] {
+  end(): ReadPart[] {
     return []
-  }
-
-  usage(): Usage | undefined {
-    return this.#usage
   }
 
   #readMessage(message: Record<string, unknown>): void {
     this.#providerModel = toStorableText(asText(message.model))
     this.#responseId = toStorableText(asText(message.id))
-    this.#readUsage(message)
   }
 
-  #readUsage(event: Record<string, unknown>): void {
-    const reported = readUsage['anthropic-messages'](event.usage)
-    const former = this.#usage ?? reported
-    if (reported === undefined || former === undefined) return
-    this.#usage = highestOf['anthropic-messages'](former, reported)
-  }
-
-  *#startBlock(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {
+  *#startBlock(key: string, block: Record<string, unknown>): Generator<ReadPart, void> {
     const { tools } = this.#request
     const type = asText(block.type)
     const isCall = type === 'tool_use'
@@ -164,12 +142,12 @@ class MessagesReader implements EventReader {
     yield* this.#blocks.delta(key, kind, asText(block[kind === 'text' ? 'text' : 'thinking']))
   }
 
-  #startCall(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {
+  #startCall(key: string, block: Record<string, unknown>): Generator<ReadPart, void> {
     const piece = { id: asText(block.id), name: asText(block.name), text: inputTextOf(block) }
     return this.#calls.add(key, piece)
   }
 
-  *#startComputerUse(key: string, block: Record<string, unknown>): Generator<StreamPart, void> {
+  *#startComputerUse(key: string, block: Record<string, unknown>): Generator<ReadPart, void> {
     const id = asText(block.id)
     if (this.#computer === null) {
       this.#computer = { key, uses: new Map() }
@@ -178,7 +156,7 @@ class MessagesReader implements EventReader {
     this.#computer.uses.set(key, { id, name: asText(block.name), text: inputTextOf(block) })
   }
 
-  *#readDelta(key: string, delta: Record<string, unknown>): Generator<StreamPart, void> {
+  *#readDelta(key: string, delta: Record<string, unknown>): Generator<ReadPart, void> {
     const content = this.#contents.get(key)
     switch (delta.type) {
       case 'text_delta':
@@ -192,13 +170,13 @@ class MessagesReader implements EventReader {
     }
   }
 
-  *#readInput(key: string, text: string): Generator<StreamPart, void> {
+  *#readInput(key: string, text: string): Generator<ReadPart, void> {
     const use = this.#computer?.uses.get(key)
     if (use !== undefined) use.text += text
     else if (this.#calls.textOf(key) !== undefined) yield* this.#calls.add(key, { id: '', name: '', text })
   }
 
-  *#endComputerCall(reason: FinishReason = 'stop'): Generator<StreamPart, void> {
+  *#endComputerCall(reason: FinishReason = 'stop'): Generator<ReadPart, void> {
     if (this.#computer === null) return
     const { key } = this.#computer
     const uses = [...this.#computer.uses.values()]
@@ -208,7 +186,7 @@ class MessagesReader implements EventReader {
     yield* this.#calls.end(key, input, providerData)
   }
 
-  *#endBlock(key: string): Generator<StreamPart, void> {
+  *#endBlock(key: string): Generator<ReadPart, void> {
     yield* this.#calls.settle(key)
     const content = this.#contents.get(key)
     if (content === undefined) return
@@ -227,7 +205,7 @@ class MessagesReader implements EventReader {
     return signature === '' || this.#blocks.isAltered(key) ? undefined : toProviderData(origin, { signature })
   }
 
-  *#finish(): Generator<StreamPart, void> {
+  *#finish(): Generator<ReadPart, void> {
     for (const key of [...this.#contents.keys()]) yield* this.#endBlock(key)
     const reason = lookUp(FINISH_REASONS, this.#stopReason) ?? 'stop'
     yield* this.#endComputerCall(reason)
@@ -235,7 +213,6 @@ class MessagesReader implements EventReader {
     yield {
       type: 'finish',
       reason: this.#calls.reasonOf(reason),
-      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters + this.#calls.characters),
       ...(this.#providerModel !== '' && { providerModel: this.#providerModel }),
       ...(this.#responseId !== '' && { responseId: this.#responseId }),
     }

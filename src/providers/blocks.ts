@@ -19,17 +19,11 @@ export class AnswerBlocks {
   readonly #open = new Map<string, OpenBlock>()
   readonly #altered = new Set<string>()
   #started = 0
-  #characters = 0
   #hasText = false
 
   /** The id of the next block within this model call, for blocks of other kinds too. */
   nextId(): string {
     return String(this.#started++)
-  }
-
-  /** How much text was streamed, in UTF-16 units. */
-  get characters(): number {
-    return this.#characters
   }
 
   /** Whether there was text that is no reasoning. */
@@ -75,7 +69,6 @@ export class AnswerBlocks {
     if (raw === '') return
     const text = toStorableText(raw)
     if (text !== raw) this.#altered.add(key)
-    this.#characters += text.length
     this.#hasText ||= block.kind === 'text'
     if (block.id === null) yield this.#start(block)
     yield deltaPart(block, text)

@@ -3,6 +3,7 @@ import type { StreamPart } from '../protocol/parts.ts'
 import type { WireFormat } from '../protocol/routes.ts'
 import type { ToolDefinition } from '../protocol/tools.ts'
 import type { Secret } from '../protocol/secret.ts'
+import type { Usage } from '../protocol/usage.ts'
 
 /** How a model call reaches its upstream; made from a route, for one call. */
 export interface ProviderConnection {
@@ -11,6 +12,11 @@ export interface ProviderConnection {
   /** What the SDK sends as credential: the real one on a direct route, a placeholder or BYOK on a gateway route. */
   credential: Secret
   fetch: typeof globalThis.fetch
+  /**
+   * What the gateway's books charge the call with, `null` for nothing: resolves once it is over and its answer was let go
+   * of. Not on a direct route, which has no books.
+   */
+  charge?(): Promise<Usage | null>
 }
 
 export interface ModelRequest {
@@ -38,7 +44,8 @@ export interface ModelCall {
  * Contract: never throws; the last part is always exactly one `finish` or `error`, nothing follows it. A `finish` is
  * given only after the wire format's own ending (`finish_reason` and `[DONE]`, `response.completed`, `message_stop`);
  * anything else that ends the stream is an `error` with code `provider_stream_broken`, an abort an `error` with code
- * `worker_stopped`. Every started block is ended before `finish`. Text is storable (no NUL, no lone surrogate).
+ * `worker_stopped`. Every started block is ended before `finish`. Text is storable (no NUL, no lone surrogate). Either
+ * ending holds what the call used, as far as it was reported, and estimated where it was not.
  */
 export type StreamModel = (call: ModelCall) => AsyncIterable<StreamPart>
 

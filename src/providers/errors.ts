@@ -76,6 +76,10 @@ export const unofferedToolCall = (
   )
 }
 
+/** @param limit the most characters that an answer may have. */
+export const endlessAnswer = (limit: number, context: FailureContext): TurnmillError =>
+  new TurnmillError('provider_rejected', `${subjectOf(context)} answered with more than ${limit} characters`)
+
 /** @param limit the most characters that the arguments of one call may have. */
 export const overlongArguments = (limit: number, context: FailureContext): TurnmillError =>
   new TurnmillError(

@@ -1,8 +1,8 @@
 export { loadAdapters, providerAdapters } from './adapters.ts'
 export { outputLimitName } from './openai-chat-request.ts'
-export { highestOf, readUsage, reportedSides, type ReportedSides } from './reported-usage.ts'
 export { asList, asRecord, asText, isRecord } from './outside.ts'
 export { parseRetryAfter } from './retry-after.ts'
+export { countTokens, UsageTally, type UsageBounds } from './usage-tally.ts'
 export type {
   ModelCall,
   ModelRequest,

@@ -1,6 +1,5 @@
 import { toStorableText } from '../protocol/messages.ts'
-import type { FinishReason, StreamPart } from '../protocol/parts.ts'
-import type { Usage } from '../protocol/usage.ts'
+import type { FinishReason } from '../protocol/parts.ts'
 import { toParams } from './openai-chat-request.ts'
 import type { BlockKind } from './blocks.ts'
 import { AnswerBlocks } from './blocks.ts'
@@ -12,11 +11,9 @@ import { brokenStream, unofferedToolCall } from './errors.ts'
 import { createOpenAiClient, openAiErrors } from './openai-client.ts'
 import { asList, asRecord, asText, isRecord, lookUp } from './outside.ts'
 import { toProviderData } from './provider-data.ts'
-import type { EventReader } from './read-stream.ts'
+import type { EventReader, ReadPart } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
 import { ToolCalls } from './tool-calls.ts'
-import { readUsage } from './reported-usage.ts'
-import { estimateUsage } from './usage.ts'
 
 const wireFormat = 'openai-chat'
 
@@ -54,7 +51,6 @@ class ChatReader implements EventReader {
   readonly #slots: CallSlots
   #finishReason: FinishReason | undefined
   #refused = false
-  #usage: Usage | undefined
   #providerModel = ''
   #responseId = ''
 
@@ -65,11 +61,9 @@ class ChatReader implements EventReader {
     this.#slots = new CallSlots(this.#calls)
   }
 
-  *read(event: unknown): Generator<StreamPart, void> {
-    const chunk = asRecord(event)
+  *read(chunk: Record<string, unknown>): Generator<ReadPart, void> {
     this.#providerModel ||= toStorableText(asText(chunk.model))
     this.#responseId ||= toStorableText(asText(chunk.id))
-    this.#usage = readUsage['openai-chat'](chunk.usage) ?? this.#usage
     const [choice] = asList(chunk.choices).map(asRecord)
     if (choice === undefined) return
     yield* this.#readDelta(asRecord(choice.delta))
@@ -77,7 +71,7 @@ class ChatReader implements EventReader {
   }
 
   /** Usage follows the finish reason in a chunk of its own, and `[DONE]` is hidden by the SDK: the body's end counts. */
-  *end(): Generator<StreamPart, void> {
+  *end(): Generator<ReadPart, void> {
     if (this.#finishReason === undefined) return
     yield* this.#blocks.endAll()
     yield* this.#calls.endAll(this.#finishReason)
@@ -85,17 +79,12 @@ class ChatReader implements EventReader {
     yield {
       type: 'finish',
       reason: this.#refused ? 'refusal' : reason,
-      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters + this.#calls.characters),
       ...(this.#providerModel !== '' && { providerModel: this.#providerModel }),
       ...(this.#responseId !== '' && { responseId: this.#responseId }),
     }
   }
 
-  usage(): Usage | undefined {
-    return this.#usage
-  }
-
-  *#readDelta(delta: Record<string, unknown>): Generator<StreamPart, void> {
+  *#readDelta(delta: Record<string, unknown>): Generator<ReadPart, void> {
     this.#refuseCalls(delta)
     // Not OpenAI's, but common: DeepSeek and vLLM say `reasoning_content`, OpenRouter and Ollama `reasoning`.
     yield* this.#append('reasoning', asText(delta.reasoning_content) || asText(delta.reasoning))
@@ -112,7 +101,7 @@ class ChatReader implements EventReader {
       throw unofferedToolCall(asText(delta.function_call.name), this.#context)
   }
 
-  *#readCall(call: Record<string, unknown>): Generator<StreamPart, void> {
+  *#readCall(call: Record<string, unknown>): Generator<ReadPart, void> {
     const { name, arguments: text } = asRecord(call.function)
     const piece = { id: asText(call.id), name: asText(name), text: textOfArguments(text) }
     if (piece.id === '' && piece.name === '' && piece.text === '') return
@@ -126,7 +115,7 @@ class ChatReader implements EventReader {
     return { providerData: toProviderData(origin, { extraContent }) }
   }
 
-  *#append(kind: BlockKind, text: string): Generator<StreamPart, void> {
+  *#append(kind: BlockKind, text: string): Generator<ReadPart, void> {
     if (text === '') return
     const other = kind === 'text' ? 'reasoning' : 'text'
     yield* this.#blocks.end(other, other)

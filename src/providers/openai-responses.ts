@@ -1,7 +1,6 @@
 import { toStorableText } from '../protocol/messages.ts'
-import type { FinishReason, StreamPart } from '../protocol/parts.ts'
+import type { FinishReason } from '../protocol/parts.ts'
 import { COMPUTER_TOOL } from '../protocol/tools.ts'
-import type { Usage } from '../protocol/usage.ts'
 import { toParams } from './openai-responses-request.ts'
 import { AnswerBlocks } from './blocks.ts'
 import { argumentsReaderOf } from './computer-actions.ts'
@@ -12,11 +11,9 @@ import { createOpenAiClient, openAiErrors } from './openai-client.ts'
 import { readComputerCall } from './openai-computer.ts'
 import { asCount, asRecord, asText, lookUp } from './outside.ts'
 import { toProviderData } from './provider-data.ts'
-import type { EventReader } from './read-stream.ts'
+import type { EventReader, ReadPart } from './read-stream.ts'
 import { readStream } from './read-stream.ts'
 import { ToolCalls } from './tool-calls.ts'
-import { readUsage } from './reported-usage.ts'
-import { estimateUsage } from './usage.ts'
 
 const wireFormat = 'openai-responses'
 
@@ -48,7 +45,6 @@ class ResponsesReader implements EventReader {
   readonly #blocks = new AnswerBlocks()
   readonly #calls: ToolCalls
   #refused = false
-  #usage: Usage | undefined
 
   constructor(request: ModelRequest, context: FailureContext) {
     this.#request = request
@@ -56,8 +52,7 @@ class ResponsesReader implements EventReader {
     this.#calls = new ToolCalls(this.#blocks, context, argumentsReaderOf(request.tools))
   }
 
-  *read(raw: unknown): Generator<StreamPart, void> {
-    const event = asRecord(raw)
+  *read(event: Record<string, unknown>): Generator<ReadPart, void> {
     switch (event.type) {
       case 'response.output_item.added':
         return yield* this.#startItem(event, asRecord(event.item))
@@ -84,20 +79,16 @@ class ResponsesReader implements EventReader {
       case 'response.incomplete':
         return yield* this.#finishIncomplete(asRecord(event.response))
       case 'response.failed':
-        throw this.#failed(asRecord(event.response))
+        throw reportedInEvent(asRecord(event.response).error, this.#context)
     }
   }
 
   /** This format has an ending of its own; the body's end is none. */
-  end(): StreamPart[] {
+  end(): ReadPart[] {
     return []
   }
 
-  usage(): Usage | undefined {
-    return this.#usage
-  }
-
-  *#startItem(event: Record<string, unknown>, item: Record<string, unknown>): Generator<StreamPart, void> {
+  *#startItem(event: Record<string, unknown>, item: Record<string, unknown>): Generator<ReadPart, void> {
     if (!this.#isOffered(item)) return
     const name = item.type === 'computer_call' ? COMPUTER_TOOL : asText(item.name)
     yield* this.#calls.add(itemKeyOf(event, item), { id: asText(item.call_id), name, text: '' })
@@ -114,18 +105,18 @@ class ResponsesReader implements EventReader {
     return false
   }
 
-  *#readArguments(key: string, text: string): Generator<StreamPart, void> {
+  *#readArguments(key: string, text: string): Generator<ReadPart, void> {
     if (this.#calls.textOf(key) !== undefined) yield* this.#calls.add(key, { id: '', name: '', text })
   }
 
   /** Adds what did not come in deltas: some servers send none. */
-  *#completeArguments(key: string, whole: string): Generator<StreamPart, void> {
+  *#completeArguments(key: string, whole: string): Generator<ReadPart, void> {
     const text = this.#calls.textOf(key)
     if (text !== undefined && whole.startsWith(text))
       yield* this.#readArguments(key, whole.slice(text.length))
   }
 
-  *#endCall(event: Record<string, unknown>, item: Record<string, unknown>): Generator<StreamPart, void> {
+  *#endCall(event: Record<string, unknown>, item: Record<string, unknown>): Generator<ReadPart, void> {
     const key = itemKeyOf(event, item)
     yield* this.#startItem(event, item)
     if (item.type === 'computer_call') {
@@ -136,11 +127,11 @@ class ResponsesReader implements EventReader {
     yield* this.#calls.settle(key)
   }
 
-  *#separateSummaries(event: Record<string, unknown>): Generator<StreamPart, void> {
+  *#separateSummaries(event: Record<string, unknown>): Generator<ReadPart, void> {
     if (asCount(event.summary_index) > 0) yield* this.#blocks.delta(itemKeyOf(event), 'reasoning', '\n\n')
   }
 
-  *#endItem(event: Record<string, unknown>, item: Record<string, unknown>): Generator<StreamPart, void> {
+  *#endItem(event: Record<string, unknown>, item: Record<string, unknown>): Generator<ReadPart, void> {
     if (this.#isOffered(item)) return yield* this.#endCall(event, item)
     if (item.type !== 'reasoning') return
     const itemId = asText(item.id)
@@ -152,16 +143,14 @@ class ResponsesReader implements EventReader {
     yield* this.#blocks.end(itemId, 'reasoning', data)
   }
 
-  *#finishIncomplete(response: Record<string, unknown>): Generator<StreamPart, void> {
+  *#finishIncomplete(response: Record<string, unknown>): Generator<ReadPart, void> {
     const why = asText(asRecord(response.incomplete_details).reason)
     const reason = lookUp(INCOMPLETE_REASONS, why)
     if (reason !== undefined) return yield* this.#finish(response, reason)
-    this.#readUsage(response)
     throw brokenStream(`gave up its answer as incomplete (${why || 'no reason'})`, this.#context)
   }
 
-  *#finish(response: Record<string, unknown>, reason: FinishReason): Generator<StreamPart, void> {
-    this.#readUsage(response)
+  *#finish(response: Record<string, unknown>, reason: FinishReason): Generator<ReadPart, void> {
     yield* this.#blocks.endAll()
     yield* this.#calls.endAll(reason)
     const providerModel = toStorableText(asText(response.model))
@@ -169,19 +158,9 @@ class ResponsesReader implements EventReader {
     yield {
       type: 'finish',
       reason: this.#refused && reason === 'stop' ? 'refusal' : this.#calls.reasonOf(reason),
-      usage: this.#usage ?? estimateUsage(this.#request, this.#blocks.characters + this.#calls.characters),
       ...(providerModel !== '' && { providerModel }),
       ...(responseId !== '' && { responseId }),
     }
-  }
-
-  #failed(response: Record<string, unknown>): Error {
-    this.#readUsage(response)
-    return reportedInEvent(response.error, this.#context)
-  }
-
-  #readUsage({ usage }: Record<string, unknown>): void {
-    this.#usage = readUsage['openai-responses'](usage) ?? this.#usage
   }
 }
 

@@ -1,10 +1,19 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { TurnmillError } from '../protocol/errors.ts'
-import type { EndPart, StreamPart } from '../protocol/parts.ts'
-import type { Usage } from '../protocol/usage.ts'
+import type { AnswerPart, EndPart, StreamPart } from '../protocol/parts.ts'
+import { NO_USAGE, type Usage } from '../protocol/usage.ts'
 import type { WireFormat } from '../protocol/routes.ts'
 import type { ModelCall } from './contract.ts'
 import type { FailureContext, SdkErrors } from './errors.ts'
-import { brokenStream, toProviderError } from './errors.ts'
+import { brokenStream, endlessAnswer, toProviderError } from './errors.ts'
+import { asRecord } from './outside.ts'
+import { countTokens, UsageTally } from './usage-tally.ts'
+import { estimateInput } from './usage.ts'
+
+type Finish = Omit<Extract<EndPart, { type: 'finish' }>, 'usage'>
+
+/** A part as the events of a wire format say it. What was used is told apart. */
+export type ReadPart = AnswerPart | Finish
 
 /** What is special about a wire format: the parts that its events stand for. */
 export interface EventReader {
@@ -13,11 +22,9 @@ export interface EventReader {
    *
    * @throws {TurnmillError} what the event reports or shows to be wrong.
    */
-  read(event: unknown): Iterable<StreamPart>
+  read(event: Record<string, unknown>): Iterable<ReadPart>
   /** The parts to give at the end of the body, for a format whose ending may be followed by more. */
-  end(): Iterable<StreamPart>
-  /** What the provider has reported so far. */
-  usage(): Usage | undefined
+  end(): Iterable<ReadPart>
 }
 
 export interface StreamSource {
@@ -41,36 +48,67 @@ export async function* readStream(source: StreamSource): AsyncGenerator<StreamPa
     credential: connection.credential,
     phase: 'open',
   }
-  const reader = source.createReader(context)
-  let finished = false
+  const usage = new UsageTally(wireFormat)
+  const answer: Answer = { context, reader: source.createReader(context), usage, sent: false }
+  let ending: Finish | Failure | undefined
   try {
-    for await (const part of readParts(source, reader, context)) {
-      finished ||= part.type === 'finish'
-      yield part
-    }
-    if (!finished) yield toErrorPart(endedEarly(signal, context), reader)
+    for await (const part of readParts(source, answer))
+      if (part.type === 'finish') ending = part
+      else yield part
+    ending ??= failure(endedEarly(signal, context))
   } catch (error) {
-    if (!finished)
-      yield toErrorPart(
-        signal.aborted ? stopped(context) : toProviderError(error, source.errors, context),
-        reader,
-      )
+    ending ??= failure(signal.aborted ? stopped(context) : toProviderError(error, source.errors, context))
   }
+  const used = await usageOf(call, answer)
+  if (ending.type === 'finish') yield { ...ending, usage: used ?? NOBODY_KNOWS }
+  else yield { ...ending, ...(used !== null && { usage: used }) }
+}
+
+/** An answer as it comes. */
+interface Answer {
+  context: FailureContext
+  reader: EventReader
+  usage: UsageTally
+  /** Whether the provider may have been asked. */
+  sent: boolean
+}
+
+interface Failure {
+  type: 'error'
+  error: TurnmillError
+}
+
+const failure = (error: TurnmillError): Failure => ({ type: 'error', error })
+
+/** How long the books may take for a call that is over, in ms. */
+const CHARGE_MS = 1000
+
+const NOBODY_KNOWS: Usage = Object.freeze({ ...NO_USAGE, estimated: true })
+
+/** What was reported; where it was not, what the books say, or else an estimate. `null` where nothing was used. */
+async function usageOf({ connection, request, signal }: ModelCall, answer: Answer): Promise<Usage | null> {
+  const { usage, context, sent } = answer
+  const { charge } = connection
+  const counted = (): Usage => usage.total({ input: estimateInput(request), output: request.maxOutputTokens })
+  if (usage.isReported) return counted()
+  const hasBegun = context.phase === 'read'
+  // Whoever hangs up before the answer begins may have to pay all the same.
+  if (charge === undefined) return hasBegun || (sent && signal.aborted) ? counted() : null
+  const charged = await Promise.race([charge(), sleep(CHARGE_MS, undefined, { ref: false })])
+  if (charged !== undefined) return charged
+  return hasBegun ? counted() : null
 }
 
 /** The parts as they come; ends without a `finish` where the stream does. */
-async function* readParts(
-  { call, open }: StreamSource,
-  reader: EventReader,
-  context: FailureContext,
-): AsyncGenerator<StreamPart, void> {
+async function* readParts({ call, open }: StreamSource, answer: Answer): AsyncGenerator<ReadPart, void> {
   if (isAborted(call.signal)) return
   const left = new AbortController()
   let finished = false
   try {
+    answer.sent = true
     const events = await open(AbortSignal.any([call.signal, left.signal]))
-    context.phase = 'read'
-    for await (const part of partsOf(events, reader, call.signal)) {
+    answer.context.phase = 'read'
+    for await (const part of partsOf(events, answer, call.signal)) {
       finished = part.type === 'finish'
       yield part
       if (finished) return
@@ -83,15 +121,40 @@ async function* readParts(
 
 async function* partsOf(
   events: AsyncIterable<unknown>,
-  reader: EventReader,
+  { reader, usage, context }: Answer,
   signal: AbortSignal,
-): AsyncGenerator<StreamPart, void> {
+): AsyncGenerator<ReadPart, void> {
+  let length = 0
   for await (const event of events) {
     if (isAborted(signal)) return
-    yield* reader.read(event)
+    const read = asRecord(event)
+    usage.read(read)
+    for (const part of counted(reader.read(read), usage)) {
+      length += 'text' in part ? part.text.length : 0
+      if (length > MAX_ANSWER_CHARACTERS) throw endlessAnswer(MAX_ANSWER_CHARACTERS, context)
+      yield part
+    }
   }
   // An SDK also ends quietly when it was aborted.
-  if (!isAborted(signal)) yield* reader.end()
+  if (!isAborted(signal)) yield* counted(reader.end(), usage)
+}
+
+/** More than any model writes, and well within what a row takes. */
+const MAX_ANSWER_CHARACTERS = 8_000_000
+
+/** Counts the text of an event. */
+function* counted(parts: Iterable<ReadPart>, usage: UsageTally): Generator<ReadPart, void> {
+  let [tokens, finished] = [0, false]
+  try {
+    for (const part of parts) {
+      if ('text' in part) tokens += countTokens(part.text)
+      finished = part.type === 'finish'
+      yield part
+    }
+  } finally {
+    if (finished) usage.passLast(tokens)
+    else usage.pass(tokens)
+  }
 }
 
 /** Asked anew after each wait; the property alone would be taken for settled by the compiler. */
@@ -102,8 +165,3 @@ const endedEarly = (signal: AbortSignal, context: FailureContext): TurnmillError
 
 const stopped = ({ wireFormat, model }: FailureContext): TurnmillError =>
   new TurnmillError('worker_stopped', `the call of ${wireFormat} model ${model} was stopped`)
-
-function toErrorPart(error: TurnmillError, reader: EventReader): EndPart {
-  const usage = reader.usage()
-  return { type: 'error', error, ...(usage && { usage }) }
-}

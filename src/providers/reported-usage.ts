@@ -58,13 +58,8 @@ export const readUsage: Readonly<Record<WireFormat, ReadUsage>> = {
   'anthropic-messages': readMessagesUsage,
 }
 
-/** What a report counts: one may leave a side out, or have something there that is no count. */
-export interface ReportedSides {
-  input: boolean
-  output: boolean
-}
-
-export function reportedSides(wireFormat: WireFormat, usage: unknown): ReportedSides {
+/** Which sides a report counts: it may leave one out, or have something there that is no count. */
+export function reportedSides(wireFormat: WireFormat, usage: unknown): { input: boolean; output: boolean } {
   const [input, output] =
     wireFormat === 'openai-chat' ? ['prompt_tokens', 'completion_tokens'] : ['input_tokens', 'output_tokens']
   const reported = asRecord(usage)

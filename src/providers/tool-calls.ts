@@ -49,17 +49,11 @@ export class ToolCalls {
   /** The first of the tools that nobody offered. */
   #unoffered: string | null = null
   #made = 0
-  #characters = 0
 
   constructor(blocks: AnswerBlocks, context: FailureContext, readArguments: ReadArguments) {
     this.#blocks = blocks
     this.#context = context
     this.#readArguments = readArguments
-  }
-
-  /** How much text of arguments was streamed, in UTF-16 units. */
-  get characters(): number {
-    return this.#characters
   }
 
   /**
@@ -169,7 +163,6 @@ export class ToolCalls {
   *#emit(call: OpenCall, raw: string): Generator<AnswerPart, void> {
     if (raw === '') return
     const text = toStorableText(raw)
-    this.#characters += text.length
     yield { type: 'tool-input-delta', id: this.#blockOf(call).id, text }
   }
 

@@ -27,18 +27,10 @@ export function usageOf(reported: ReportedUsage): Usage {
 /** Roughly what a token stands for, in characters; common for English text, too high for most other scripts. */
 const CHARACTERS_PER_TOKEN = 4
 
-/** A count of our own, for servers that report none. */
-export function estimateUsage(request: ModelRequest, outputCharacters: number): Usage {
+/** A count of our own of what a request asks, in tokens. */
+export function estimateInput(request: ModelRequest): number {
   const system = request.system?.length ?? 0
   const sent = request.messages.flatMap(({ parts }) => parts.filter(({ type }) => type !== 'reasoning'))
   const tools = request.tools.length === 0 ? 0 : JSON.stringify(request.tools).length
-  const inputCharacters = system + tools + charactersOf(sent)
-  return {
-    inputTokens: Math.ceil(inputCharacters / CHARACTERS_PER_TOKEN),
-    outputTokens: Math.ceil(outputCharacters / CHARACTERS_PER_TOKEN),
-    cacheReadTokens: 0,
-    cacheWriteTokens: 0,
-    reasoningTokens: 0,
-    estimated: true,
-  }
+  return Math.ceil((system + tools + charactersOf(sent)) / CHARACTERS_PER_TOKEN)
 }

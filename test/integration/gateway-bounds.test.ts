@@ -141,6 +141,13 @@ describe('what a body asks for', () => {
     '{"model":"m","Model":"dear","messages":[]}',
     '{"model":"m","MAX_TOKENS":90000,"messages":[]}',
     '{"model":"m","mo\\u0064el":"dear","messages":[]}',
+    '{"model":"m","max_tokens":1,"max_token\u017f":90000,"messages":[]}',
+    '{"model":"m","max_tokens":1,"max_token\\u017f":90000,"messages":[]}',
+    '{"model":"m","max_tokens":1,"maxTokens":90000,"messages":[]}',
+    '{"model":"m","max_tokens":1,"messages":[{"role":"user","content":[],"content":"x"}]}',
+    '{"model":"m","max_tokens":1,"messages":[{"content":[{"image_url":{"url":"https://x/y","url":1}}]}]}',
+    '{"model":"m","max_tokens":1,"messages":[],"tools":[{"type":"web_search","t\\u0079pe":"function"}]}',
+    '{"model":"m","max_tokens":1,"messages":[{"__proto__":{"a":1},"__proto__":{"b":2}}]}',
   ])('is said once: %s', async (body) => {
     expect((await post(CHAT, body)).status).toBe(400)
     expect(asked).toEqual([])
@@ -161,6 +168,34 @@ describe('what a body asks for', () => {
     const body = { ...HELLO, messages: [{ role: 'user', content: [image] }] }
     expect((await post(CHAT, body)).status).toBe(402)
     expect(asked).toEqual([])
+  })
+
+  test.each([
+    { messages: [{ content: [{ type: 'image_url', Image_URL: { URL: 'https://x/y.png' } }] }] },
+    { messages: [{ content: [{ type: 'image_url', imageUrl: { uRl: 'https://x/y.png' } }] }] },
+    { messages: [{ content: [{ type: 'input_image', File_Id: 'file-1' }] }] },
+    { messages: [{ role: 'assistant', Audio: { ID: 'audio_1' } }] },
+    { tools: [{ type: 'function', Type: 'web_search' }] },
+  ])('is reserved for however its names are written: %j', async (more) => {
+    await limitTo(1000)
+    expect((await post(CHAT, { ...HELLO, ...more })).status).toBe(402)
+    expect(asked).toEqual([])
+  })
+
+  test.each([
+    [{ messages: [{ role: 'user', content: 'Url and url', name: 'x' }] }],
+    [
+      {
+        tools: [
+          { type: 'function', function: { name: 'f', parameters: { properties: { url: {}, URL: {} } } } },
+        ],
+      },
+    ],
+    [{ metadata: { a: '{"x":1,"x":2}', b: ':' } }],
+  ])('may hold names that are its own affair: %j', async (more) => {
+    answer = whole({ prompt_tokens: 3, completion_tokens: 1 })
+    await limitTo(1000)
+    expect((await post(CHAT, { ...HELLO, ...more })).status).toBe(200)
   })
 
   test.each([

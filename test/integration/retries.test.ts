@@ -3,6 +3,7 @@ import { textOf } from '../../src/protocol/messages.ts'
 import { NO_USAGE } from '../../src/protocol/usage.ts'
 import type { ChatView, TurnView } from '../../src/protocol/views.ts'
 import type { ChatEvent } from '../../src/streams/index.ts'
+import { settledUsage } from '../support/chat-usage.ts'
 import type { Started, Watch } from '../support/client.ts'
 import { hold, type AnswerBehaviour, type Behaviour, type Gate } from '../support/fake-upstream.ts'
 import { endLease } from '../support/leases.ts'
@@ -167,9 +168,9 @@ describe.each(BACKENDS)('a failed attempt on the %s backend', (backend) => {
     const { row, messages } = await runToEnd()
     const answer = messages.at(-1)
     expect(answer?.usage).toMatchObject({ inputTokens: 12, outputTokens: 7, estimated: false })
-    // Anthropic reports the input with its first event, and one token of output.
-    expect(row.usage).toMatchObject({ inputTokens: 1012, outputTokens: 8, estimated: false })
-    expect(row.costMicros).toBe(Number(answer?.costMicros) + 1002)
+    // Anthropic reports the input with its first event; two tokens passed before it broke off.
+    expect(row.usage).toMatchObject({ inputTokens: 1012, outputTokens: 9, estimated: true })
+    expect(row.costMicros).toBe(Number(answer?.costMicros) + 1004)
     const keys = turnmill.upstream.requests.map(({ headers }) => headers['x-turnmill-key-id'])
     expect(keys).toEqual([user.apiKeyId, user.apiKeyId, user.apiKeyId])
   })
@@ -304,13 +305,16 @@ describe.each(BACKENDS)('the attempts of a turn on the %s backend', (backend) =>
     )
     await endLease(turnmill, turn.id)
     turnmill.addWorker()
-    await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({
+    const ended = await user.client.ended(chat.id, turn.id)
+    expect(ended).toMatchObject({
       state: 'failed',
       epoch: 2,
       retry: null,
       error: { code: 'provider_stream_broken' },
-      usage: { inputTokens: 5 },
     })
+    const { calls } = await settledUsage(user, chat.id)
+    expect(ended.usage).toMatchObject({ inputTokens: 5 + calls.inputTokens })
+    expect(ended.costMicros).toBe(5 + calls.costMicros)
     expect(turnmill.upstream.requests).toHaveLength(2)
     expect(new Set(await startedParts(chat.id))).toEqual(new Set(['2.4']))
   })

@@ -17,6 +17,7 @@ import { guardBody, guardHeaders, type BodyGuard, type ProviderAnswer } from '..
 import { ERRORS, TurnmillError, type ErrorCode } from '../../src/protocol/errors.ts'
 import type { GatewayRequest, GatewayResponse } from '../../src/protocol/routes.ts'
 import { Secret } from '../../src/protocol/secret.ts'
+import { NO_USAGE } from '../../src/protocol/usage.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
 
 const bytes = (text: string): Uint8Array<ArrayBuffer> => new Uint8Array(Buffer.from(text))
@@ -33,10 +34,13 @@ function measure(text: string, size = 7, contentType = 'text/event-stream') {
 const event = (value: unknown, space: number): string =>
   `data: ${JSON.stringify(value, null, space).replaceAll('\n', ' ')}\n\n`
 
+const BOUND = { inputTokens: 77 }
+const usedIn = (text: string) => measure(text).usage?.total({ input: BOUND.inputTokens, output: null })
+
 describe('the meter', () => {
   test.each([0, 1])('counts what has passed, however its JSON is spaced (%i)', (space) => {
     const passed = event({ choices: [{ delta: { content: 'x'.repeat(400) } }] }, space)
-    expect(measure(passed).passed()).toBe(100)
+    expect(usedIn(passed)).toMatchObject({ outputTokens: 100, estimated: true })
   })
 
   test.each([
@@ -47,11 +51,7 @@ describe('the meter', () => {
     [null],
     [[]],
   ])('takes no report for one that counts nothing: %j', (usage) => {
-    const meter = measure(event({ choices: [], usage }, 0))
-    expect({ usage: meter.usage(), complete: meter.isComplete() }).toEqual({
-      usage: undefined,
-      complete: false,
-    })
+    expect(usedIn(event({ choices: [], usage }, 0))).toEqual({ ...NO_USAGE, ...BOUND, estimated: true })
   })
 
   test('takes input that turns out to have been in a cache for the same input', () => {
@@ -59,17 +59,16 @@ describe('the meter', () => {
     const details = { prompt_tokens_details: { cached_tokens: 900 } }
     const last = event({ choices: [], usage: { prompt_tokens: 1000, completion_tokens: 5, ...details } }, 0)
     const usage = { inputTokens: 100, cacheReadTokens: 900, outputTokens: 5 }
-    expect(measure(first + last).usage()).toMatchObject(usage)
-    expect(measure(last + first).usage()).toMatchObject(usage)
+    expect(usedIn(first + last)).toMatchObject(usage)
+    expect(usedIn(last + first)).toMatchObject(usage)
   })
 
   test('takes the highest of cumulative counts, once', () => {
     const chunk = (output: number) =>
       event({ choices: [], usage: { prompt_tokens: 10, completion_tokens: output } }, 0)
-    expect(measure(chunk(1) + chunk(5) + chunk(9)).usage()).toMatchObject({
-      inputTokens: 10,
-      outputTokens: 9,
-    })
+    const usage = { inputTokens: 10, outputTokens: 9, estimated: false }
+    expect(usedIn(chunk(1) + chunk(5) + chunk(9))).toMatchObject(usage)
+    expect(usedIn(chunk(9) + chunk(1))).toMatchObject(usage)
   })
 
   test('keeps names of tools storable', () => {

@@ -1,0 +1,115 @@
+/** I11 in a turn: what its calls used is what the provider reported; the rest is estimated, and what the gateway's books say. */
+import type { ChatUsage } from '../../src/gateway/index.ts'
+import type { WireFormat } from '../../src/protocol/routes.ts'
+import { settledUsage } from '../support/chat-usage.ts'
+import { hold, type AnswerBehaviour, type Behaviour } from '../support/fake-upstream.ts'
+import { isText } from '../support/shown.ts'
+import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
+
+const WIRE_FORMATS: WireFormat[] = ['openai-chat', 'openai-responses', 'anthropic-messages']
+
+let turnmill: Turnmill
+let user: TestUser
+
+async function start(wireFormat: WireFormat, environment: Record<string, string> = {}): Promise<void> {
+  turnmill = await startTurnmill({ wireFormat, environment })
+  user = await turnmill.addUser()
+}
+afterEach(() => turnmill.stop())
+
+const tokensOf = ({ inputTokens, outputTokens, costMicros }: ChatUsage['turns'] | ChatUsage['calls']) => ({
+  inputTokens,
+  outputTokens,
+  costMicros,
+})
+
+/** Some attempts, then the usual answer. */
+function script(...attempts: Behaviour[]): void {
+  const left = [...attempts]
+  turnmill.upstream.script(() => left.shift() ?? { type: 'answer' })
+}
+
+/** 100 tokens, as we count them. */
+const TEXT = 'word '.repeat(80)
+
+const BREAKS: [string, Partial<AnswerBehaviour>][] = [
+  ['without its ending', { ending: 'missing' }],
+  ['within an event', { ending: 'cut' }],
+  ['with an event that is no JSON', { ending: 'malformed', usage: null }],
+  ['with an error', { ending: 'error', error: { type: 'overloaded_error' } }],
+]
+
+describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
+  test.each(BREAKS)('an attempt that breaks off %s is charged like in the books', async (_, behaviour) => {
+    await start(wireFormat)
+    script({ type: 'answer', text: TEXT, ...behaviour })
+    const { chat, turn } = await user.client.create('hi')
+    expect(await user.client.ended(chat.id, turn.id)).toMatchObject({
+      state: 'completed',
+      usage: { estimated: true },
+    })
+    const { turns, calls } = await settledUsage(user, chat.id)
+    expect(calls).toMatchObject({ calls: 2, estimated: 1 })
+    expect(calls.outputTokens).toBeGreaterThanOrEqual(100)
+    expect(tokensOf(turns)).toEqual(tokensOf(calls))
+  })
+
+  test('what was streamed of an interrupted answer is charged like in the books', async () => {
+    await start(wireFormat)
+    const gate = hold()
+    script({ type: 'answer', chunks: [TEXT, TEXT, 'rest'], gate, gateAt: 2 })
+    const { chat, turn } = await user.client.create('hi')
+    const watch = user.client.watch(chat.id)
+    await watch.until(isText)
+    await user.client.request('POST', `/v1/chats/${chat.id}/interrupt`, {})
+    expect(await user.client.ended(chat.id, turn.id)).toMatchObject({
+      state: 'interrupted',
+      usage: { estimated: true },
+    })
+    gate.release()
+    const { turns, calls } = await settledUsage(user, chat.id)
+    expect(calls).toMatchObject({ calls: 1, estimated: 1 })
+    expect(tokensOf(turns)).toEqual(tokensOf(calls))
+  })
+
+  test('an answer without a report is charged like in the books', async () => {
+    await start(wireFormat)
+    script({ type: 'answer', text: TEXT, usage: null })
+    const { chat, turn } = await user.client.create('hi')
+    expect(await user.client.ended(chat.id, turn.id)).toMatchObject({ usage: { estimated: true } })
+    const { turns, calls } = await settledUsage(user, chat.id)
+    expect(calls).toMatchObject({ calls: 1, estimated: 1, outputTokens: 100 })
+    expect(tokensOf(turns)).toEqual(tokensOf(calls))
+  })
+
+  test('a call that the provider refused costs nothing', async () => {
+    await start(wireFormat)
+    script({ type: 'status', status: 503 })
+    const { chat, turn } = await user.client.create('hi')
+    await user.client.ended(chat.id, turn.id)
+    const { turns, calls } = await settledUsage(user, chat.id)
+    expect(calls).toMatchObject({ calls: 2, estimated: 0 })
+    expect(turns.estimated).toBe(0)
+    expect(tokensOf(turns)).toEqual(tokensOf(calls))
+  })
+
+  test('without a gateway an attempt that breaks off is charged by what has passed', async () => {
+    await start(wireFormat, { TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED: 'false' })
+    script({ type: 'answer', text: TEXT, ending: 'missing' })
+    const { chat, turn } = await user.client.create('hi')
+    const { usage } = await user.client.ended(chat.id, turn.id)
+    expect(usage).toMatchObject({ estimated: true })
+    expect(usage?.outputTokens).toBeGreaterThanOrEqual(100)
+  })
+
+  test('the limit of a family counts what broke off, also within its first step', async () => {
+    await start(wireFormat, { TURNMILL_FAMILY_COST_MICROS: '1000', TURNMILL_RETRY_ATTEMPTS: '10' })
+    turnmill.upstream.script({ type: 'answer', text: 'word '.repeat(400), ending: 'missing' })
+    const { chat, turn } = await user.client.create('hi')
+    expect(await user.client.ended(chat.id, turn.id)).toMatchObject({
+      state: 'failed',
+      error: { code: 'cost_limit' },
+    })
+    expect(turnmill.upstream.requests).toHaveLength(1)
+  })
+})
