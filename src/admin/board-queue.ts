@@ -52,5 +52,29 @@ export class BoardQueue extends BullMQAdapter {
   }
 }
 
-/** The job itself, so that it can be retried, but for how it is told. */
-const shown = (job: Job): Job => Object.create(job, { toJSON: { value: () => showJob(job.toJSON()) } }) as Job
+/** The job itself, but for how it is told and retried. */
+const shown = (job: Job): Job =>
+  Object.create(job, {
+    toJSON: { value: () => showJob(job.toJSON()) },
+    retry: { value: (state: string) => retry(job, state) },
+  }) as Job
+
+/**
+ * Retries a failed job; of several retries at once the first one does it. The board would retry one that has ended well,
+ * too, whatever its options say.
+ *
+ * @throws with a `statusCode`, which the board answers with.
+ */
+async function retry(job: Job, state: string): Promise<void> {
+  if (state !== 'failed') throw refusal(409, `job ${job.id} is ${state}, expected a failed one`)
+  try {
+    await job.retry(state)
+  } catch (error) {
+    const present = await job.getState()
+    if (present === 'failed') throw error
+    if (present === 'unknown') throw refusal(404, `job ${job.id} does not exist any more`)
+  }
+}
+
+const refusal = (statusCode: number, message: string): Error =>
+  Object.assign(new Error(message), { statusCode })

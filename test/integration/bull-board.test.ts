@@ -420,7 +420,7 @@ describe.each(BACKENDS)('Bull Board on the %s backend', (backend) => {
       expect(await stateOfQueue()).toEqual(before)
     })
 
-    test('delivers the job again, as a second attempt', async () => {
+    test('delivers the job again, once, as a second attempt, however often it is clicked', async () => {
       const deliveries: [id: string, attemptsMade: number][] = []
       const { promise: delivered, resolve } = Promise.withResolvers<undefined>()
       const worker = startTurnWorker(
@@ -433,7 +433,11 @@ describe.each(BACKENDS)('Bull Board on the %s backend', (backend) => {
         { concurrency: 1, lockMs: 1000, stalledCheckMs: 500, onError: () => undefined },
       )
       try {
-        expect(await retry({ origin: turnmill.address })).toMatchObject({ status: 204 })
+        const clicks = Array.from({ length: 8 }, () => retry({ origin: turnmill.address }))
+        const statuses = (await Promise.all(clicks)).map(({ status }) => status)
+        expect(statuses).toContain(204)
+        // Those that found the job failed no more.
+        expect(statuses.filter((status) => ![204, 400, 409].includes(status))).toEqual([])
         await delivered
       } finally {
         await worker.close()
