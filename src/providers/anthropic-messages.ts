@@ -100,8 +100,10 @@ class MessagesReader implements EventReader {
 
   *read(event: Record<string, unknown>): Generator<ReadPart, void> {
     switch (event.type) {
-      case 'message_start':
-        { this.#readMessage(asRecord(event.message)); return; }
+      case 'message_start': {
+        this.#readMessage(asRecord(event.message))
+        return
+      }
       case 'content_block_start':
         return yield* this.#startBlock(keyOf(event), asRecord(event.content_block))
       case 'content_block_delta':

@@ -49,6 +49,13 @@ export interface ChatFacts {
   archived: boolean
 }
 
+/** What the gateway's books charge a turn's call with. */
+export interface CallFacts {
+  turnId: string
+  inputTokens: number
+  outputTokens: number
+}
+
 export interface Facts {
   turns: Map<string, TurnFacts>
   /** By id, which is the order in which they were committed. */
@@ -56,6 +63,8 @@ export interface Facts {
   queued: Map<string, QueuedFacts>
   chats: Map<string, ChatFacts>
   log: Map<string, TurnChange[]>
+  /** By turn, in the order in which they were begun. */
+  calls: Map<string, CallFacts[]>
   journal: JournalEntry[]
   openJobs: string[]
   ledger: Ledger
@@ -76,6 +85,10 @@ const QUEUED = `select id, chat_id as "chatId", ${textOfParts} as text, state fr
 const CHATS = `select id, status, active_turn_id as "activeTurnId", last_turn_id as "lastTurnId", archived_at is not null as archived
   from chats order by id`
 
+const CALLS = `select i.turn_id as "turnId", coalesce(u.input_tokens, 0)::float8 as "inputTokens",
+  coalesce(u.output_tokens, 0)::float8 as "outputTokens"
+  from interceptions i left join token_usages u on u.interception_id = i.id where i.turn_id is not null order by i.started_at`
+
 export async function gatherFacts(
   pool: pg.Pool,
   { providerUrl, forger, ledger }: { providerUrl: string; forger: JobForger; ledger: Ledger },
@@ -88,6 +101,7 @@ export async function gatherFacts(
     queued: await byId<QueuedFacts>(QUEUED),
     chats: await byId<ChatFacts>(CHATS),
     log: await readTurnLog(pool),
+    calls: Map.groupBy((await pool.query<CallFacts>(CALLS)).rows, ({ turnId }) => turnId),
     journal: (await (await fetch(`${providerUrl}/journal`)).json()) as JournalEntry[],
     openJobs: await forger.openJobs(),
     ledger,

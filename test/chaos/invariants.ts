@@ -285,9 +285,6 @@ function wrongTexts(facts: Facts): string[] {
 /** What was written just before the line was cut, by either side, may not have been read. */
 const IN_FLIGHT_MS = 250
 
-/** As the storm's provider has it in the opening event of Anthropic's format. */
-const OPENING_OUTPUT_TOKENS = 1
-
 /** How long a worker on a busy machine takes from breaking a call off to having given its turn back. */
 const GIVING_BACK_MS = 1000
 
@@ -310,12 +307,15 @@ const wasGivenBack = (
   )
 
 const wasRead = (entry: JournalEntry, changes: readonly TurnChange[]): boolean => {
-  const { plan, closedEarly, openedAt, endedAt } = entry
+  const { closedEarly, openedAt, endedAt } = entry
   const inFlight = closedEarly && (endedAt ?? 0) - (openedAt ?? 0) < IN_FLIGHT_MS
-  return plan !== 'cut' && !inFlight && !wasGivenBack(entry, changes)
+  return !inFlight && !wasGivenBack(entry, changes)
 }
 
-/** What dead workers knew may be lacking, and what nobody read. All else must be there, failed attempts included. */
+/**
+ * The answer is counted as its provider reported it, and every failed attempt as the gateway's books have it. What dead
+ * workers knew may be lacking, and what nobody read.
+ */
 function wrongUsage(facts: Facts): string[] {
   const attempts = attemptsOf(facts)
   const answers = answersOf(facts)
@@ -323,20 +323,32 @@ function wrongUsage(facts: Facts): string[] {
     if (turn.state !== 'completed') return []
     const made = attempts.get(turn.id) ?? []
     const committed = committedAttempt(answers.get(turn.id)?.[0]?.text ?? '', made)
-    if (committed === undefined) return []
-    const others = made.filter((entry) => entry !== committed && entry.reported !== null)
-    const isSure = (entry: JournalEntry): boolean =>
-      turn.takeovers === 0 && wasRead(entry, facts.log.get(turn.id) ?? [])
-    const fits = sums(committed, others, isSure).some(
-      ({ inputTokens, outputTokens }) =>
-        inputTokens === turn.inputTokens && outputTokens === turn.outputTokens,
+    const reported = committed?.reported ?? null
+    if (reported === null) return []
+    const calls = facts.calls.get(turn.id) ?? []
+    // A call that its worker gave up before it was sent is in the books, and not in the provider's journal.
+    const entryOf = (place: number): JournalEntry | undefined =>
+      calls.length === made.length ? made[place] : undefined
+    const isSure = (entry: JournalEntry | undefined): boolean =>
+      entry !== undefined && turn.takeovers === 0 && wasRead(entry, facts.log.get(turn.id) ?? [])
+    // Not there where its worker was killed between the commit and the settlement.
+    const answer = calls.findIndex((call) => isEqual(call, reported))
+    const others = calls.flatMap((tokens, place) =>
+      place === answer ? [] : [{ tokens, sure: answer !== -1 && isSure(entryOf(place)) }],
     )
     return when(
-      !fits,
-      `${one(turn)} used ${turn.inputTokens} and ${turn.outputTokens} tokens, of ${made.map(describeEntry).join(', ')}; it was ${historyOf(facts, turn)}`,
+      !sums(reported, others).some((sum) => isEqual(sum, turn)),
+      `${one(turn)} used ${turn.inputTokens} and ${turn.outputTokens} tokens, of ${made.map(describeEntry).join(', ')}, which the books have as ${calls.map(describeTokens).join(', ')}; it was ${historyOf(facts, turn)}`,
     )
   })
 }
+
+type Tokens = Pick<TurnFacts, 'inputTokens' | 'outputTokens'>
+
+const isEqual = (one: Tokens, other: Tokens | null): boolean =>
+  one.inputTokens === other?.inputTokens && one.outputTokens === other.outputTokens
+
+const describeTokens = ({ inputTokens, outputTokens }: Tokens): string => `${inputTokens} and ${outputTokens}`
 
 const historyOf = ({ log }: Facts, { id }: TurnFacts): string =>
   (log.get(id) ?? [])
@@ -347,28 +359,24 @@ const historyOf = ({ log }: Facts, { id }: TurnFacts): string =>
     .join(', ')
 
 const describeEntry = ({ number, plan, startedAt, reported, closedEarly }: JournalEntry): string =>
-  `request ${number} (${plan}, ${new Date(startedAt).toISOString().slice(11)}${closedEarly ? ', left early' : ''}): ${reported === null ? 'none' : `${reported.inputTokens} and ${reported.outputTokens}`}`
+  `request ${number} (${plan}, ${new Date(startedAt).toISOString().slice(11)}${closedEarly ? ', left early' : ''}): ${reported === null ? 'none' : describeTokens(reported)}`
 
 function sums(
-  committed: JournalEntry,
-  others: readonly JournalEntry[],
-  isSure: (entry: JournalEntry) => boolean,
+  committed: ReportedTokens,
+  others: readonly { tokens: ReportedTokens; sure: boolean }[],
 ): ReportedTokens[] {
-  const start = [add({ inputTokens: 0, outputTokens: 0 }, committed)]
-  return others.reduce((found, other) => {
-    const added = found.map((sum) => add(sum, other))
-    return isSure(other) ? added : [...found, ...found.map((sum) => add(sum, begun(other))), ...added]
-  }, start)
+  return others.reduce(
+    (found, { tokens, sure }) => {
+      const added = found.map((sum) => add(sum, tokens))
+      return sure ? added : [...found, ...added]
+    },
+    [committed],
+  )
 }
 
-/** What Anthropic's format reports before the first word of an answer. */
-const begun = ({ reported }: JournalEntry): Pick<JournalEntry, 'reported'> => ({
-  reported: reported === null ? null : { ...reported, outputTokens: OPENING_OUTPUT_TOKENS },
-})
-
-const add = (sum: ReportedTokens, { reported }: Pick<JournalEntry, 'reported'>): ReportedTokens => ({
-  inputTokens: sum.inputTokens + (reported?.inputTokens ?? 0),
-  outputTokens: sum.outputTokens + (reported?.outputTokens ?? 0),
+const add = (sum: ReportedTokens, tokens: ReportedTokens): ReportedTokens => ({
+  inputTokens: sum.inputTokens + tokens.inputTokens,
+  outputTokens: sum.outputTokens + tokens.outputTokens,
 })
 
 export const INVARIANTS: readonly Invariant[] = [
@@ -393,7 +401,11 @@ export const INVARIANTS: readonly Invariant[] = [
   { name: 'I7', promise: 'no chat but a failed one has a queue and no turn', violations: strandedQueues },
   { name: 'I7 status', promise: 'every chat shows what its last turn was', violations: wrongStatuses },
   { name: 'I8', promise: 'the queue is empty at rest', violations: openJobs },
-  { name: 'I11', promise: 'usage is what the provider reported', violations: wrongUsage },
+  {
+    name: 'I11',
+    promise: 'usage is what the provider reported, or the books estimate',
+    violations: wrongUsage,
+  },
   {
     name: 'text',
     promise: 'every answer is one of the provider’s, whole, to its question',
