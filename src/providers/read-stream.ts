@@ -1,14 +1,12 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { TurnmillError } from '../protocol/errors.ts'
 import type { AnswerPart, EndPart, StreamPart } from '../protocol/parts.ts'
-import { NO_USAGE, type Usage } from '../protocol/usage.ts'
 import type { WireFormat } from '../protocol/routes.ts'
 import type { ModelCall } from './contract.ts'
 import type { FailureContext, SdkErrors } from './errors.ts'
 import { brokenStream, endlessAnswer, toProviderError } from './errors.ts'
 import { asRecord } from './outside.ts'
 import { countTokens, UsageTally } from './usage-tally.ts'
-import { estimateInput } from './usage.ts'
+import { UNKNOWN_USAGE, usageOfCall } from './usage-of-call.ts'
 
 type Finish = Omit<Extract<EndPart, { type: 'finish' }>, 'usage'>
 
@@ -59,8 +57,8 @@ export async function* readStream(source: StreamSource): AsyncGenerator<StreamPa
   } catch (error) {
     ending ??= failure(signal.aborted ? stopped(context) : toProviderError(error, source.errors, context))
   }
-  const used = await usageOf(call, answer)
-  if (ending.type === 'finish') yield { ...ending, usage: used ?? NOBODY_KNOWS }
+  const used = await usageOfCall(call, usage, { sent: answer.sent, begun: context.phase === 'read' })
+  if (ending.type === 'finish') yield { ...ending, usage: used ?? UNKNOWN_USAGE }
   else yield { ...ending, ...(used !== null && { usage: used }) }
 }
 
@@ -79,25 +77,6 @@ interface Failure {
 }
 
 const failure = (error: TurnmillError): Failure => ({ type: 'error', error })
-
-/** How long the books may take for a call that is over, in ms. */
-const CHARGE_MS = 1000
-
-const NOBODY_KNOWS: Usage = Object.freeze({ ...NO_USAGE, estimated: true })
-
-/** What was reported; where it was not, what the books say, or else an estimate. `null` where nothing was used. */
-async function usageOf({ connection, request, signal }: ModelCall, answer: Answer): Promise<Usage | null> {
-  const { usage, context, sent } = answer
-  const { charge } = connection
-  const counted = (): Usage => usage.total({ input: estimateInput(request), output: request.maxOutputTokens })
-  if (usage.isReported) return counted()
-  const hasBegun = context.phase === 'read'
-  // Whoever hangs up before the answer begins may have to pay all the same.
-  if (charge === undefined) return hasBegun || (sent && signal.aborted) ? counted() : null
-  const charged = await Promise.race([charge(), sleep(CHARGE_MS, undefined, { ref: false })])
-  if (charged !== undefined) return charged
-  return hasBegun ? counted() : null
-}
 
 /** The parts as they come; ends without a `finish` where the stream does. */
 async function* readParts({ call, open }: StreamSource, answer: Answer): AsyncGenerator<ReadPart, void> {

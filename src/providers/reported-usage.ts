@@ -1,10 +1,31 @@
 import type { WireFormat } from '../protocol/routes.ts'
 import type { Usage } from '../protocol/usage.ts'
 import { asCount, asRecord, isRecord } from './outside.ts'
-import { usageOf } from './usage.ts'
 
 /** What a provider says that a call has used: the `usage` of its answer or of one of its events. */
 export type ReadUsage = (usage: unknown) => Usage | undefined
+
+/** What a provider reported, as most of them count: the input with its cached parts, the output with its reasoning. */
+interface ReportedUsage {
+  inputTokens: number
+  outputTokens: number
+  cacheReadTokens: number
+  cacheWriteTokens: number
+  reasoningTokens: number
+}
+
+/** Takes the cached parts out of the input, so that the counts no longer overlap. */
+function usageOf(reported: ReportedUsage): Usage {
+  const { inputTokens, outputTokens, cacheReadTokens, cacheWriteTokens, reasoningTokens } = reported
+  return {
+    inputTokens: Math.max(0, inputTokens - cacheReadTokens - cacheWriteTokens),
+    outputTokens,
+    cacheReadTokens,
+    cacheWriteTokens,
+    reasoningTokens: Math.min(reasoningTokens, outputTokens),
+    estimated: false,
+  }
+}
 
 const isCount = (value: unknown): boolean =>
   typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
