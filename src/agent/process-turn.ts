@@ -1,5 +1,6 @@
-import type { Chats, Claim, ClaimRequest, Spent, Unclaimed } from '../chats/index.ts'
+import type { Chats, Claim, ClaimRequest, Spent, StepResult, Unclaimed } from '../chats/index.ts'
 import { toTurnError, TurnmillError } from '../protocol/errors.ts'
+import { newId } from '../protocol/ids.ts'
 import type { JobNote } from '../protocol/views.ts'
 import type { Logger } from '../telemetry/logger.ts'
 import { NOTHING_SPENT } from './model-call.ts'
@@ -115,13 +116,19 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
   const commit = (write: () => Promise<void>): Promise<void> => untilCommitted(write, signal)
   try {
     // Whoever lost the turn has no say in it any more.
-    if (isFenced(outcome)) return letGo(claim, isLost(signal) ? 'lease' : 'write', logger)
+    if (isFenced(outcome)) {
+      await keepSpent(claim, outcome, chats)
+      return letGo(claim, isLost(signal) ? 'lease' : 'write', logger)
+    }
     if (outcome.type === 'failed') return await settleFailure(claim, outcome, commit, deps)
     await commit(() => settleOutcome(claim, outcome, chats))
     return null
   } catch (error) {
     const problem = toTurnError(error)
-    if (problem.code === 'turn_fenced') return letGo(claim, 'write', logger)
+    if (problem.code === 'turn_fenced') {
+      await keepSpent(claim, outcome, chats)
+      return letGo(claim, 'write', logger)
+    }
     logger.error({ turnId: claim.turnId, epoch: claim.epoch, error }, 'the turn was not settled')
     return problem.code === 'turn_failed' ? failUnsettled(claim, problem, chats) : null
   }
@@ -129,6 +136,21 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
 
 const isFenced = (outcome: TurnOutcome): boolean =>
   outcome.type === 'failed' && outcome.error.code === 'turn_fenced'
+
+/** What was spent on a turn that was superseded is its own all the same. Nothing is added where another worker has it. */
+async function keepSpent(claim: Claim, outcome: TurnOutcome, chats: Pick<Chats, 'addSpent'>): Promise<void> {
+  const spent = spentOf(outcome)
+  // Once: while Postgres is away nobody waits for it.
+  if (spent.usage !== null) await chats.addSpent(claim, spent).catch(() => undefined)
+}
+
+function spentOf(outcome: TurnOutcome): Spent {
+  if (outcome.type === 'answered') return spentOn(outcome.result)
+  if (outcome.type === 'interrupted' && outcome.partial !== null) return spentOn(outcome.partial)
+  return 'spent' in outcome ? outcome.spent : NOTHING_SPENT
+}
+
+const spentOn = ({ usage, costMicros }: StepResult): Spent => ({ id: newId(), usage, costMicros })
 
 /** @param why `write`: a write was refused; `lease`: its renewal found the turn elsewhere. */
 function letGo({ turnId, epoch }: Claim, why: 'write' | 'lease', logger: Logger): null {

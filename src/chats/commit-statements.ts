@@ -226,13 +226,13 @@ export const finishWithoutAnswer = statement(
 )
 
 /**
- * Adds what a call beside the steps has used, such as an advisor's. $1 turn, $2 epoch, $3 usage, $4 cost, $5 id of the
- * spending. No row: fenced.
+ * Adds what a call beside the steps has used, such as an advisor's, or one whose turn was superseded meanwhile. $1 turn,
+ * $2 epoch, $3 usage, $4 cost, $5 id of the spending. No row: fenced.
  */
 export const addSpent = statement(
   'chats/add-spent',
   `update turns set ${spentOnce('$3::jsonb', '$4::bigint', '$5')}
-  where id = $1 and epoch = $2 and state in ('running', 'interrupting') returning id as turn_id`,
+  where id = $1 and epoch = $2 and state in ('running', 'interrupting', 'superseded') returning id as turn_id`,
 )
 
 /**

@@ -178,7 +178,7 @@ export const compact = (held: HeldTurn, compaction: Compaction): Promise<void> =
   return writeOn(held, 'compact', sql.compact(...fence(held, 'compact'), ...values))
 }
 
-/** Adds what a call beside the steps has used, also where the turn was told to stop meanwhile. */
+/** Adds what a call has used that no step's commit tells, also where the turn was told to stop or superseded meanwhile. */
 export const addSpent = (held: HeldTurn, spent: Spent): Promise<void> =>
   writeOn(held, 'keepResults', sql.addSpent(held.claim.turnId, held.claim.epoch, ...spentValues(spent)))
 

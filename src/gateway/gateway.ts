@@ -127,7 +127,10 @@ async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions
     })
     throw error
   })
-  return relay(upstream, facts, (end) => options.track(afterwards(() => settle(end))))
+  // One that broke off is settled before its caller is told: that ends the call.
+  return relay(upstream, facts, (end) =>
+    options.track(end.errorCode === null ? afterwards(() => settle(end)) : settle(end)),
+  )
 }
 
 /** The caller gets the end of its answer first. */

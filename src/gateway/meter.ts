@@ -41,20 +41,21 @@ function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
   }
   const readings = { usage, tools: () => [...tools.values()] }
   const decoder = new TextDecoder()
-  if (contentType.includes('text/event-stream')) {
-    const parser = createParser({
-      onEvent: ({ data }) => {
-        // Most events are a few characters of text, and there are many.
-        take(/"usage"\s*:\s*\{|tool|function|computer_call/.test(data) ? parse(data) : NO_EVENT)
-        usage.pass(countText(wireFormat, data))
-      },
-    })
+  const parser = createParser({
+    onEvent: ({ data }) => {
+      // Most events are a few characters of text, and there are many.
+      take(TELLING.test(data) ? parse(data) : NO_EVENT)
+      usage.pass(countText(wireFormat, data))
+    },
+  })
+  // The last event counts, also without the empty line behind it.
+  const endEvents = (): void => parser.feed('\n\n')
+  if (contentType.includes('text/event-stream'))
     return {
       ...readings,
       read: (chunk) => parser.feed(decoder.decode(chunk, { stream: true })),
-      end: () => parser.reset({ consume: true }),
+      end: endEvents,
     }
-  }
   let text = ''
   return {
     ...readings,
@@ -63,9 +64,21 @@ function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
       text += more
       usage.pass(countTokens(more))
     },
-    end: () => take(parse(text)),
+    end: () => {
+      if (/^\s*[{[]/.test(text)) {
+        take(parse(text))
+        return
+      }
+      // Some servers call their events by another type.
+      parser.feed(text)
+      endEvents()
+    },
   }
 }
+
+/** An event that holds more than a piece of text. */
+const TELLING =
+  /"usage"\s*:\s*\{|tool|function|computer_call|message_stop|response\.(?:completed|incomplete|failed)/
 
 const NO_EVENT: Record<string, unknown> = Object.freeze({})
 

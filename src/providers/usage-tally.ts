@@ -23,6 +23,8 @@ export class UsageTally {
   #outputReported = false
   #eventReportsAll = false
   #passed = 0
+  /** Whether the wire format's own ending was seen: nobody reads what comes behind it. */
+  #ended = false
 
   constructor(wireFormat: WireFormat) {
     this.#wireFormat = wireFormat
@@ -30,7 +32,9 @@ export class UsageTally {
 
   /** Takes what an event of an answer, or a whole answer, reports. */
   read(event: Record<string, unknown>): void {
+    if (this.#ended) return
     this.#eventReportsAll = false
+    this.#ended = ENDINGS.includes(event.type)
     for (const place of PLACES[this.#wireFormat]) {
       const usage = place === null ? event.usage : asRecord(event[place]).usage
       const reported = readUsage[this.#wireFormat](usage)
@@ -45,6 +49,7 @@ export class UsageTally {
 
   /** Counts what has passed of the answer, in tokens, with the event that was read last. */
   pass(tokens: number): void {
+    if (this.#ended) return
     this.#passed += tokens
     // What was reported before it is not the count at the end.
     if (tokens > 0 && !this.#eventReportsAll) this.#outputReported = false
@@ -80,12 +85,15 @@ const PLACES: Readonly<Record<WireFormat, readonly (string | null)[]>> = {
   'anthropic-messages': [null, 'message'],
 }
 
+const LAST_OF_RESPONSES = ['response.completed', 'response.incomplete', 'response.failed']
+
+/** Chat Completions has none within its events. */
+const ENDINGS: readonly unknown[] = ['message_stop', ...LAST_OF_RESPONSES]
+
 /** Anthropic begins with the input and ends with the output, Responses may begin with anything; others report all so far. */
 const isLast = ({ type }: Record<string, unknown>): boolean =>
   typeof type !== 'string' ||
-  (type.startsWith('response.')
-    ? ['response.completed', 'response.incomplete', 'response.failed'].includes(type)
-    : type !== 'message_start')
+  (type.startsWith('response.') ? LAST_OF_RESPONSES.includes(type) : type !== 'message_start')
 
 /** Common for English text; of most other scripts a character is about a token. */
 const ASCII_PER_TOKEN = 4

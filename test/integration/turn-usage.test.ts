@@ -1,4 +1,5 @@
 /** I11 in a turn: what its calls used is what the provider reported; the rest is estimated, and what the gateway's books say. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { ChatUsage } from '../../src/gateway/index.ts'
 import type { WireFormat } from '../../src/protocol/routes.ts'
 import { settledUsage } from '../support/chat-usage.ts'
@@ -80,6 +81,46 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
     const { turns, calls } = await settledUsage(user, chat.id)
     expect(calls).toMatchObject({ calls: 1, estimated: 1, outputTokens: 100 })
     expect(tokensOf(turns)).toEqual(tokensOf(calls))
+  })
+
+  const whole = (text: string) => JSON.stringify({ choices: [], output: [], content: [], text })
+
+  test.each([
+    [
+      'a JSON that breaks off',
+      { body: whole(TEXT).slice(0, -9), contentType: 'application/json', cut: true },
+    ],
+    ['a JSON', { body: whole(TEXT), contentType: 'application/json' }],
+    ['a text that breaks off', { body: TEXT, contentType: 'text/plain', cut: true }],
+  ])('an attempt that is answered with %s is charged like in the books', async (_, behaviour) => {
+    await start(wireFormat)
+    script({ type: 'body', ...behaviour })
+    const { chat, turn } = await user.client.create('hi')
+    await user.client.ended(chat.id, turn.id)
+    const { turns, calls } = await settledUsage(user, chat.id)
+    expect(calls).toMatchObject({ calls: 2, estimated: 1 })
+    expect(tokensOf(turns)).toEqual(tokensOf(calls))
+  })
+
+  test('what had passed when the message was edited is charged to the turn that it superseded', async () => {
+    for (const routing of ['true', 'false']) {
+      await start(wireFormat, { TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED: routing })
+      const gate = hold()
+      script({ type: 'answer', chunks: [TEXT, TEXT, 'rest'], gate, gateAt: 2 })
+      const { chat, turn } = await user.client.create('hi')
+      await user.client.watch(chat.id).until(isText)
+      const [message] = await user.client.messages(chat.id)
+      await user.client.edit(chat.id, message?.id ?? '', 'other')
+      gate.release()
+      await user.client.settled(chat.id)
+      const superseded = async () => (await user.client.turns(chat.id)).find(({ id }) => id === turn.id)
+      // Its worker is told by the way, and the next turn waits for nothing.
+      while ((await superseded())?.usage === null) await sleep(20)
+      expect(await superseded()).toMatchObject({ state: 'superseded', usage: { estimated: true } })
+      const { turns, calls } = await settledUsage(user, chat.id)
+      if (routing === 'true') expect(tokensOf(turns)).toEqual(tokensOf(calls))
+      if (routing === 'true') await turnmill.stop()
+    }
   })
 
   test('a call that the provider refused costs nothing', async () => {

@@ -76,6 +76,8 @@ export interface BodyBehaviour {
   type: 'body'
   body: string
   contentType?: string
+  /** The socket is destroyed behind it. */
+  cut?: boolean
 }
 
 export type Behaviour = AnswerBehaviour | StatusBehaviour | SilenceBehaviour | BodyBehaviour
@@ -235,7 +237,8 @@ async function answer(
       break
     case 'body':
       response.writeHead(200, { 'content-type': behaviour.contentType ?? 'text/event-stream' })
-      response.end(behaviour.body)
+      if (behaviour.cut === true) response.write(behaviour.body, () => response.destroy())
+      else response.end(behaviour.body)
   }
 }
 

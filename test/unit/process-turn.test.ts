@@ -167,12 +167,15 @@ describe('a worker whose first attempt failed', () => {
     expect(outcome).toBeNull()
   })
 
-  test.each(['noteRetry', 'backoff'] as const)('says nothing more once %s was fenced', async (name) => {
+  test.each([
+    ['noteRetry', ['noteRetry']],
+    ['backoff', ['backoff', 'addSpent']],
+  ] as const)('says no more than what was spent once %s was fenced', async (name, written) => {
     const { outcome, names } = await processTurn({
       ...(name === 'backoff' && { retryAfterMs: 1000 }),
       refusals: { [name]: ['turn_fenced'] },
     })
-    expect(names).toEqual([name])
+    expect(names).toEqual(written)
     expect(outcome).toBeNull()
   })
 
@@ -246,7 +249,8 @@ describe('a worker whose lease ran out while Postgres was away', () => {
       failure: 'database_unavailable',
       refusals: { release: ['database_unavailable', 'turn_fenced'] },
     })
-    expect(names).toEqual(['release', 'release'])
+    // Refused as well, unless it was superseded.
+    expect(names).toEqual(['release', 'release', 'addSpent'])
     expect(outcome).toBeNull()
   })
 })
