@@ -73,16 +73,17 @@ function planCall(open: OpenCall, tools: ToolBox): Plan {
   const { call, state, result } = open
   if (state === 'done' || state === 'denied' || state === 'unknown')
     return { kind: 'answered', open, result: { ...resultOf(call, result), state } }
+  // Whatever is wrong with it by now, it may have had its effect.
+  const refuse = (problem: string): Plan =>
+    state === 'started' ? unknownOutcome(open) : failed(open, problem)
   const found = tools.find(call.toolName)
-  const problem =
-    found === undefined
-      ? `There is no tool named ${call.toolName}. There are: ${namesOf(tools)}.`
-      : (call.inputError ?? null)
-  if (found === undefined || problem !== null) return failed(open, problem ?? '')
+  if (found === undefined)
+    return refuse(`There is no tool named ${call.toolName}. There are: ${namesOf(tools)}.`)
+  if (call.inputError !== undefined) return refuse(call.inputError)
   if (found.kind === 'client') return { kind: 'ask', open, state: 'awaiting_client' }
   const { tool } = found
   const complaint = attempt(() => tool.check(call.input))
-  if (complaint !== null) return failed(open, complaint)
+  if (complaint !== null) return refuse(complaint)
   if (found.kind === 'wait') return { kind: 'wait', open, tool }
   if (state === 'started' && !tool.idempotent) return unknownOutcome(open)
   if (state === 'requested' && (needsApproval(tool, call.input) || hasSafetyChecks(call)))

@@ -29,7 +29,7 @@ const open = (toolCallId: string, toolName: string, fields: Partial<OpenCall> = 
 })
 
 /** Answers calls and tells what happened, in order; a tool whose call is gated waits. */
-function answer(calls: readonly OpenCall[], gates: Record<string, Gate> = {}) {
+function answer(calls: readonly OpenCall[], gates: Record<string, Gate> = {}, offered = TOOLS) {
   const told: string[] = []
   const effects: CallEffects = {
     startCalls: async (_, ids) => void told.push(`start ${ids.join(' ')}`),
@@ -52,10 +52,10 @@ function answer(calls: readonly OpenCall[], gates: Record<string, Gate> = {}) {
     waitingDeadlineMs: 1000,
   }
   const tools = {
-    definitions: TOOLS.map(({ definition }) => definition),
+    definitions: offered.map(({ definition }) => definition),
     find: (name: string) => {
       if (name === 'fail') return { kind: 'turn', tool: failing } as const
-      const found = TOOLS.find(({ definition }) => definition.name === name)
+      const found = offered.find(({ definition }) => definition.name === name)
       return found && ({ kind: 'server', tool: found } as const)
     },
   }
@@ -91,6 +91,19 @@ describe('the calls of a step', () => {
     expect(told).toEqual([
       'start call-2', 'run call-2', 'end call-2', 'keep call-2', 'commit call-0:done call-1:unknown call-2:done',
     ]) // prettier-ignore
+  })
+
+  const again: Tool = { ...tool('again'), idempotent: true, check: () => 'it takes no such input' }
+
+  test.each<[string, string, Partial<OpenCall['call']>]>([
+    ['a tool that is there no more', 'gone', {}],
+    ['input that could not be read', 'alone', { inputError: 'no JSON' }],
+    ['input that is refused by now', 'again', {}],
+  ])('that had begun are not said to have failed for %s (C2)', async (_, name, fields) => {
+    const begun = open('a', name, { state: 'started' })
+    const { told, done } = answer([{ ...begun, call: { ...begun.call, ...fields } }], {}, [...TOOLS, again])
+    expect(await done).toBe('answered')
+    expect(told).toEqual(['commit a:unknown'])
   })
 
   test.each<[ToolCallState, string[]]>([
