@@ -1,7 +1,8 @@
-import { asList, asRecord, asText, isRecord, outputLimitName } from '../providers/index.ts'
+import { asList, asRecord, asText, outputLimitName } from '../providers/index.ts'
 import { TurnmillError } from '../protocol/errors.ts'
 import { toStorableText } from '../protocol/messages.ts'
 import type { ProviderType, WireFormat } from '../protocol/routes.ts'
+import { measureInput, type InputSize } from './input-size.ts'
 
 /** What the body of a model call asks for, as far as the gateway's books need it. */
 export interface Asked {
@@ -11,11 +12,8 @@ export interface Asked {
   outputLimit: number | null
   /** How many answers it wants. */
   answers: number
-  /**
-   * Whether its input may be more tokens than it has bytes: state that the provider keeps, something behind a URL, or an
-   * image or a document, which is charged by what is in it.
-   */
-  exceedsItsBytes: boolean
+  /** What it stands for beside its text. */
+  input: InputSize
   /** Whether it may be charged at other prices than those of its model: other models that it allows, or a dearer tier. */
   pricedOtherwise: boolean
   /** What the user said last; `null` where nobody can tell. */
@@ -45,7 +43,8 @@ const MAX_PROMPT_CHARACTERS = 4000
 export function readAsked(wireFormat: WireFormat, body: Record<string, unknown>): Asked {
   demandForeground(body)
   const limits = LIMIT_FIELDS[wireFormat]
-    .map((name) => readPositive(body, name))
+    // Anthropic warms its cache up for an answer of no tokens.
+    .map((name) => readCount(body, name, wireFormat === 'anthropic-messages' ? 0 : 1))
     .filter((limit) => limit !== null)
   const prompt = lastUserText(asList(body.messages ?? body.input)) ?? (asText(body.input) || null)
   return {
@@ -53,20 +52,34 @@ export function readAsked(wireFormat: WireFormat, body: Record<string, unknown>)
     streamed: body.stream === true,
     // Whoever gives two limits may mean either.
     outputLimit: limits.length === 0 ? null : Math.max(...limits),
-    answers: wireFormat === 'openai-chat' ? (readPositive(body, 'n') ?? 1) : 1,
-    exceedsItsBytes: exceedsItsBytes(body),
-    pricedOtherwise:
-      isSet(body.models) ||
-      isSet(body.fallbacks) ||
-      (isSet(body.service_tier) && !PLAIN_TIERS.includes(asText(body.service_tier))),
+    answers: wireFormat === 'openai-chat' ? (readCount(body, 'n', 1) ?? 1) : 1,
+    input: measureInput(wireFormat, body),
+    pricedOtherwise: isPricedOtherwise(body),
     prompt: prompt === null ? null : toStorableText(prompt.slice(0, MAX_PROMPT_CHARACTERS)),
   }
 }
 
+/** Fields that have a call answered by another model, by several, or at a price of its own. */
+const OTHER_PRICES = ['models', 'fallbacks', 'preset', 'best_of']
+
+function isPricedOtherwise(body: Record<string, unknown>): boolean {
+  const differs = (name: string, plain: readonly string[]): boolean =>
+    isSet(body[name]) && !plain.includes(asText(body[name]))
+  return (
+    OTHER_PRICES.some((name) => isSet(body[name])) ||
+    differs('service_tier', PLAIN_TIERS) ||
+    differs('speed', ['standard']) ||
+    differs('inference_geo', ['global']) ||
+    asList(body.modalities).some((modality) => modality !== 'text') ||
+    asList(body.tools).some((tool) => isSet(asRecord(tool).model))
+  )
+}
+
 /** What goes on when the call is over could neither be fetched here nor be charged. */
-function demandForeground({ background }: Record<string, unknown>): void {
-  if (isSet(background) && background !== false)
-    throw new TurnmillError('invalid_request', 'background is set, expected a call that ends with its answer')
+function demandForeground(body: Record<string, unknown>): void {
+  const name = ['background', 'deferred'].find((one) => isSet(body[one]) && body[one] !== false)
+  if (name !== undefined)
+    throw new TurnmillError('invalid_request', `${name} is set, expected a call that ends with its answer`)
 }
 
 const isSet = (value: unknown): boolean => value !== undefined && value !== null
@@ -74,35 +87,20 @@ const isSet = (value: unknown): boolean => value !== undefined && value !== null
 /**
  * A count that its provider may take for another one would reserve too little.
  *
- * @throws {TurnmillError} `invalid_request` for anything that is there and is no whole number from 1.
+ * @throws {TurnmillError} `invalid_request` for anything that is there and is no whole number from `least`.
  */
-function readPositive(body: Record<string, unknown>, name: string): number | null {
+function readCount(body: Record<string, unknown>, name: string, least: number): number | null {
   const value = body[name]
   if (!isSet(value)) return null
-  if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= least) return value
   throw new TurnmillError(
     'invalid_request',
-    `${name} is ${JSON.stringify(value).slice(0, MAX_TOLD)}, expected a whole number from 1`,
-  )
-}
-
-function exceedsItsBytes(body: Record<string, unknown>): boolean {
-  const said = [body.messages, body.input, body.system]
-  return (
-    OUTSIDE_FIELDS.some((name) => isSet(body[name])) ||
-    asList(body.tools).some(isServerTool) ||
-    said.some(holdsMore)
+    `${name} is ${JSON.stringify(value).slice(0, MAX_TOLD)}, expected a whole number from ${least}`,
   )
 }
 
 /** A name as a provider may read it that makes no difference between its ways of writing: `image_url`, `Image-URL`, `imageUrl`. */
 export const foldName = (name: string): string => name.toUpperCase().toLowerCase().replace(/[-_]/g, '')
-
-/** A tool that the provider runs by itself, and whose findings it charges as input. */
-const isServerTool = (tool: unknown): boolean =>
-  Object.entries(asRecord(tool)).some(
-    ([name, field]) => foldName(name) === 'type' && field !== 'function' && field !== 'custom',
-  )
 
 /** The text of the last message of role `user`. */
 function lastUserText(messages: readonly unknown[]): string | null {
@@ -116,26 +114,6 @@ function lastUserText(messages: readonly unknown[]): string | null {
     .join('\n')
 }
 
-/** Names, folded, under which something stands that the provider keeps, fetches or looks into. */
-const REFERENCE = /^(fileid|filedata|.*url)$/
-
-/** Parts that are charged by what is in them, not by their length; folded. */
-const MEDIA = ['itemreference', 'inputaudio', 'base64']
-
-/** Whether something in it stands for more than it holds. */
-function holdsMore(value: unknown): boolean {
-  if (Array.isArray(value)) return value.some(holdsMore)
-  return isRecord(value) && Object.entries(value).some(([name, field]) => isMore(foldName(name), field))
-}
-
-function isMore(name: string, field: unknown): boolean {
-  if (typeof field === 'string')
-    return REFERENCE.test(name) || (name === 'type' && MEDIA.includes(foldName(field)))
-  const refersToSound = (): boolean =>
-    Object.entries(asRecord(field)).some(([inner, id]) => foldName(inner) === 'id' && isSet(id))
-  return (name === 'audio' && refersToSound()) || holdsMore(field)
-}
-
 /** The field by which a model is told how long its answer may be. OpenAI's own all know the new name of Chat Completions. */
 export const limitField = (wireFormat: WireFormat, type: ProviderType, model: string): string =>
   wireFormat === 'openai-chat' && type !== 'openai'
@@ -147,7 +125,9 @@ export const UNDERSTOOD: ReadonlyMap<string, string> = new Map(
   [
     ...Object.values(LIMIT_FIELDS).flat(),
     ...OUTSIDE_FIELDS,
-    ...['model', 'models', 'fallbacks', 'service_tier', 'background', 'stream', 'stream_options', 'n'],
-    ...['messages', 'input', 'system', 'tools'],
+    ...['model', 'service_tier', 'background', 'stream', 'stream_options', 'n'],
+    ...['messages', 'input', 'system', 'instructions', 'tools'],
+    ...OTHER_PRICES,
+    ...['speed', 'inference_geo', 'modalities', 'deferred'],
   ].map((name) => [foldName(name), name]),
 )

@@ -29,11 +29,22 @@ export function readBody({ method, body }: GatewayRequest, { wireFormat }: Endpo
   return { bytes, asked: readAsked(wireFormat, fields), fields }
 }
 
+/** Far more than any provider knows. */
+const MAX_NAMES = 1000
+
+/** Those of objects at any depth, too: parsing more of them would keep everybody else waiting for seconds. */
+const MAX_FIELDS = 500_000
+
 /** Deeper than anybody nests what a model is asked. */
 const MAX_DEPTH = 200
 
 function parseObject(bytes: Uint8Array): Record<string, unknown> {
   const { depth, names, fields } = scan(bytes)
+  if (names.length > MAX_NAMES || fields > MAX_FIELDS)
+    throw new TurnmillError(
+      'invalid_request',
+      `the body has too many fields, expected at most ${MAX_NAMES}, and ${MAX_FIELDS} with those of its objects`,
+    )
   if (depth > MAX_DEPTH)
     throw new TurnmillError('invalid_request', `the body is nested deeper than ${MAX_DEPTH} levels`)
   const value = parse(toText(bytes))
@@ -65,20 +76,20 @@ const MAX_NAME = 100
 function demandOneReading(names: readonly string[]): void {
   const seen = new Set<string>()
   for (const name of names) {
-    const meant = foldName(name)
-    const understood = UNDERSTOOD.get(meant)
-    if (seen.has(meant) || (understood !== undefined && name !== understood))
+    const understood = UNDERSTOOD.get(foldName(name))
+    if (seen.has(name) || (understood !== undefined && name !== understood))
       throw new TurnmillError('invalid_request', `the body has ${name.slice(0, MAX_NAME)} twice or written otherwise, expected each field once`) // prettier-ignore
-    seen.add(meant)
+    seen.add(name)
   }
 }
 
 /** Those of what was parsed: one of each name. */
 function countFields(value: unknown): number {
   if (typeof value !== 'object' || value === null) return 0
-  const fields = Object.values(value) as unknown[]
-  const own = Array.isArray(value) ? 0 : fields.length
-  return fields.reduce((count: number, field) => count + countFields(field), own)
+  let count = 0
+  if (Array.isArray(value)) for (const item of value) count += countFields(item)
+  else for (const name in value) count += 1 + countFields((value as Record<string, unknown>)[name])
+  return count
 }
 
 /** What is to be sent: as it came, but for what the books need. */
@@ -130,7 +141,7 @@ const CLOSING = new Set([0x5d, CLOSING_BRACE])
 
 interface Scanned {
   depth: number
-  /** Of its own fields, with their quotes, as often as they stand there. */
+  /** Of its own fields, with their quotes, as often as they stand there; not all where there are too many. */
   names: Uint8Array[]
   /** How many fields its objects have, at any depth. */
   fields: number
@@ -155,7 +166,7 @@ function scan(bytes: Uint8Array): Scanned {
     else if (CLOSING.has(byte)) depth--
     else if (byte === COLON) {
       fields++
-      if (depth === 1) names.push(bytes.subarray(begin, end))
+      if (depth === 1 && names.length <= MAX_NAMES) names.push(bytes.subarray(begin, end))
     }
   }
   return { depth: deepest, names, fields }

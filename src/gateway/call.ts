@@ -9,7 +9,7 @@ export interface OpenCall {
   id: string
   prompt: string | null
   prices: Prices | null
-  /** The most input it may be charged for, and the longest answer it may have. */
+  /** What counts where its provider does not say. */
   bounds: UsageBounds
   /** By this process's monotonic clock. */
   startedAt: number

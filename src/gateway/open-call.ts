@@ -9,7 +9,7 @@ import { settleInTime, type OpenCall } from './call.ts'
 import type { Endpoint } from './endpoints.ts'
 import type { KeyHealth } from './key-health.ts'
 import { chooseCredentials, type Credential } from './upstream.ts'
-import { inputBound, outputBound, worstCaseMicros } from './worst-case.ts'
+import { unreportedInput, outputBound, worstCaseMicros } from './worst-case.ts'
 
 /** What it takes to open a call: to find what it needs, bound what it may cost, and write it down before it is made. */
 export interface OpeningEffects {
@@ -179,7 +179,7 @@ function toOpenCall(id: string, facts: CallFacts, { books, metrics, onUnsettled 
     prompt: asked?.prompt ?? null,
     prices: authorised.model?.prices ?? null,
     bounds: {
-      input: asked === null ? 0 : inputBound(asked, sent.bytes?.byteLength ?? 0, authorised.model),
+      input: asked === null ? 0 : unreportedInput(asked, sent.bytes?.byteLength ?? 0, authorised.model),
       output: boundedOutput(facts),
     },
     startedAt,

@@ -1,6 +1,7 @@
 import type { Prices } from '../protocol/usage.ts'
 import type { Asked } from './asked.ts'
 import type { ModelFacts } from './authorise.ts'
+import { exceedsItsBytes } from './input-size.ts'
 
 /** The longest answer of a model that says nothing of it, in tokens. */
 const OUTPUT_TOKENS = 8192
@@ -13,15 +14,29 @@ export const outputBound = (asked: Pick<Asked, 'outputLimit'>, model: ModelFacts
   asked.outputLimit ?? model?.maxOutputTokens ?? OUTPUT_TOKENS
 
 /** The most input that a call may be charged for, in tokens. A token of text is a byte at least. */
-export const inputBound = (
-  { exceedsItsBytes }: Pick<Asked, 'exceedsItsBytes'>,
+const inputBound = ({ input }: Pick<Asked, 'input'>, bodyBytes: number, model: ModelFacts | null): number =>
+  exceedsItsBytes(input) ? Math.max(bodyBytes, model?.contextWindow ?? CONTEXT_TOKENS) : bodyBytes
+
+/** About what an image takes, in tokens. */
+const IMAGE_TOKENS = 1500
+
+/**
+ * What a call is charged for as input where its provider does not say: its bound, but for images, of which the bound says
+ * nothing sensible.
+ */
+export function unreportedInput(
+  { input }: Pick<Asked, 'input'>,
   bodyBytes: number,
   model: ModelFacts | null,
-): number => (exceedsItsBytes ? Math.max(bodyBytes, model?.contextWindow ?? CONTEXT_TOKENS) : bodyBytes)
+): number {
+  const bound = inputBound({ input }, bodyBytes, model)
+  if (input.openEnded) return bound
+  return Math.min(bound, bodyBytes - input.imageCharacters + input.images * IMAGE_TOKENS)
+}
 
 /** The most that a call may cost, in micro-dollars, rounded up; `null` where it has no price that is known here. */
 export function worstCaseMicros(
-  asked: Pick<Asked, 'outputLimit' | 'answers' | 'exceedsItsBytes' | 'pricedOtherwise'>,
+  asked: Pick<Asked, 'outputLimit' | 'answers' | 'input' | 'pricedOtherwise'>,
   bodyBytes: number,
   model: ModelFacts | null,
 ): number | null {

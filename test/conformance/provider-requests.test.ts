@@ -1,12 +1,13 @@
 /** What each adapter makes of a request, as the provider receives it. */
 import type { MessagePart, ModelMessage } from '../../src/protocol/messages.ts'
 import type { WireFormat } from '../../src/protocol/routes.ts'
+import { measureInput } from '../../src/gateway/input-size.ts'
 import type { ModelRequest } from '../../src/providers/contract.ts'
 import { providerAdapters } from '../../src/providers/index.ts'
 import { asList, asRecord, asText } from '../../src/providers/outside.ts'
 import type { FakeUpstream } from '../support/fake-upstream.ts'
 import { startFakeUpstream } from '../support/fake-upstream.ts'
-import { run, runToFinish, userText } from '../support/model-calls.ts'
+import { functionTool, run, runToFinish, userText } from '../support/model-calls.ts'
 
 let upstream: FakeUpstream
 
@@ -457,3 +458,23 @@ function flatItems(body: Record<string, unknown>): unknown[] {
   if (Array.isArray(body.input)) return body.input as unknown[]
   return (body.messages as { content: unknown[] }[]).flatMap(({ content }) => content)
 }
+
+test.each(Object.keys(providerAdapters) as WireFormat[])(
+  'the gateway knows all that a request of %s may be charged for',
+  async (wireFormat) => {
+    const origin = { wireFormat, model: 'test-model' }
+    const answer: MessagePart[] = [
+      { type: 'reasoning', text: 'hm', providerData: { origin, itemId: 'rs_1', encryptedContent: 'abc', signature: 'c2ln' } },
+      { type: 'text', text: 'let me see' },
+      { type: 'tool-call', toolCallId: 'call_1', toolName: 'fetch', input: { url: 'https://x/y' } },
+    ]
+    const image: MessagePart = { type: 'image', mediaType: 'image/png', fileId: 'f', data: 'AAAA' }
+    const result: MessagePart = { type: 'tool-result', toolCallId: 'call_1', toolName: 'fetch', output: { url: 'x' }, isError: false }
+    const messages: ModelMessage[] = [userText('one'), { role: 'assistant', parts: answer }, { role: 'tool', parts: [result] }, userText('two')]
+    const request = { system: 'be kind', messages, tools: [functionTool('fetch')], maxOutputTokens: 7, reasoningEffort: 'low' } as const
+    const { body } = await sent(wireFormat, request)
+    expect(measureInput(wireFormat, body)).toEqual({ images: 0, imageCharacters: 0, openEnded: false })
+    const shown = await sent(wireFormat, { ...request, messages: [{ role: 'user', parts: [image] }] })
+    expect(measureInput(wireFormat, shown.body)).toMatchObject({ images: 1, openEnded: false })
+  },
+) // prettier-ignore

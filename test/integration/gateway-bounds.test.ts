@@ -183,6 +183,130 @@ describe('what a body asks for', () => {
   })
 
   test.each([
+    [CHAT, { data_sources: [{}] }],
+    [CHAT, { messages: [{ role: 'user', content: [{ type: 'video', video: ['https://x/y'] }] }] }],
+    [CHAT, { messages: [{ role: 'user', content: 'x', images: ['https://x/y'] }] }],
+    [
+      CHAT,
+      {
+        messages: [
+          { role: 'user', content: [{ type: 'image_url', image_url: ['https://x/y', 'https://x/z'] }] },
+        ],
+      },
+    ],
+    [CHAT, { tools: [{ google_search: {} }] }],
+    [CHAT, { extra_body: { google: { cached_content: 'c' } } }],
+    [RESPONSES, { input: [{ id: 'msg_1' }] }],
+    [RESPONSES, { input: [{ id: 'msg_1', type: null }] }],
+    [RESPONSES, { input: [{ type: 'reasoning', id: 'rs_1', summary: [] }] }],
+    [RESPONSES, { input: [{ type: 'image_generation_call', id: 'ig_1' }] }],
+    [MESSAGES, { context_management: { edits: [] } }],
+    [
+      MESSAGES,
+      {
+        messages: [
+          { role: 'user', content: [{ type: 'document', source: { type: 'url', url: 'https://x/y' } }] },
+        ],
+      },
+    ],
+  ])('is reserved for where it may stand for more than is known here: %s %j', async (path, more) => {
+    await limitTo(1000)
+    const { messages: _, max_tokens: limit, ...hello } = HELLO
+    const body = path === RESPONSES ? { ...hello, max_output_tokens: limit } : HELLO
+    expect((await post(path, { ...body, ...more })).status).toBe(402)
+    expect(asked).toEqual([])
+  })
+
+  test.each([
+    [MESSAGES, { speed: 'fast' }],
+    [MESSAGES, { inference_geo: 'us' }],
+    [MESSAGES, { tools: [{ type: 'advisor_20260301', name: 'advisor', model: 'dear' }] }],
+    [CHAT, { modalities: ['text', 'audio'] }],
+    [CHAT, { preset: 'dear' }],
+  ])('has no price under a budget where it is charged by another rule: %s %j', async (path, more) => {
+    await limitTo(1_000_000_000)
+    expect((await post(path, { ...HELLO, ...more })).status).toBe(409)
+    expect(asked).toEqual([])
+  })
+
+  test('does not go on when its call is over', async () => {
+    expect((await post(COMPATIBLE, { ...HELLO, deferred: true })).status).toBe(400)
+  })
+
+  test.each<[string, object]>([
+    [
+      MESSAGES,
+      {
+        messages: [
+          {
+            role: 'assistant',
+            content: [
+              { type: 'tool_use', id: 't', name: 'fetch', input: { url: 'https://x/y', curl: 'abc' } },
+            ],
+          },
+          {
+            role: 'user',
+            content: [{ type: 'tool_result', tool_use_id: 't', content: [{ type: 'text', text: 'found' }] }],
+          },
+        ],
+      },
+    ],
+    [
+      MESSAGES,
+      {
+        tools: [
+          { type: 'text_editor_20250728', name: 'e' },
+          { type: 'bash_20250124', name: 'b' },
+          { type: null, name: 'f', input_schema: {} },
+        ],
+      },
+    ],
+    [MESSAGES, { max_tokens: 0 }],
+    [
+      CHAT,
+      {
+        messages: [
+          { role: 'assistant', content: 'x', audio: null, refusal: null, annotations: [] },
+          { role: 'tool', tool_call_id: 'a', content: 'x' },
+        ],
+      },
+    ],
+    [CHAT, { user: 'u', top_k: 1 }],
+    [
+      RESPONSES,
+      {
+        input: [
+          {
+            type: 'message',
+            role: 'assistant',
+            id: 'msg_1',
+            status: 'completed',
+            content: [
+              { type: 'output_text', text: 'x', annotations: [{ type: 'url_citation', url: 'https://x' }] },
+            ],
+          },
+          { type: 'reasoning', id: 'rs_1', summary: [], encrypted_content: 'abc' },
+          { type: 'function_call', call_id: 'c', name: 'f', arguments: '{"url":"https://x"}' },
+          { type: 'function_call_output', call_id: 'c', output: 'x' },
+        ],
+      },
+    ],
+  ])('is no more than its text where all of it is known: %s %j', async (path, more) => {
+    answer = whole(
+      path === CHAT ? { prompt_tokens: 3, completion_tokens: 1 } : { input_tokens: 3, output_tokens: 1 },
+    )
+    await limitTo(1000)
+    const { messages: _, max_tokens: limit, ...hello } = HELLO
+    const body = path === RESPONSES ? { ...hello, max_output_tokens: limit } : HELLO
+    expect((await post(path, { ...body, ...more })).status).toBe(200)
+  })
+
+  test('may not have a million fields', async () => {
+    const fields = Array.from({ length: 200_000 }, (_, index) => `"k${index}":1`)
+    expect((await post(CHAT, `{"model":"m","messages":[],${fields.join(',')}}`)).status).toBe(400)
+  })
+
+  test.each([
     [{ messages: [{ role: 'user', content: 'Url and url', name: 'x' }] }],
     [
       {
@@ -192,6 +316,7 @@ describe('what a body asks for', () => {
       },
     ],
     [{ metadata: { a: '{"x":1,"x":2}', b: ':' } }],
+    [{ metadata: { userId: 'a', user_id: 'b' } }],
   ])('may hold names that are its own affair: %j', async (more) => {
     answer = whole({ prompt_tokens: 3, completion_tokens: 1 })
     await limitTo(1000)

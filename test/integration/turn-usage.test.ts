@@ -4,6 +4,7 @@ import type { ChatUsage } from '../../src/gateway/index.ts'
 import type { WireFormat } from '../../src/protocol/routes.ts'
 import { settledUsage } from '../support/chat-usage.ts'
 import { hold, type AnswerBehaviour, type Behaviour } from '../support/fake-upstream.ts'
+import { dataUrl, imageBytes } from '../support/images.ts'
 import { isText } from '../support/shown.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
 
@@ -111,16 +112,37 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
       await user.client.watch(chat.id).until(isText)
       const [message] = await user.client.messages(chat.id)
       await user.client.edit(chat.id, message?.id ?? '', 'other')
-      gate.release()
       await user.client.settled(chat.id)
       const superseded = async () => (await user.client.turns(chat.id)).find(({ id }) => id === turn.id)
       // Its worker is told by the way, and the next turn waits for nothing.
       while ((await superseded())?.usage === null) await sleep(20)
       expect(await superseded()).toMatchObject({ state: 'superseded', usage: { estimated: true } })
+      gate.release()
       const { turns, calls } = await settledUsage(user, chat.id)
       if (routing === 'true') expect(tokensOf(turns)).toEqual(tokensOf(calls))
       if (routing === 'true') await turnmill.stop()
     }
+  })
+
+  test('an image is charged as one where its answer breaks off, not by its bytes', async () => {
+    await start(wireFormat, { TURNMILL_FAMILY_COST_MICROS: '20000' })
+    script({ type: 'answer', text: TEXT, ending: 'missing', usage: null })
+    const image = dataUrl(imageBytes('image/png', 200_000))
+    const content = [
+      { type: 'image', image },
+      { type: 'text', text: 'what is it?' },
+    ]
+    const { body } = await user.client.request<Awaited<ReturnType<typeof user.client.create>>>(
+      'POST',
+      '/v1/chats',
+      { content },
+    )
+    const { chat, turn } = body
+    expect(await user.client.ended(chat.id, turn.id)).toMatchObject({ state: 'completed' })
+    const { turns, calls } = await settledUsage(user, chat.id)
+    expect(tokensOf(turns)).toEqual(tokensOf(calls))
+    expect(calls.inputTokens).toBeGreaterThan(1500)
+    expect(calls.inputTokens).toBeLessThan(2500)
   })
 
   test('a call that the provider refused costs nothing', async () => {

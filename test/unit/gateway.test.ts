@@ -9,6 +9,7 @@ import { readAsked } from '../../src/gateway/asked.ts'
 import { createBreakers, UnavailableError } from '../../src/gateway/breaker.ts'
 import { findTarget, searchToProvider } from '../../src/gateway/endpoints.ts'
 import { headersFromProvider, headersToProvider } from '../../src/gateway/headers.ts'
+import { exceedsItsBytes } from '../../src/gateway/input-size.ts'
 import { hideUsage } from '../../src/gateway/hide-usage.ts'
 import { createMeter } from '../../src/gateway/meter.ts'
 import { refuse } from '../../src/gateway/refusals.ts'
@@ -138,7 +139,7 @@ describe('what a body asks for', () => {
       },
     ],
   ])('may be more than it holds: %j', (body) => {
-    expect(asked(body).exceedsItsBytes).toBe(true)
+    expect(exceedsItsBytes(asked(body).input)).toBe(true)
   })
 
   test.each([
@@ -151,7 +152,7 @@ describe('what a body asks for', () => {
       },
     ],
   ])('is otherwise what it holds: %j', (body) => {
-    expect(asked(body).exceedsItsBytes).toBe(false)
+    expect(exceedsItsBytes(asked(body).input)).toBe(false)
   })
 })
 
