@@ -19,8 +19,16 @@ export function createBodyGuard(credentials: readonly Secret[]): BodyGuard {
   const [first, ...others] = credentials
     .map(secretOf)
     .filter((secret) => secret !== '')
+    .flatMap(formsOf)
     .map(createGuardOf)
   return others.reduce(inTurn, first ?? createGuardOf(''))
+}
+
+/** As it is, and as JSON writers escape it: PHP's `\/`, Go's `\u0026`. */
+function formsOf(secret: string): string[] {
+  const asCode = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
+  const escaped = [secret.replaceAll('/', '\\/'), secret.replace(/[&<>]/g, asCode)]
+  return [...new Set([secret, ...escaped])]
 }
 
 const inTurn = (one: BodyGuard, next: BodyGuard): BodyGuard => ({

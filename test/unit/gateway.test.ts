@@ -202,6 +202,11 @@ describe('an answer that repeats a credential', () => {
     expect(await guard('none', 'there are none', 3)).toBe('there are none')
   })
 
+  test.each([1, 3, 1000])('takes it out as JSON writers escape it, too, in pieces of %i', async (size) => {
+    const told = 'a sk\\/secret&0001 b sk/secret\\u00260001 c sk/secret&0001'
+    expect(await guard('sk/secret&0001', told, size)).toBe('a <redacted> b <redacted> c <redacted>')
+  })
+
   test('loses it in headers', () => {
     const headers = new Headers({ 'x-request-id': 'of sk-secret-0001', 'retry-after': '1' })
     expect([...guardHeaders(headers, [new Secret('sk-secret-0001')])]).toEqual([['retry-after', '1']])
