@@ -60,7 +60,8 @@ const readBudgets = statement(
 /** $1 subject, $2 id. */
 const subjectExists = statement(
   'gateway/budget-subject',
-  `select 1 from api_keys where $1 = 'key' and id = $2 union all select 1 from users where $1 = 'user' and id = $2`,
+  `select 1 from api_keys where $1 = 'key' and id = $2 union all
+    select 1 from users where $1 = 'user' and id = $2 and status <> 'deleted'`,
 )
 
 export const listBudgets = (db: Database): Promise<BudgetView[]> => query<BudgetView>(db, readBudgets(null))

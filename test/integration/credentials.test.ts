@@ -177,6 +177,15 @@ describe('budgets', () => {
     expect(await post({ period: 'day', limitMicros: 1, ...fields })).toMatchObject({ status })
   })
 
+  test('of a user who was deleted are refused', async () => {
+    const { userId } = await turnmill.addUser()
+    expect(await turnmill.admin.client.request('DELETE', `/v1/users/${userId}`)).toMatchObject({
+      status: 204,
+    })
+    const budget = { subject: 'user', subjectId: userId, period: 'day', limitMicros: 1 }
+    expect(await post(budget)).toMatchObject({ status: 404 })
+  })
+
   test('are refused by direct routing, which cannot hold them', async () => {
     const direct = await startTurnmill({
       workers: 0,
