@@ -112,7 +112,7 @@ class ResponsesReader implements EventReader {
   /** Adds what did not come in deltas: some servers send none. */
   *#completeArguments(key: string, whole: string): Generator<ReadPart, void> {
     const text = this.#calls.textOf(key)
-    if (text !== undefined && whole.startsWith(text))
+    if (text !== undefined && whole.length > text.length && whole.startsWith(text))
       yield* this.#readArguments(key, whole.slice(text.length))
   }
 

@@ -4,6 +4,7 @@ import type { AnswerBlocks } from './blocks.ts'
 import { splitHalfPair } from './blocks.ts'
 import type { FailureContext } from './errors.ts'
 import { brokenStream, overlongArguments, unofferedToolCall } from './errors.ts'
+import { ObjectEnd } from './object-end.ts'
 import { UNNAMED_TOOL } from './tool-history.ts'
 import type { ToolInput } from './tool-input.ts'
 import { badInput, parseToolInput } from './tool-input.ts'
@@ -29,10 +30,11 @@ export type ReadArguments = (toolName: string, input: Record<string, unknown>) =
 interface OpenCall extends CallPiece {
   /** Null until it was announced, which waits for its name. */
   block: { id: string; toolName: string } | null
-  /** First half of a surrogate pair whose second half may come with the next delta. */
+  /** What of the text is not streamed yet: it waits for the name, or is the first half of a surrogate pair. */
   held: string
-  /** How much of the text was streamed already. */
-  streamed: number
+  objectEnd: ObjectEnd
+  /** Whether an object seemed to have ended and was none, which nothing that comes behind it can mend. */
+  broken: boolean
 }
 
 /**
@@ -69,7 +71,7 @@ export class ToolCalls {
     this.#open.set(key, call)
     call.id ||= piece.id
     call.name ||= piece.name
-    call.text += piece.text
+    if (piece.text !== '') addText(call, piece.text)
     if (piece.providerData !== undefined) call.providerData = piece.providerData
     if (call.text.length > MAX_ARGUMENT_CHARACTERS)
       throw overlongArguments(MAX_ARGUMENT_CHARACTERS, this.#context)
@@ -82,20 +84,24 @@ export class ToolCalls {
     this.#unoffered ??= name
   }
 
-  /** The text of a call's arguments so far; undefined where no such call is open. */
+  /**
+   * The text of a call's arguments so far; undefined where no such call is open. Its length costs nothing, but to look
+   * into it with each piece costs the square of it: a text that grows is put together where it is read.
+   */
   textOf(key: string): string | undefined {
     return this.#open.get(key)?.text
   }
 
   /** Whether the arguments of an open call are a whole JSON object, to which nothing can be added. */
   isWhole(key: string): boolean {
-    return isWhole(this.textOf(key) ?? '')
+    const call = this.#open.get(key)
+    return call !== undefined && isWhole(call)
   }
 
   /** Ends a call whose arguments are whole; any other waits for the answer's ending, which may say why they are not. */
   *settle(key: string): Generator<AnswerPart, void> {
     const call = this.#open.get(key)
-    if (call !== undefined && this.isWhole(key)) yield* this.#end(key, call, this.#inputOf(call))
+    if (call !== undefined && isWhole(call)) yield* this.#end(key, call, this.#inputOf(call))
   }
 
   /** Ends a call whose input was read elsewhere. */
@@ -154,8 +160,7 @@ export class ToolCalls {
       const { id, toolName } = this.#blockOf(call)
       yield { type: 'tool-input-start', id, toolCallId: this.#uniqueId(call.id), toolName }
     }
-    const [whole, held] = splitHalfPair(call.held + call.text.slice(call.streamed))
-    call.streamed = call.text.length
+    const [whole, held] = splitHalfPair(call.held)
     call.held = held
     yield* this.#emit(call, whole)
   }
@@ -179,15 +184,36 @@ export class ToolCalls {
   }
 }
 
-const newCall = (): OpenCall => ({ id: '', name: '', text: '', block: null, held: '', streamed: 0 })
+const newCall = (): OpenCall => ({
+  id: '',
+  name: '',
+  text: '',
+  block: null,
+  held: '',
+  objectEnd: new ObjectEnd(),
+  broken: false,
+})
+
+function addText(call: OpenCall, text: string): void {
+  call.text += text
+  call.held += text
+  call.objectEnd.read(text)
+}
+
+/** Parsed only where an end was seen, and once where that was none. */
+function isWhole(call: OpenCall): boolean {
+  if (call.broken || !call.objectEnd.reached) return false
+  call.broken = parseToolInput(call.text).inputError !== undefined
+  return !call.broken
+}
 
 const toStorableName = (text: string): string => toStorableText(text.slice(0, MAX_NAME_CHARACTERS))
 
-const isWhole = (text: string): boolean =>
-  text.trimEnd().endsWith('}') && parseToolInput(text).inputError === undefined
-
 /** What is left of arguments that the end of the answer cut off; null where they are whole, or nothing was cut off. */
 export function cutOffInput(text: string, reason: FinishReason): ToolInput | null {
-  if (reason === 'stop' || reason === 'tool_calls' || isWhole(text)) return null
+  if (reason === 'stop' || reason === 'tool_calls' || isWholeText(text)) return null
   return badInput(text, `the arguments are not complete: the answer was cut off (${reason})`)
 }
+
+const isWholeText = (text: string): boolean =>
+  text.trimEnd().endsWith('}') && parseToolInput(text).inputError === undefined
