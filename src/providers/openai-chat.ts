@@ -5,7 +5,7 @@ import type { BlockKind } from './blocks.ts'
 import { AnswerBlocks } from './blocks.ts'
 import { CallSlots } from './call-slots.ts'
 import { argumentsReaderOf } from './computer-actions.ts'
-import type { ModelRequest, StreamModel } from './contract.ts'
+import type { ModelCall, ModelRequest, StreamModel } from './contract.ts'
 import type { FailureContext } from './errors.ts'
 import { brokenStream, unofferedToolCall } from './errors.ts'
 import { createOpenAiClient, openAiErrors } from './openai-client.ts'
@@ -29,8 +29,15 @@ export const streamOpenAiChat: StreamModel = (call) =>
     wireFormat,
     createReader: (context) => new ChatReader(call.request, context),
     errors: openAiErrors,
-    open: (signal) =>
-      createOpenAiClient(call.connection, signal).chat.completions.create(toParams(call.request), { signal }),
+    open: (signal) => openChat(call, signal),
+  })
+
+// Not `chat.completions.create`: it throws on a choice that is none.
+const openChat = ({ connection, request }: ModelCall, signal: AbortSignal) =>
+  createOpenAiClient(connection, signal).post<AsyncIterable<unknown>>('/chat/completions', {
+    body: toParams(request),
+    stream: true,
+    signal,
   })
 
 const FINISH_REASONS: Readonly<Record<string, FinishReason>> = {

@@ -130,6 +130,26 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
     })
   })
 
+  describe('events without data', () => {
+    const EMPTY = ['event: ping\n\n', 'event: ping\ndata:\n\n', 'data: \n\n', 'id: 7\n\n', 'data\n\n', 'event: ping\r\ndata:\r\n\r\n', ': ping\n\n'] // prettier-ignore
+
+    test.each(EMPTY)('are none: %j', async (empty) => {
+      answer({ chunks: ['grö', 'ße'] })
+      const events = (await recordAnswer(wireFormat)).split(/(?<=\n\n)/)
+      expect(events.length).toBeGreaterThan(2)
+      const body = scriptedBody(events.flatMap((event) => [empty, event]))
+      expect((await run(adapter, here({ fetch: answering(body.stream) }))).text).toBe('größe')
+    })
+
+    test('are none wherever the stream is cut', async () => {
+      answer({ chunks: ['grö', 'ße'] })
+      const events = (await recordAnswer(wireFormat)).split(/(?<=\n\n)/)
+      const bytes = new TextEncoder().encode(EMPTY.join('') + events.join(EMPTY.join('')))
+      const body = scriptedBody(Array.from(bytes, (byte) => Uint8Array.of(byte)))
+      expect((await run(adapter, here({ fetch: answering(body.stream) }))).text).toBe('größe')
+    })
+  })
+
   describe('an abort', () => {
     test('before the call makes no request', async () => {
       const error = await runToError(adapter, here({ signal: AbortSignal.abort() }))

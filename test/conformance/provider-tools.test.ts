@@ -353,6 +353,14 @@ describe('openai-chat', () => {
     },
   )
 
+  test.each([{ choices: [null] }, { choices: null }, { choices: [{ delta: null }] }, null, 7, []])(
+    'leaves out an event that says nothing: %j',
+    async (event) => {
+      const { text, end: ended } = await answer([chunk({ content: 'hi' }), event, chunk({}, 'stop')])
+      expect([text, ended]).toEqual(['hi', expect.objectContaining({ reason: 'stop' })])
+    },
+  )
+
   test('takes a finish reason that it does not know for an ordinary end', async () => {
     const { end: ended } = await answer([chunk({ content: 'So.' }, 'constructor')])
     expect(ended).toMatchObject({ reason: 'stop' })
