@@ -80,7 +80,7 @@ export async function withRetries<Outcome extends { type: string }>(
     const { error, spent, shorten = false } = outcome
     if (!shorten && (!RETRYABLE.has(error.code) || number >= policy.attempts)) return outcome
     const delayMs = shorten ? 0 : retryDelayMs(policy, number, error.retryAfterMs)
-    if (wantsTooMuch(error, policy)) return { ...outcome, error: rateLimited(error, policy) }
+    if (!shorten && wantsTooMuch(error, policy)) return { ...outcome, error: rateLimited(error, policy) }
     const retry = toRetryState(step, number, error, delayMs)
     before = error.code
     if (delayMs > policy.backoffAboveMs) return { type: 'backoff', delayMs, retry, spent }

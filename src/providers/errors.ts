@@ -189,12 +189,21 @@ const isQuotaExhausted = ({ status, names, message }: ProviderFailure): boolean 
   status === 402 || names.some((name) => QUOTA_NAMES.test(name)) || QUOTA_MESSAGES.test(message)
 
 const CONTEXT_NAMES = ['context_length_exceeded', 'exceed_context_size_error', 'string_above_max_length']
-const CONTEXT_MESSAGES =
-  /prompt is too long|exceeds? (the )?(model's )?(available )?context (window|limit|size|length)|maximum context length|input token count .* exceeds/i
+const CONTEXT_MESSAGES = [
+  /(prompt|input) is too long/i,
+  /exceeds? (the )?(model's )?(available )?context (window|limit|size|length)/i,
+  /maximum (context|prompt) length/i,
+  /input token count .* exceeds/i,
+  /inputs?`? tokens \+ `?max_new_tokens`? must be <=/i,
+  /reduce the length of the (messages|prompt|input)/i,
+]
 
 function isContextTooLong({ status, names, message }: ProviderFailure): boolean {
   if (status !== undefined && ![400, 413, 422].includes(status)) return false
-  return names.some((name) => CONTEXT_NAMES.includes(name)) || CONTEXT_MESSAGES.test(message)
+  return (
+    names.some((name) => CONTEXT_NAMES.includes(name)) ||
+    CONTEXT_MESSAGES.some((pattern) => pattern.test(message))
+  )
 }
 
 function classifyStatus(status: number): ErrorCode {

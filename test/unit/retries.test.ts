@@ -161,6 +161,13 @@ describe('the retry loop', () => {
     expect(outcome).toBe(ANSWERED)
   })
 
+  test('tries again at once with a shorter history, however long the provider wants to be left alone (R4)', async () => {
+    const tooLong = Object.assign(failed('context_too_long', 3_600_000), { shorten: true as const })
+    const { did, outcome } = await runLoop([tooLong, ANSWERED])
+    expect(did).toEqual(['attempt 1', 'note 1', 'sleep 0', 'attempt 2 after context_too_long'])
+    expect(outcome).toBe(ANSWERED)
+  })
+
   const retry = (fields: Partial<RetryState>): RetryState => ({
     step: 1,
     attempts: 4,
