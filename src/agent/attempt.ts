@@ -14,6 +14,7 @@ import {
   compactHistory,
   contextTokens,
   isTooLong,
+  tokensLeft,
   type CompactionEffects,
   type CompactionMemory,
   type CompactionOutcome,
@@ -124,7 +125,9 @@ async function mustCompact(
   const place = { step, epoch: claim.epoch, attempt: number }
   // Where no summary can be had, the provider says whether the history is too long.
   const summarizer = await effects.buildRouteFor(claim, 'compaction', place).catch(() => null)
-  return summarizer !== null && isTooLong(tokens, facts.modelConfig, summarizer.facts.modelConfig)
+  if (summarizer === null) return false
+  const exceeds = (count: number) => isTooLong(count, facts.modelConfig, summarizer.facts.modelConfig)
+  return exceeds(tokens) && !exceeds(tokensLeft(claim, messages))
 }
 
 async function callModel(

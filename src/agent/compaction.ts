@@ -3,6 +3,7 @@ import type { BuiltRoute } from '../models/index.ts'
 import { isTurnmillError, TurnmillError, type ErrorCode } from '../protocol/errors.ts'
 import { charactersOf, type MessagePart } from '../protocol/messages.ts'
 import type { CallPlace, Purpose } from '../protocol/routes.ts'
+import type { Usage } from '../protocol/usage.ts'
 import type { ModelRequest } from '../providers/contract.ts'
 import { AskFailedError, askModel } from './ask-model.ts'
 import type { ModelCallEffects } from './model-call.ts'
@@ -16,6 +17,8 @@ import type { ModelCallEffects } from './model-call.ts'
  * H3 the summary is asked for and kept under the turn's key.
  * H4 where no summary can be had, a turn goes on without: what is too long its provider refuses. Only then is another one
  *    asked for, and the turn fails where that cannot be had either.
+ * H5 where a summary left the context too long, what is too long is not the conversation: for the rest of the turn no other
+ *    one is asked for before a provider has refused the length.
  */
 export interface CompactionEffects extends ModelCallEffects {
   loadContext(claim: Claim): Promise<ContextMessage[]>
@@ -56,18 +59,37 @@ const CHARACTERS_PER_TOKEN = 4
 
 /**
  * About how long the context of a call is, in tokens: what the last one reported, and what has come since. An estimate is
- * none: it may be the most that a call can be charged for.
+ * none: it may be the most that a call can be charged for. Never less than its characters are: some providers report 0.
  */
 export function contextTokens(messages: readonly ContextMessage[]): number {
-  const last = messages.findLastIndex(({ usage, isSummary }) => usage?.estimated === false && !isSummary)
-  const usage = messages[last]?.usage
+  const last = messages.findLastIndex((message) => reportedUsage(message) !== null)
+  const usage = messages[last] === undefined ? null : reportedUsage(messages[last])
+  const known = usage === null ? 0 : inputOf(usage) + usage.outputTokens
   const rest = messages.slice(last + 1).reduce((sum, { parts }) => sum + charactersOf(parts), 0)
-  const known =
-    usage === undefined || usage === null
-      ? 0
-      : usage.inputTokens + usage.cacheReadTokens + usage.cacheWriteTokens + usage.outputTokens
-  return known + Math.ceil(rest / CHARACTERS_PER_TOKEN)
+  return Math.max(known + Math.ceil(rest / CHARACTERS_PER_TOKEN), leastTokens(messages))
 }
+
+/** How long the context was that a summary of this turn left, in tokens; 0 where there is none, or nobody has answered. */
+export function tokensLeft({ turnId }: Claim, messages: readonly ContextMessage[]): number {
+  const answer = messages.findIndex(({ role, isSummary }) => role === 'assistant' && !isSummary)
+  const isOfTurn = messages.some((message) => message.isSummary && message.turnId === turnId)
+  if (!isOfTurn || messages[answer] === undefined) return 0
+  const usage = reportedUsage(messages[answer])
+  return Math.max(usage === null ? 0 : inputOf(usage), leastTokens(messages.slice(0, answer)))
+}
+
+const reportedUsage = ({ usage, isSummary }: ContextMessage): Usage | null =>
+  usage?.estimated === false && !isSummary ? usage : null
+
+const inputOf = ({ inputTokens, cacheReadTokens, cacheWriteTokens }: Usage): number =>
+  inputTokens + cacheReadTokens + cacheWriteTokens
+
+/** Without the reasoning, most of which is not sent again. */
+const leastTokens = (messages: readonly ContextMessage[]): number =>
+  Math.ceil(messages.reduce((sum, { parts }) => sum + spokenCharacters(parts), 0) / CHARACTERS_PER_TOKEN)
+
+const spokenCharacters = (parts: readonly MessagePart[]): number =>
+  charactersOf(parts.filter(({ type }) => type !== 'reasoning'))
 
 interface Sized {
   contextWindow: number | null

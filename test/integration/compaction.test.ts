@@ -287,6 +287,36 @@ describe('compaction', () => {
     ])
   })
 
+  test('that leaves too much, as the prompt is too long itself, is not asked for again in the turn', async () => {
+    await setWindow(turnmill, { contextWindow: 8000 })
+    script((request) => {
+      if (asksForSummary(request)) return summaryOf(request)
+      if (outputs.length >= 6) return counted(request, 'dug')
+      const usage = { input: tokensOf(request), output: 20 }
+      return { type: 'answer', toolCalls: [{ id: 'call_0', name: 'dig', args: ['{}'] }], usage }
+    })
+    const { body } = await client.request<{ chat: ChatView; turn: TurnView }>('POST', '/v1/chats', {
+      content: 'go',
+      systemPrompt: 's'.repeat(24_000),
+    })
+    expect(await client.ended(body.chat.id, body.turn.id)).toMatchObject({ state: 'completed' })
+    expect(outputs).toHaveLength(6)
+    expect(summaries(requests())).toHaveLength(1)
+    expect(factsIn(requests().at(-1))).toEqual(expect.arrayContaining(['fact-dug-2', 'fact-dug-6']))
+  })
+
+  test('comes in time where the provider reports that nothing was used', async () => {
+    await setWindow(turnmill, { contextWindow: 4000 })
+    script((request) =>
+      asksForSummary(request)
+        ? summaryOf(request)
+        : { type: 'answer', text: 'w'.repeat(4000), usage: { input: 0, output: 0 } },
+    )
+    const { chat } = await create(client, 'first')
+    for (const content of ['second', 'third', 'fourth']) await say(client, chat.id, content)
+    expect(summaries(requests())).toHaveLength(1)
+  })
+
   test('that does not help fails the turn, and never loops', async () => {
     const { chat } = await create(client, 'first')
     script((request) => (asksForSummary(request) ? summaryOf(request) : tooLong(request)))

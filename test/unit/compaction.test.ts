@@ -32,11 +32,19 @@ describe('the length of a context', () => {
       outputTokens: 7,
     }
     const messages = [
-      message('user', 'x'.repeat(4000)),
+      message('user', 'x'.repeat(400)),
       message('assistant', 'y', { usage }),
       message('user', 'z'.repeat(40)),
     ]
     expect(contextTokens(messages)).toBe(140)
+  })
+
+  test('is never less than what its characters are, whatever is reported', () => {
+    const messages = [
+      message('user', 'x'.repeat(4000)),
+      message('assistant', [{ type: 'reasoning', text: 'not sent again' }, { type: 'text', text: 'y'.repeat(400) }], { usage: NO_USAGE }), // prettier-ignore
+    ]
+    expect(contextTokens(messages)).toBe(1100)
   })
 
   test('is estimated where nothing is reported, and a summary’s own usage is none', () => {
