@@ -1,4 +1,5 @@
 import { TurnmillError } from '../protocol/errors.ts'
+import { eventsWithData, type EventFilter } from './events-with-data.ts'
 
 /** How long the rest of a body may take that nobody reads any more. */
 const DRAIN_MS = 250
@@ -12,6 +13,8 @@ type Fetch = typeof globalThis.fetch
  *
  * Its reader letting go of it without an abort closes nothing at once: the SDKs do so as soon as they saw an answer's
  * ending, and reading the few bytes after it lets the connection be used again.
+ *
+ * Of an event stream it passes on the events that have data.
  *
  * Redirects are not followed: a 307 would post the conversation to another host.
  *
@@ -52,10 +55,17 @@ async function refuseRedirect(response: Response): Promise<void> {
 function endOnAbort(response: Response, signal: AbortSignal | null): Response {
   if (signal === null || response.body === null) return response
   const { status, statusText, headers } = response
-  return new Response(bodyUntilAborted(response.body, signal), { status, statusText, headers })
+  const events = response.ok ? eventsWithData() : UNFILTERED
+  return new Response(bodyUntilAborted(response.body, signal, events), { status, statusText, headers })
 }
 
-function bodyUntilAborted(body: ReadableStream<Uint8Array>, signal: AbortSignal): ReadableStream<Uint8Array> {
+const UNFILTERED: EventFilter = { pass: (chunk) => chunk, rest: () => new Uint8Array(0) }
+
+function bodyUntilAborted(
+  body: ReadableStream<Uint8Array>,
+  signal: AbortSignal,
+  events: EventFilter,
+): ReadableStream<Uint8Array> {
   const reader = body.getReader()
   let onAbort: () => void = ignore
   const forget = () => signal.removeEventListener('abort', onAbort)
@@ -70,14 +80,17 @@ function bodyUntilAborted(body: ReadableStream<Uint8Array>, signal: AbortSignal)
         else signal.addEventListener('abort', onAbort, { once: true })
       },
       async pull(controller) {
-        const { done, value } = await readOr(reader, forget)
-        if (signal.aborted) return
-        if (!done) {
-          controller.enqueue(value)
-          return
+        for (;;) {
+          const { done, value } = await readOr(reader, forget)
+          if (signal.aborted) return
+          const passed = done ? events.rest() : events.pass(value)
+          if (passed.length > 0) controller.enqueue(passed)
+          if (done) {
+            forget()
+            controller.close()
+          }
+          if (done || passed.length > 0) return
         }
-        forget()
-        controller.close()
       },
       cancel() {
         void drain(reader).finally(forget)

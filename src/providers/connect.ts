@@ -1,7 +1,6 @@
 import { TurnmillError } from '../protocol/errors.ts'
 import { cancellable } from './cancel.ts'
 import type { ProviderConnection } from './contract.ts'
-import { eventsWithData } from './events-with-data.ts'
 
 type Fetch = typeof globalThis.fetch
 type HeaderMap = Readonly<Record<string, string>>
@@ -39,19 +38,9 @@ export function clientOptions(connection: ProviderConnection, own: HeaderMap, si
  * of their own when they let go of an answer, a complete one too.
  */
 function ownedFetch(fetch: Fetch, own: HeaderMap, signal: AbortSignal): Fetch {
-  const fetchOrCancel = cancellable(streaming(fetch))
+  const fetchOrCancel = cancellable(fetch)
   const headers = toHeaders(own)
   return (input, init) => fetchOrCancel(input, { ...init, headers, signal })
-}
-
-/** A fetch whose answers are event streams that an SDK can read; refusals are left as they are. */
-function streaming(fetch: Fetch): Fetch {
-  return async (input, init) => {
-    const response = await fetch(input, init)
-    const { ok, body, status, statusText, headers } = response
-    if (!ok || body === null) return response
-    return new Response(eventsWithData(body), { status, statusText, headers })
-  }
 }
 
 /** The error of the platform would tell the credential. */

@@ -1,35 +1,63 @@
-import { createParser } from 'eventsource-parser'
-
-/**
- * Leaves out the events without data, with which some servers keep a connection open: by the specification they are not
- * dispatched, but an SDK parses what they lack. The others are written anew, with nothing but their name and their data.
- *
- * @param body UTF-8 bytes of `text/event-stream`; chunk borders may fall anywhere.
- * Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
- */
-export function eventsWithData(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
-  const [decoder, encoder] = [new TextDecoder(), new TextEncoder()]
-  let passed = ''
-  const parser = createParser({
-    onEvent: ({ event, data }) => {
-      if (data.trim() !== '') passed += toText(event, data)
-    },
-  })
-  const take = (text: string, controller: TransformStreamDefaultController<Uint8Array>): void => {
-    parser.feed(text)
-    if (passed !== '') controller.enqueue(encoder.encode(passed))
-    passed = ''
-  }
-  return body.pipeThrough(
-    new TransformStream<Uint8Array, Uint8Array>({
-      transform: (chunk, controller) => take(decoder.decode(chunk, { stream: true }), controller),
-      // The last event counts, also without the empty line behind it.
-      flush: (controller) => take(`${decoder.decode()}\n\n`, controller),
-    }),
-  )
+/** Leaves out of an event stream what its reader cannot take. */
+export interface EventFilter {
+  /** The whole events that end with this chunk. Borders of chunks may fall anywhere. */
+  pass(chunk: Uint8Array): Uint8Array
+  /** What there is at the end: the last event counts, also without the empty line behind it. */
+  rest(): Uint8Array
 }
 
-function toText(name: string | undefined, data: string): string {
-  const lines = data.split('\n').map((line) => `data: ${line}\n`)
-  return `${name === undefined ? '' : `event: ${name}\n`}${lines.join('')}\n`
+/**
+ * Leaves out events without data, with which some servers keep a connection open: by the specification they are not
+ * dispatched, but an SDK parses what they lack.
+ *
+ * Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+ */
+export function eventsWithData(): EventFilter {
+  /** Of an event that has not ended. */
+  let pieces: string[] = []
+  let last = ''
+  return {
+    pass: (chunk) => {
+      // A character per byte, whatever they mean.
+      const text = toBuffer(chunk).toString('latin1')
+      // An end may begin with the chunk before.
+      const overlap = last
+      const end = endOfLast(overlap + text) - overlap.length
+      last = (overlap + text).slice(-2)
+      if (end <= 0) {
+        pieces.push(text)
+        return NOTHING
+      }
+      const events = [...pieces, text.slice(0, end)].join('')
+      const isWhole = pieces.length === 0 && end === text.length
+      pieces = [text.slice(end)]
+      if (pieces[0] === '') pieces = []
+      const passed = events.replace(EVENT, (event) => (HAS_DATA.test(event) ? event : ''))
+      return isWhole && passed.length === text.length ? chunk : Buffer.from(passed, 'latin1')
+    },
+    rest: () => {
+      const event = pieces.join('')
+      return HAS_DATA.test(event) ? Buffer.from(`${event}\n\n`, 'latin1') : NOTHING
+    },
+  }
+}
+
+const NOTHING = new Uint8Array(0)
+
+/** The same bytes, not a copy. */
+const toBuffer = ({ buffer, byteOffset, byteLength }: Uint8Array): Buffer =>
+  Buffer.from(buffer, byteOffset, byteLength)
+
+/** An empty line ends an event, with line ends of any kind. */
+const EVENT = /[^]*?(?:\n\r?\n|\r\r)/g
+
+/** A stream may begin with a byte order mark. */
+const HAS_DATA = /(?:^(?:\xEF\xBB\xBF)?|[\n\r])data:[^\S\n\r]*\S/
+
+const EMPTY_LINES = ['\n\n', '\n\r\n', '\r\r']
+
+/** Where the last whole event ends; 0 where none does. */
+function endOfLast(text: string): number {
+  const ends = EMPTY_LINES.map((line) => text.lastIndexOf(line) + line.length)
+  return Math.max(0, ...ends.filter((end, index) => end >= (EMPTY_LINES[index] ?? '').length))
 }
