@@ -1,4 +1,5 @@
 /** The tools of MCP servers over real HTTP: those of honest ones, and what the others come to (M1 to M6). */
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { MCPMock } from '@copilotkit/aimock'
 import { createProviderFetch } from '../../src/models/index.ts'
 import { newId } from '../../src/protocol/ids.ts'
@@ -176,6 +177,21 @@ describe('an MCP server of aimock', () => {
   })
 })
 
+/** What a server answers a call with, word for word; JSON unless said otherwise. */
+interface Answer {
+  type?: string
+  body(id?: number): string
+}
+
+/** What some work comes to, and for how long at most it kept everything else waiting. */
+async function blocking<T>(work: () => Promise<T>): Promise<{ answered: T; blockedMs: number }> {
+  const delays = monitorEventLoopDelay({ resolution: 10 })
+  delays.enable()
+  const answered = await work()
+  delays.disable()
+  return { answered, blockedMs: delays.max / 1e6 }
+}
+
 describe('a server that lies', () => {
   let liar: McpLiar
   beforeEach(async () => (liar = await startMcpLiar()))
@@ -301,6 +317,16 @@ describe('a server that lies', () => {
       expect(pages).toBe(15)
     })
 
+    test('and lists no end of what is none is read up to a bound, and says so', async () => {
+      liar.on('tools/list', () => ({ tools: [...Array<number>(40_000).fill(0), TOOL] }))
+      expect(await toolsAt(liar.url)).toEqual([])
+      expect(log).toHaveLength(10)
+      expect(log[0]).toContain('it lists more than 500 things, and the rest is not read')
+      liar.on('tools/list', () => ({ tools: Array<number>(1_900_000).fill(0) }))
+      expect(await toolsAt(liar.url)).toEqual([])
+      expect(log.at(-1)).toContain("the server's answer is longer than 50000 values")
+    })
+
     test('is believed where it says that a tool only reads, and not where it says both', async () => {
       const annotated = (name: string, annotations: unknown) => ({ ...TOOL, name, annotations })
       liar.on('tools/list', () => ({
@@ -418,6 +444,14 @@ describe('a server that lies', () => {
       ['is no JSON', ({ response }) => void response.setHeader('content-type', 'application/json').end('nonsense')],
       ['is a redirect', ({ response }) => void response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end()],
       ['is a refusal', ({ response }) => void response.writeHead(403).end('forbidden')],
+      ['is an acknowledgement', ({ response }) => void response.writeHead(202).end()],
+      ['has no content', ({ response }) => void response.writeHead(204).end()],
+      ['is empty', ({ response }) => void response.setHeader('content-type', 'application/json').end()],
+      ['is a batch of nothing', ({ response }) => sendJson(response, [])],
+      ['is to something else', ({ response }) => sendJson(response, { jsonrpc: '2.0', id: 999, result: {} })],
+      ['is to nothing', ({ response }) =>
+        sendJson(response, { jsonrpc: '2.0', error: { code: -32600, message: 'what?' } })],
+      ['asks us the same', ({ rpc, response }) => sendJson(response, { ...rpc, method: 'ping' })],
     ])('which fails the call at once where one %s (M3)', async (_, lie) => {
       expect(await call(lie)).toMatchObject({
         isError: true,
@@ -445,6 +479,48 @@ describe('a server that lies', () => {
         isError: true,
         output: expect.stringContaining('longer than 16777216 bytes'),
       })
+    })
+
+    const zeros = (count: number): string => `[${'0,'.repeat(count)}0]`
+    const withContent = (content: string): Answer => ({
+      body: (id) => `{"jsonrpc":"2.0","id":${String(id)},"result":{"content":${content}}}`,
+    })
+    const inEvents = ({ body }: Answer, before = ''): Answer => ({
+      type: 'text/event-stream',
+      body: (id) => `${before}data: ${body(id)}\n\n`,
+    })
+    const batchOf = (message: string, count: number): Answer => ({
+      body: (id) => `[${`${message},`.repeat(count)}{"jsonrpc":"2.0","id":${String(id)},"result":{}}]`,
+    })
+    const NOTE = '{"jsonrpc":"2.0","method":"a"}'
+    test.each<[string, Answer, string]>([
+      ['many values', withContent(zeros(7_900_000)), '50000 values'],
+      ['many values in an event', inEvents(withContent(zeros(7_900_000))), '50000 values'],
+      ['many objects', withContent(`[${'{},'.repeat(60_000)}{}]`), '50000 values'],
+      ['many messages', batchOf(NOTE, 300_000), '50000 values'],
+      ['some messages', batchOf(NOTE, 300), '300 messages'],
+      ['many events', inEvents(withContent('[]'), `data: ${NOTE}\n\n`.repeat(400_000)), '20000 lines'],
+      ['many lines', inEvents(withContent('[]'), '\r'.repeat(15_000_000)), '20000 lines'],
+    ])('which keep nobody else from working with %s (M2)', async (_, { type, body }, limit) => {
+      const lie: Lie = ({ rpc, response }) =>
+        void response.setHeader('content-type', type ?? 'application/json').end(body(rpc.id))
+      const { answered, blockedMs } = await blocking(() => call(lie))
+      const output = expect.stringMatching(`the server's answer is longer than ${limit}$`)
+      expect(answered).toMatchObject({ isError: true, output })
+      expect(blockedMs).toBeLessThan(2000)
+    })
+
+    test('which hold texts of any kind, as few values', async () => {
+      const text = `${'\\"[{,'.repeat(60_000)}${'\n'.repeat(40_000)}`
+      const content = [{ type: 'text', text }]
+      const output = expect.stringContaining('\\"[{,\\"[{,')
+      expect(await call(() => ({ content }))).toMatchObject({ isError: false, output })
+    })
+
+    test('which are told up to a number of blocks', async () => {
+      const content = Array.from({ length: 1003 }, (_, index) => ({ type: 'text', text: `${index}.` }))
+      const { output } = await call(() => ({ content }))
+      expect(String(output).split('\n').slice(-2)).toEqual(['999.', '[3 more blocks were left out]'])
     })
 
     test('which are waited for within a time, and then let go of (M4)', async () => {

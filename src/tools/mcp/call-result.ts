@@ -15,13 +15,24 @@ const block = z.union([
 ])
 type Block = z.output<typeof block>
 
+/** Of how many blocks of a result models are told. */
+const MAX_BLOCKS = 1000
+/** The longest text that is compared with structured content, in characters: models would not be told all of a longer one. */
+const MAX_COMPARED = 1_000_000
+
 /** What a server's tool answered: its texts and images, or its structured content. */
 export function toToolOutcome(result: CallResult, redact: Redact): ToolOutcome {
-  const blocks = result.content.map(readBlock)
+  const blocks = readBlocks(result.content)
   const texts = blocks.flatMap((one) => (typeof one === 'string' ? [one] : textsOf(one)))
   const images = blocks.flatMap((one) => (typeof one === 'string' ? [] : imagesOf(one)))
   const output = outputOf(texts, result.structuredContent, images.length > 0)
   return { output: redact(output), isError: result.isError, images }
+}
+
+function readBlocks(content: readonly unknown[]): (Block | string)[] {
+  const blocks = content.slice(0, MAX_BLOCKS).map(readBlock)
+  const more = content.length - blocks.length
+  return more === 0 ? blocks : [...blocks, `[${more} more blocks were left out]`]
 }
 
 /** A block of a known kind, or a note in place of another one. */
@@ -54,10 +65,11 @@ function outputOf(texts: readonly string[], structured: unknown, hasImages: bool
   const text = texts.join('\n')
   if (structured === undefined || structured === null)
     return texts.length === 0 ? (hasImages ? null : 'done, without an output') : text
-  if (texts.length === 0 || isDeepStrictEqual(parse(text), parse(JSON.stringify(structured))))
-    return structured
-  return { text, structured }
+  return texts.length === 0 || repeats(text, structured) ? structured : { text, structured }
 }
+
+const repeats = (text: string, structured: unknown): boolean =>
+  text.length <= MAX_COMPARED && isDeepStrictEqual(parse(text), parse(JSON.stringify(structured)))
 
 function parse(text: string): unknown {
   try {

@@ -23,12 +23,14 @@ export interface ListedTools {
 }
 
 const MAX_TOOLS = 128
+/** How much of a list is looked at, good or bad. */
+const MAX_LISTED = 500
 const MAX_PAGES = 10
 const MAX_SCHEMA_BYTES = 64 * 1024
 const MAX_DESCRIPTION = 4096
 
 const hint = z.boolean().optional().catch(undefined)
-const listed = z.looseObject({
+const listedTool = z.looseObject({
   name: z.string().min(1).max(200),
   title: z.string().optional().catch(undefined),
   description: z.string().optional().catch(undefined),
@@ -48,11 +50,11 @@ export async function listTools(
 ): Promise<ListedTools> {
   const tools = new Map<string, ListedTool>()
   const problems: string[] = []
+  let listed = 0
   for await (const raw of listedTools(connection, signal)) {
-    if (tools.size === MAX_TOOLS) {
-      problems.push(`it lists more than ${MAX_TOOLS} tools`)
-      break
-    }
+    const excess = excessOf(tools.size, listed++)
+    // What concerns all the rest is told first, since not all problems are.
+    if (excess !== null) return { tools: [...tools.values()], problems: [excess, ...problems] }
     const tool = readTool(raw, server.name, redact)
     if (typeof tool === 'string') problems.push(tool)
     else if (tools.has(tool.definition.name))
@@ -60,6 +62,11 @@ export async function listTools(
     else tools.set(tool.definition.name, tool)
   }
   return { tools: [...tools.values()], problems }
+}
+
+function excessOf(tools: number, listed: number): string | null {
+  if (tools === MAX_TOOLS) return `it lists more than ${MAX_TOOLS} tools`
+  return listed === MAX_LISTED ? `it lists more than ${MAX_LISTED} things, and the rest is not read` : null
 }
 
 async function* listedTools(connection: McpConnection, signal: AbortSignal): AsyncGenerator {
@@ -74,7 +81,7 @@ async function* listedTools(connection: McpConnection, signal: AbortSignal): Asy
 
 /** A tool as models are told of it, or why they are not. */
 function readTool(raw: unknown, server: string, redact: Redact): ListedTool | string {
-  const { data: tool } = listed.safeParse(raw)
+  const { data: tool } = listedTool.safeParse(raw)
   if (tool === undefined) return 'it lists something that is no tool'
   const { name, title, description = title ?? '', annotations } = tool
   const about = `its tool ${JSON.stringify(name)}`

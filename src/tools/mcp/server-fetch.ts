@@ -1,11 +1,14 @@
+import { setImmediate } from 'node:timers/promises'
 import type { GuardedFetch } from '../builtin/web-fetch.ts'
+import { createAnswerMeter } from './answer-meter.ts'
 
 /**
  * What the MCP client is given in place of `fetch`, since a server may lie, dawdle and flood:
  *
  * M1 no redirect is followed: the headers are for one address;
- * M2 an answer is read up to a size, and for a time;
- * M3 a request whose answer ends without a result fails then, and not when its time is up;
+ * M2 an answer is read up to a size and a number of values, lines and messages, and for a time: what goes beyond is not
+ *    taken apart, so that no answer keeps the process from everything else;
+ * M3 a request whose answer ends without a result, or holds none, fails then, and not when its time is up;
  * M4 a request that was cancelled lets go of its connection;
  * M5 a server that asks us, or has us come back for the rest of an answer, is heard a bounded number of times;
  * M6 the stream on which a server may speak unasked is not opened: nothing in it is for us.
@@ -20,6 +23,12 @@ export interface ServerFetchOptions {
 
 /** How often a server may have us answer it, or resume, on one connection. */
 const MAX_FAVOURS = 100
+/** How many values of JSON an answer may hold. Text counts for one, and models are told less than these could say. */
+const MAX_VALUES = 50_000
+/** How many lines an event stream may have, with some three of them to a message: a long call may tell of its progress. */
+const MAX_LINES = 20_000
+/** How many messages an answer in JSON may hold. */
+const MAX_BATCH = 300
 
 type FetchLike = (url: string | URL, init?: RequestInit) => Promise<Response>
 
@@ -54,7 +63,7 @@ export function createServerFetch({ fetch, timeoutMs, maxBytes }: ServerFetchOpt
     }
     try {
       const response = await fetch(String(url), { ...init, signal: own.signal })
-      return guard(response, { id: callId, maxBytes, own, done })
+      return await guard(response, { id: callId, maxBytes, own, done })
     } catch (error) {
       done()
       throw error
@@ -86,7 +95,7 @@ interface Guarded {
   done(): void
 }
 
-function guard(response: Response, guarded: Guarded): Response {
+async function guard(response: Response, guarded: Guarded): Promise<Response> {
   const { status, statusText } = response
   const leave = (): void => {
     guarded.done()
@@ -97,13 +106,45 @@ function guard(response: Response, guarded: Guarded): Response {
     throw new Error(`the server redirects (${status}), expected an answer`)
   }
   const headers = new Headers([...response.headers])
+  const awaited = response.ok ? guarded.id : null
   if (response.body === null || status === 202 || status === 204) {
     leave()
+    if (awaited !== null) throw new Error(`the server answers ${status} and nothing else, expected a result`)
     return new Response(null, { status, statusText, headers })
   }
   const isStream = /^\s*text\/event-stream\b/i.test(headers.get('content-type') ?? '')
-  return new Response(readWithin(response.body, { ...guarded, isStream }), { status, statusText, headers })
+  const body = readWithin(response.body, { ...guarded, isStream })
+  const read = awaited === null || isStream ? body : await readAnswer(body, awaited)
+  return new Response(read, { status, statusText, headers })
 }
+
+/** An answer that is all there is, as text. @throws {Error} where it is not one to this request. */
+async function readAnswer(body: ReadableStream<Uint8Array>, id: string | number): Promise<string> {
+  const text = await new Response(body).text()
+  const answer = parse(text)
+  const messages = Array.isArray(answer) ? answer : [answer]
+  if (messages.length > MAX_BATCH) throw new Error(`the server's answer is longer than ${MAX_BATCH} messages`)
+  // Of what is no JSON, or is not said to be, the client says so.
+  if (answer !== undefined && !messages.some((message) => answers(message, id)))
+    throw new Error("the server's answer holds none to the request")
+  return text
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** The client takes IDs for numbers, whatever they are written as. */
+const answers = (message: unknown, id: string | number): boolean =>
+  typeof message === 'object' &&
+  message !== null &&
+  ('result' in message || 'error' in message) &&
+  'id' in message &&
+  Number(message.id) === Number(id)
 
 /** The body up to its limits; where an event stream ends too early, with an ending that says so. */
 function readWithin(
@@ -112,12 +153,17 @@ function readWithin(
 ): ReadableStream<Uint8Array> {
   const reader = body.getReader()
   const resumable = createIdFinder()
-  let size = 0
+  const meter = createAnswerMeter({
+    maxBytes,
+    maxValues: MAX_VALUES,
+    maxLines: isStream ? MAX_LINES : Infinity,
+  })
   const next = async (): Promise<Uint8Array | null> => {
     const { done: ended, value } = await reader.read()
     if (ended) return null
-    size += value.byteLength
-    if (size > maxBytes) throw new Error(`the server's answer is longer than ${maxBytes} bytes`)
+    meter.add(value)
+    // What came all at once is still read a piece at a time, and others have their turn between two.
+    await setImmediate()
     return value
   }
   /** What is read after the end, so that who waits for this very answer waits no longer. */
