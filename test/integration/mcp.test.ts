@@ -622,6 +622,42 @@ describe('a server that lies', () => {
       expect(countOf('DELETE')).toBe(3)
     })
 
+    test('of a session that is still being opened are not waited for where it is closed', async () => {
+      const source = open([serverAt(liar.url)])
+      const [tool] = await source.toolsFor(owner, signal)
+      liar.on('initialize', () => undefined)
+      const asked = liar.heard('initialize')
+      const outcome = run(tool)
+      const opening = await asked
+      await Promise.all([source.close(), liar.closed(opening)])
+      expect(await outcome).toMatchObject({
+        isError: true,
+        output: 'the MCP server mill did not do it: the session was closed before it was open',
+      })
+    }, 5000)
+
+    test('end a session without a word on what opened it', async () => {
+      const source = open([serverAt(liar.url)])
+      const [tool] = await source.toolsFor(owner, signal)
+      await run(tool)
+      await source.close()
+      expect(liar.methods()).not.toContain('notifications/cancelled')
+    })
+
+    test.each([
+      [404, 'gone', 2],
+      [400, 'Bad Request: No valid session ID provided', 2],
+      [400, 'paid, but the receipt could not be written', 1],
+      [500, 'no such session', 1],
+    ])('of a kept session that are %d, %s, have the call made so often: %d', async (status, text, times) => {
+      const [tool] = await toolsAt(liar.url)
+      await run(tool)
+      const before = liar.calls.length
+      liar.on('tools/call', ({ response }) => void response.writeHead(status).end(text))
+      expect(await run(tool)).toMatchObject({ isError: true, output: expect.stringContaining(text) })
+      expect(liar.calls.length - before).toBe(times)
+    })
+
     test('of a session that was opened with other headers are not given to these', async () => {
       const keys: unknown[] = []
       liar.on('initialize', ({ request, response }) => {

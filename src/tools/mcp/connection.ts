@@ -67,6 +67,19 @@ async function loadSdk() {
   return { Client, StreamableHTTPClientTransport }
 }
 
+/** The SDK hears a signal for ever, and cancels what was long answered: it is given one that ends with the work. */
+async function whilePending<T>(signal: AbortSignal, work: (own: AbortSignal) => Promise<T>): Promise<T> {
+  signal.throwIfAborted()
+  const own = new AbortController()
+  const onAbort = (): void => own.abort(signal.reason)
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    return await untilAborted(work(own.signal), signal)
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
+}
+
 /** Begins a session. @throws what the server, the connection or the signal says. */
 export async function connectMcp(
   server: McpServer,
@@ -86,7 +99,7 @@ export async function connectMcp(
   // What goes wrong is told by the request that it concerns.
   client.onerror = () => undefined
   try {
-    await untilAborted(client.connect(transport as Transport, { signal, timeout }), signal)
+    await whilePending(signal, (own) => client.connect(transport as Transport, { signal: own, timeout }))
   } catch (error) {
     await client.close()
     throw error

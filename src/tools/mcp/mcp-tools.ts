@@ -179,11 +179,11 @@ function toTool(tool: ListedTool, { server, owner, sessions, fetch }: CallPlace)
     name: `${server.id} ${owner.userId} ${owner.chatId}`,
     fingerprint: fingerprintOf(server),
   }
-  const connect = (): Promise<McpConnection> =>
+  const connect = (signal: AbortSignal): Promise<McpConnection> =>
     connectMcp(server, {
       fetch,
       maxBytes: CALL_BYTES,
-      signal: AbortSignal.timeout(Math.min(server.timeoutMs, LIST_MS)),
+      signal: AbortSignal.any([signal, AbortSignal.timeout(Math.min(server.timeoutMs, LIST_MS))]),
     })
   return {
     definition: tool.definition,

@@ -1,3 +1,4 @@
+import { messageOf } from '../settle-outcome.ts'
 import { untilAborted } from '../until-aborted.ts'
 import type { McpConnection } from './connection.ts'
 
@@ -19,14 +20,17 @@ export interface McpSessions {
     key: SessionKey,
     signal: AbortSignal,
     work: (connection: McpConnection) => Promise<T>,
-    connect: () => Promise<McpConnection>,
+    connect: (signal: AbortSignal) => Promise<McpConnection>,
   ): Promise<T>
+  /** Ends them all; one that is still being opened is given up. */
   close(): Promise<void>
 }
 
 interface Session {
   fingerprint: string
   connection: Promise<McpConnection>
+  /** Aborts `connection` while it is not there. */
+  opening: AbortController
   users: number
   usedAt: number
   forgotten: boolean
@@ -43,7 +47,7 @@ export function createMcpSessions({ idleMs, most }: SessionLimits): McpSessions 
   // In the order of their last use.
   const sessions = new Map<string, Session>()
 
-  function take({ name, fingerprint }: SessionKey, connect: () => Promise<McpConnection>) {
+  function take({ name, fingerprint }: SessionKey, connect: (signal: AbortSignal) => Promise<McpConnection>) {
     sweep()
     const kept = sessions.get(name)
     if (kept?.fingerprint === fingerprint) {
@@ -52,7 +56,9 @@ export function createMcpSessions({ idleMs, most }: SessionLimits): McpSessions 
       return { session: kept, isNew: false }
     }
     if (kept !== undefined) forget(name, kept)
-    const session: Session = { fingerprint, connection: connect(), users: 0, usedAt: 0, forgotten: false }
+    const opening = new AbortController()
+    const connection = connect(opening.signal)
+    const session: Session = { fingerprint, connection, opening, users: 0, usedAt: 0, forgotten: false }
     session.connection.catch(() => forget(name, session))
     sessions.set(name, session)
     return { session, isNew: true }
@@ -108,16 +114,25 @@ export function createMcpSessions({ idleMs, most }: SessionLimits): McpSessions 
   }
 }
 
-const closeSession = async ({ connection }: Session): Promise<void> =>
-  connection.then(
+async function closeSession({ connection, opening }: Session): Promise<void> {
+  opening.abort(new Error('the session was closed before it was open'))
+  await connection.then(
     (open) => open.close(),
     () => undefined,
   )
+}
 
 /** The SDK's error of a request that was answered with one, known by its name: nobody loads the SDK to ask. */
 const isAnswer = (error: unknown): boolean =>
   typeof error === 'object' && error !== null && 'name' in error && error.name === 'McpError'
 
-/** How a server says that it does not know a session: 404 by the specification, 400 by some. */
+/**
+ * How a server says that it does not know a session: 404; some say 400, as they do of all that they refuse, perhaps after
+ * they have done it, so that with it counts what they say.
+ * Source: https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
+ */
 const isForgotten = (error: unknown): boolean =>
-  typeof error === 'object' && error !== null && 'code' in error && (error.code === 404 || error.code === 400)
+  typeof error === 'object' &&
+  error !== null &&
+  'code' in error &&
+  (error.code === 404 || (error.code === 400 && /session/i.test(messageOf(error))))
