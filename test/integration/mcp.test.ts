@@ -4,6 +4,7 @@ import { MCPMock } from '@copilotkit/aimock'
 import { createProviderFetch } from '../../src/models/index.ts'
 import { newId } from '../../src/protocol/ids.ts'
 import { TurnmillError } from '../../src/protocol/errors.ts'
+import type { FunctionTool } from '../../src/protocol/tools.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import { createLogger } from '../../src/telemetry/logger.ts'
 import { createMcpTools, type McpServer, type McpTools, type Tool } from '../../src/tools/index.ts'
@@ -606,6 +607,43 @@ describe('a server that lies', () => {
         authorization: `Bearer ${CREDENTIAL}`,
         'x-team': 'a',
       })
+    })
+
+    test('whose tools may not be named after what it was sent', async () => {
+      const headers = { authorization: new Secret(`Bearer ${CREDENTIAL}`) }
+      const field = { type: 'object', properties: { [CREDENTIAL]: { type: 'string' } } }
+      liar.on('tools/list', () => ({
+        tools: [
+          { ...TOOL, name: CREDENTIAL },
+          { ...TOOL, name: 'of', inputSchema: field },
+          { ...TOOL, inputSchema: { type: 'object', description: `It is ${CREDENTIAL}.` } },
+        ],
+      }))
+      const tools = await toolsAt(liar.url, { headers })
+      expect(tools.map(({ definition }) => definition)).toMatchObject([
+        { name: 'mcp__mill__ask', inputSchema: { description: 'It is <redacted>.' } },
+      ])
+      expect(log.map((line) => (JSON.parse(line) as { reason: string }).reason)).toEqual([
+        'it names a tool after a header that it was sent',
+        'its tool "of" has a schema with a key named after a header that the server was sent',
+      ])
+      expect(log.join()).not.toContain(CREDENTIAL)
+    })
+
+    test.each([
+      ['x-mode', 'required', ['required']],
+      ['x-mode', 'a-mode-of-work', ['<redacted>']],
+      ['x-api-key', 'required', undefined],
+    ])('whose schemas keep their keys with %s: %s, or are left out', async (name, value, told) => {
+      const schemaOf = (values: string[]) => ({
+        type: 'object',
+        properties: { a: { enum: values } },
+        required: ['a'],
+      })
+      liar.on('tools/list', () => ({ tools: [{ ...TOOL, inputSchema: schemaOf([value]) }] }))
+      const tools = await toolsAt(liar.url, { headers: { [name]: new Secret(value) } })
+      const schemas = told === undefined ? [] : [schemaOf(told)]
+      expect(tools.map(({ definition }) => (definition as FunctionTool).inputSchema)).toEqual(schemas)
     })
 
     test('are those of one session for each chat, which ends with us', async () => {

@@ -4,7 +4,7 @@ import type { FunctionTool } from '../../protocol/tools.ts'
 import { toToolSchema } from '../input-schema.ts'
 import type { McpConnection } from './connection.ts'
 import type { McpServer } from './load-servers.ts'
-import type { Redact } from './redact.ts'
+import { redactSchema, type Redact } from './redact.ts'
 import { mcpToolName } from './tool-name.ts'
 
 /** A tool as a server lists it, fit for models. */
@@ -84,10 +84,13 @@ function readTool(raw: unknown, server: string, redact: Redact): ListedTool | st
   const { data: tool } = listedTool.safeParse(raw)
   if (tool === undefined) return 'it lists something that is no tool'
   const { name, title, description = title ?? '', annotations } = tool
+  if (redact(name) !== name) return 'it names a tool after a header that it was sent'
   const about = `its tool ${JSON.stringify(name)}`
   if (sizeOf(tool.inputSchema) > MAX_SCHEMA_BYTES)
     return `${about} has a schema of more than ${MAX_SCHEMA_BYTES} bytes`
-  const inputSchema = toToolSchema(tool.inputSchema)
+  const schema = redactSchema(tool.inputSchema, redact)
+  if (schema === null) return `${about} has a schema with a key named after a header that the server was sent`
+  const inputSchema = toToolSchema(schema)
   if (typeof inputSchema === 'string') return `${about}: its schema ${inputSchema}`
   const readOnly = annotations?.readOnlyHint === true && annotations.destructiveHint !== true
   return {
@@ -96,7 +99,7 @@ function readTool(raw: unknown, server: string, redact: Redact): ListedTool | st
       kind: 'function',
       name: mcpToolName(server, name),
       description: toStorableText(redact(description).slice(0, MAX_DESCRIPTION)) || name,
-      inputSchema: redact(inputSchema),
+      inputSchema,
     },
     idempotent: readOnly || annotations?.idempotentHint === true,
     readOnly,
