@@ -7,7 +7,11 @@ export interface TurnLimits {
   steps: number
   /** How long one turn may run, in ms, over all its claims. Waiting is not running. */
   runningMs: number
-  /** Steps of the turn of a root and of all subagents together, as long as that turn goes on. */
+  /**
+   * Steps of a turn that its user began and of all turns of subagents that it has set off, directly or not, together: however
+   * long these go on, and whatever its user begins meanwhile. A turn of a subagent's chat that its user begins while no turn
+   * of the parent's goes on counts by itself.
+   */
   familySteps: number
   /** What they may cost together, in micro-dollars; `null` for any amount. */
   familyCostMicros: number | null
@@ -15,7 +19,7 @@ export interface TurnLimits {
 
 export interface LimitEffects {
   turnLimits: TurnLimits
-  /** What the family has done since the turn of its root began. */
+  /** What was done by the turn that a user began, which set this one off or is it, and by all that it has set off. */
   familySpent(claim: Claim): Promise<FamilySpent>
 }
 

@@ -63,7 +63,7 @@ export function bindForWorkers(bound: Bound) {
       counting('keepResults', commit.addSpent(hold(claim), spent)),
     finishWithoutAnswer: (claim: work.Claim) =>
       publishWork(claim, 'finish', commit.finishWithoutAnswer(hold(claim))),
-    familySpent: (claim: work.Claim) => work.readFamilySpent(db, claim.rootChatId),
+    familySpent: (claim: work.Claim) => work.readFamilySpent(db, claim.turnId),
     spawn: (claim: work.Claim, input: subagents.SpawnInput) =>
       publishing(claim.chatId, counting('spawn', subagents.spawnSubagent(hold(claim), limits, input))),
     subagents: (claim: work.Claim) => subagents.listSubagents(db, claim.chatId),

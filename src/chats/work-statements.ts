@@ -43,7 +43,7 @@ export const claimTurn = statement(
     from claimed where c.id = claimed.chat_id returning c.snapshot_version)
   select claimed.id as turn_id, claimed.state, claimed.chat_id, claimed.number, claimed.epoch, claimed.takeovers, claimed.pool,
     claimed.user_id, claimed.api_key_id, claimed.model_config_id, claimed.reasoning_effort, claimed.user_message_id::text,
-    claimed.trigger, claimed.running_ms, chat.root_id, chat.depth, chat.subagent_type, chat.client_tools, chat.title,
+    claimed.trigger, claimed.running_ms, chat.depth, chat.subagent_type, chat.client_tools, chat.title,
     ${keyState('claimed')} as key_state,
     (select user_id from api_keys where id = claimed.api_key_id) as key_owner_id,
     owner.status as owner_status, chat.model_config_id as chat_model_config_id, chat.system_prompt, chat.parent_id,
@@ -72,16 +72,36 @@ export const readContext = statement(
   order by (m.boundary is not null) desc, m.id`,
 )
 
-/** What a family has done since the turn of its root began: steps committed, and their cost. $1 root chat. */
+// An agent writes to a subagent only while its own turn goes on, so a message that was written meanwhile is taken for its
+// own. One that waited was written when it was queued; its row goes a day after its turn began, which then counts by itself.
+const isSetOffBy = (turn: string, by: string): string =>
+  `${turn}.trigger in ('subagent', 'send', 'promote') and ${turn}.created_at >= ${by}.created_at
+    and coalesce((select q.created_at from messages m join queued_messages q on q.id = m.queued_message_id
+      where m.id = ${turn}.user_message_id), ${turn}.created_at)
+      between ${by}.created_at and coalesce(${by}.finished_at, 'infinity')`
+
+const FAMILY_TURN =
+  't.id, t.chat_id, t.trigger, t.user_message_id, t.created_at, t.finished_at, t.cost_micros'
+
+/**
+ * What a turn counts together with: the turn that its user began, and all that this has set off. Up from parent to parent,
+ * and down again from the first. $1 turn.
+ */
 export const readFamilySpent = statement(
   'chats/family-spent',
-  `with turn as (
-    select t.id, t.cost_micros from chats root join turns began on began.id = root.last_turn_id
-      join chats c on c.root_id = root.id join turns t on t.chat_id = c.id and t.created_at >= began.created_at
-    where root.id = $1)
+  `with recursive above as (
+    select ${FAMILY_TURN}, 0 as height from turns t where t.id = $1
+    union all
+    select ${FAMILY_TURN}, above.height + 1 from above join chats c on c.id = above.chat_id
+      join turns t on t.chat_id = c.parent_id and ${isSetOffBy('above', 't')}),
+  family as (
+    (select ${FAMILY_TURN} from above t order by t.height desc, t.created_at desc limit 1)
+    union
+    select ${FAMILY_TURN} from family join chats c on c.parent_id = family.chat_id
+      join turns t on t.chat_id = c.id and ${isSetOffBy('t', 'family')})
   select coalesce(sum(cost_micros), 0)::float8 as cost_micros,
-    (select count(*)::int from messages m join turn on m.turn_id = turn.id where m.role = 'assistant') as steps
-  from turn`,
+    (select count(*)::int from messages m join family on m.turn_id = family.id where m.role = 'assistant') as steps
+  from family`,
 )
 
 /**

@@ -44,8 +44,6 @@ export interface Claim {
   userMessageId: string | null
   /** How long earlier claims of the turn ran, in ms. */
   runningMs: number
-  /** The chat at the top of its family; its own for a root. */
-  rootChatId: string
   /** 0 for a root, 1 for its children, … */
   depth: number
   subagentType: SubagentType | null
@@ -91,7 +89,6 @@ interface ClaimedRow {
   trigger: TurnTrigger
   user_message_id: string | null
   running_ms: string
-  root_id: string
   depth: number
   subagent_type: SubagentType | null
   client_tools: Omit<FunctionTool, 'kind'>[]
@@ -157,7 +154,6 @@ const toClaim = (row: ClaimedRow): Claim => ({
   trigger: row.trigger,
   userMessageId: row.user_message_id,
   runningMs: Number(row.running_ms),
-  rootChatId: row.root_id,
   depth: row.depth,
   subagentType: row.subagent_type,
   clientTools: row.client_tools.map((tool) => ({ ...tool, kind: 'function' })),
@@ -189,14 +185,14 @@ export const readContext = async (db: Database, chatId: string): Promise<Context
     isSummary: boundary !== null,
   }))
 
-/** What a family has done since the turn of its root began. */
+/** What a turn that a user began has done, with all turns of subagents that it has set off, directly or not. */
 export interface FamilySpent {
   steps: number
   costMicros: number
 }
 
-export async function readFamilySpent(db: Database, rootChatId: string): Promise<FamilySpent> {
-  const [row] = await query<{ steps: number; cost_micros: number }>(db, sql.readFamilySpent(rootChatId))
+export async function readFamilySpent(db: Database, turnId: string): Promise<FamilySpent> {
+  const [row] = await query<{ steps: number; cost_micros: number }>(db, sql.readFamilySpent(turnId))
   return { steps: row?.steps ?? 0, costMicros: row?.cost_micros ?? 0 }
 }
 

@@ -9,7 +9,7 @@ export function testClaim(fields: Partial<Claim> = {}): Claim {
     turnId: newId(), state: 'running', chatId, parentId: null, number: 1, epoch: 1, takeovers: 0, takenOver: false,
     committedSteps: 0, retry: null, pool: 'root', userId, apiKeyId: newId(), keyState: 'valid', keyOwnerId: userId,
     ownerActive: true, modelConfigId: null, chatModelConfigId: null, reasoningEffort: null, systemPrompt: null,
-    snapshotVersion: 1, trigger: 'send', userMessageId: null, runningMs: 0, rootChatId: chatId, depth: 0, subagentType: null, clientTools: [],
+    snapshotVersion: 1, trigger: 'send', userMessageId: null, runningMs: 0, depth: 0, subagentType: null, clientTools: [],
     debug: false, ...fields,
   } // prettier-ignore
 }
