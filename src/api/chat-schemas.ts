@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { ContentPart } from '../files/index.ts'
 import { REASONING_EFFORTS, toStorableJson, toStorableText } from '../protocol/messages.ts'
 import { TOOL_NAME } from '../protocol/tools.ts'
+import { toToolSchema, type JsonSchema } from '../tools/index.ts'
 import { id, line, page } from './schemas.ts'
 
 /** What the routes of chats take. */
@@ -63,31 +64,29 @@ const message = {
   reasoningEffort: z.enum(REASONING_EFFORTS).nullish(),
 }
 
-/** A schema is kept as it is, and shown to models: it has to be JSON that can be kept, and not too much of it. */
+/** Schemas are shown to models: they have to be what every provider takes, and not too much of it. */
 const MAX_SCHEMA_CHARACTERS = 32_768
 
-const toolSchema = z
-  .record(z.string(), z.unknown())
-  .refine((schema) => schema['type'] === 'object', 'expected a JSON Schema of type object')
-  .transform((schema, context) => {
-    const problem = (message: string) => {
-      context.addIssue({ code: 'custom', message })
-      return z.NEVER
-    }
-    if (JSON.stringify(schema).length > MAX_SCHEMA_CHARACTERS)
-      return problem(`expected at most ${MAX_SCHEMA_CHARACTERS} characters of JSON`)
-    try {
-      return toStorableJson(schema) as Record<string, unknown>
-    } catch (error) {
-      return problem((error as Error).message)
-    }
-  })
+/** One schema that a provider refuses fails every turn of its chat, so it is refused with the chat. */
+function toUsableSchema(schema: JsonSchema): JsonSchema | string {
+  if (JSON.stringify(schema).length > MAX_SCHEMA_CHARACTERS)
+    return `is too long, expected at most ${MAX_SCHEMA_CHARACTERS} characters of JSON`
+  return toToolSchema(schema)
+}
 
-const clientTool = z.strictObject({
-  name: z.string().regex(TOOL_NAME, 'expected 1 to 64 letters, digits, _ or -'),
-  description: z.string().max(10_000).transform(toStorableText).default(''),
-  inputSchema: toolSchema.prefault({ type: 'object' }),
-})
+const clientTool = z
+  .strictObject({
+    name: z.string().regex(TOOL_NAME, 'expected 1 to 64 letters, digits, _ or -'),
+    description: z.string().max(10_000).transform(toStorableText).default(''),
+    inputSchema: z.record(z.string(), z.unknown()).prefault({ type: 'object' }),
+  })
+  .transform(({ inputSchema, ...tool }, context) => {
+    const usable = toUsableSchema(inputSchema)
+    if (typeof usable !== 'string') return { ...tool, inputSchema: usable }
+    const message = `the schema of the tool ${JSON.stringify(tool.name)} ${usable}`
+    context.addIssue({ code: 'custom', path: ['inputSchema'], message })
+    return z.NEVER
+  })
 
 const clientTools = z
   .array(clientTool)

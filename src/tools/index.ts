@@ -9,7 +9,7 @@ export {
   type ToolSchema,
   type ToolSpec,
 } from './define-tool.ts'
-export type { JsonSchema } from './input-schema.ts'
+export { toToolSchema, type JsonSchema } from './input-schema.ts'
 export { loadToolModule } from './load-module.ts'
 export {
   createMcpServerLoader,

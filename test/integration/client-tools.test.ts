@@ -330,3 +330,55 @@ describe('calls that nobody answers in time', () => {
     }
   })
 })
+
+describe('a schema that providers do not take', () => {
+  let turnmill: Turnmill
+  let user: TestUser
+  beforeAll(async () => {
+    turnmill = await startTurnmill({ workers: 0 })
+    user = await turnmill.addUser()
+  })
+  afterAll(() => turnmill.stop())
+
+  const createWith = (inputSchema: object) => {
+    const clientTools = [...CLIENT_TOOLS, { name: 'bad', inputSchema }]
+    return user.client.request<Refusal>('POST', '/v1/chats', { content: 'go', clientTools })
+  }
+
+  const deep = (levels: number): unknown => JSON.parse(`${'{"not":'.repeat(levels)}{}${'}'.repeat(levels)}`)
+
+  test.each<[string, object, RegExp]>([
+    ['of a type that there is not', { properties: { a: { type: 'wood' } } }, /type/],
+    ['of another type at its root', { type: 'string' }, /expected "object"/],
+    ['without fields where fields belong', { properties: 7 }, /properties/],
+    ['that demands fields by one text', { required: 'x' }, /required/],
+    ['with alternatives at its root', { anyOf: [{}] }, /"anyOf" at its root/],
+    ['with a field of an odd name', { properties: { 'a b$': {} } }, /"a b\$"/],
+    ['with a remote reference', { properties: { a: { $ref: 'https://example.com/s' } } }, /example\.com/],
+    ['with a reference that leads nowhere', { properties: { a: { $ref: '#/$defs/b' } } }, /#\/\$defs\/b/],
+    ['that is too deep', { properties: { a: deep(200) } }, /deeper/],
+    ['that is far too deep', { properties: { a: deep(4000) } }, /cannot be told|deeper/],
+    ['that is too long', { description: 'x'.repeat(40_000) }, /characters/],
+  ])('is refused with its tool’s name: one %s', async (_, fields, what) => {
+    const { status, body } = await createWith({ type: 'object', ...fields })
+    expect([status, body.code]).toEqual([400, 'invalid_request'])
+    expect(body.detail).toContain('"bad"')
+    expect(body.detail).toMatch(what)
+    expect(await turnmill.services.db.prisma.chat.count({ where: { userId: user.userId } })).toBe(0)
+  })
+
+  test('is told from one that they take, which is kept', async () => {
+    const inputSchema = {
+      type: 'object',
+      properties: { at: { $ref: '#/$defs/place' } },
+      required: ['at'],
+      $defs: { place: { anyOf: [{ type: 'string' }, { type: 'null' }] } },
+    }
+    const created = await createWith(inputSchema)
+    expect(created.status).toBe(201)
+    const { clientTools } = await turnmill.services.db.prisma.chat.findFirstOrThrow({
+      where: { userId: user.userId },
+    })
+    expect(clientTools).toContainEqual({ name: 'bad', description: '', inputSchema })
+  })
+})
