@@ -2,7 +2,7 @@ import { asList, asRecord, asText, outputLimitName } from '../providers/index.ts
 import { TurnmillError } from '../protocol/errors.ts'
 import { toStorableText } from '../protocol/messages.ts'
 import type { ProviderType, WireFormat } from '../protocol/routes.ts'
-import { measureInput, type InputSize } from './input-size.ts'
+import { isSet, measureInput, type InputSize } from './input-size.ts'
 
 /** What the body of a model call asks for, as far as the gateway's books need it. */
 export interface Asked {
@@ -82,8 +82,6 @@ function demandForeground(body: Record<string, unknown>): void {
     throw new TurnmillError('invalid_request', `${name} is set, expected a call that ends with its answer`)
 }
 
-const isSet = (value: unknown): boolean => value !== undefined && value !== null
-
 /**
  * A count that its provider may take for another one would reserve too little.
  *
@@ -99,7 +97,7 @@ function readCount(body: Record<string, unknown>, name: string, least: number): 
   )
 }
 
-/** A name as a provider may read it that makes no difference between its ways of writing: `image_url`, `Image-URL`, `imageUrl`. */
+/** A name as a provider may read it that makes no difference between its ways of writing: `max_tokens`, `Max-Tokens`, `maxTokens`. */
 export const foldName = (name: string): string => name.toUpperCase().toLowerCase().replace(/[-_]/g, '')
 
 /** The text of the last message of role `user`. */

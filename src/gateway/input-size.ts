@@ -11,11 +11,13 @@ export interface InputSize {
   openEnded: boolean
 }
 
-/**
- * What is known to be charged by its own text, and by nothing else. A list of what is dearer would never be complete: each
- * provider has fields of its own.
- */
+/** Fields that all wire formats have. */
 const COMMON = ['model', 'stream', 'stream_options', 'temperature', 'top_p', 'top_k', 'tools', 'tool_choice', 'parallel_tool_calls', 'metadata', 'store', 'service_tier', 'user', 'safety_identifier', 'prompt_cache_key', 'prompt_cache_retention', 'top_logprobs', 'cache_control', 'background', 'speed'] // prettier-ignore
+
+/**
+ * Fields that are known to be charged by their own text, and by nothing else. A list of what is dearer would never be
+ * complete: each provider has fields of its own.
+ */
 const PLAIN_FIELDS: Readonly<Record<WireFormat, ReadonlySet<string>>> = {
   'openai-chat': new Set([...COMMON, 'messages', 'max_tokens', 'max_completion_tokens', 'n', 'stop', 'seed', 'frequency_penalty', 'presence_penalty', 'repetition_penalty', 'min_p', 'top_a', 'logit_bias', 'logprobs', 'response_format', 'functions', 'function_call', 'reasoning_effort', 'reasoning', 'verbosity', 'modalities', 'thinking', 'enable_thinking', 'include_reasoning', 'chat_template_kwargs', 'guided_json', 'guided_regex', 'guided_choice', 'guided_grammar', 'structured_outputs', 'ignore_eos']), // prettier-ignore
   'openai-responses': new Set([...COMMON, 'input', 'instructions', 'max_output_tokens', 'max_tool_calls', 'reasoning', 'text', 'truncation', 'include']), // prettier-ignore
@@ -51,12 +53,12 @@ export function measureInput(wireFormat: WireFormat, body: Record<string, unknow
   return size
 }
 
-const isSet = (value: unknown): boolean => value !== undefined && value !== null
+export const isSet = (value: unknown): boolean => value !== undefined && value !== null
 
 /** A tool that the provider runs by itself, and whose findings it charges as input. */
 function isServerTool(tool: unknown): boolean {
   const { type, tools } = asRecord(tool)
-  // Whatever else is called so is read by who knows how.
+  // Which of two a provider reads nobody knows.
   if (Object.keys(asRecord(tool)).some((name) => name !== 'type' && /^type$/iu.test(name))) return true
   if (type === 'namespace') return asList(tools).some(isServerTool)
   return isSet(type) ? !CLIENT_TOOL.test(asText(type)) : isOfProvider(tool)
@@ -97,7 +99,7 @@ function addItem(item: unknown, size: InputSize): void {
 
 const isNested = (value: unknown): boolean => typeof value === 'object' && value !== null
 
-/** One that is kept by the provider is as large as any other. What hides behind other names is not known. */
+/** Whether its bytes are here, behind a URL or kept by the provider, it is one image. What stands beside these fields is not known. */
 function addImage(part: Record<string, unknown>, size: InputSize): void {
   size.images++
   size.imageCharacters += JSON.stringify(part).length

@@ -15,23 +15,22 @@ export interface EventFilter {
 export function eventsWithData(): EventFilter {
   /** Of an event that has not ended. */
   let pieces: string[] = []
+  /** The last two characters so far. */
   let last = ''
   return {
     pass: (chunk) => {
       // A character per byte, whatever they mean.
       const text = toBuffer(chunk).toString('latin1')
       // An end may begin with the chunk before.
-      const overlap = last
-      const end = endOfLast(overlap + text) - overlap.length
-      last = (overlap + text).slice(-2)
+      const end = endOfLast(last + text) - last.length
+      last = (last + text).slice(-2)
       if (end <= 0) {
         pieces.push(text)
         return NOTHING
       }
       const events = [...pieces, text.slice(0, end)].join('')
       const isWhole = pieces.length === 0 && end === text.length
-      pieces = [text.slice(end)]
-      if (pieces[0] === '') pieces = []
+      pieces = end === text.length ? [] : [text.slice(end)]
       const passed = events.replace(EVENT, (event) => (HAS_DATA.test(event) ? event : ''))
       return isWhole && passed.length === text.length ? chunk : Buffer.from(passed, 'latin1')
     },
