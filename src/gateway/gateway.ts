@@ -13,11 +13,11 @@ import { findTarget, type Endpoint } from './endpoints.ts'
 import { headersFromProvider } from './headers.ts'
 import { hideUsage } from './hide-usage.ts'
 import { limitCall } from './limit-call.ts'
+import { leaveUnsent } from './leave-unsent.ts'
 import { createMeter } from './meter.ts'
 import { openCall, type CallFacts, type OpeningEffects } from './open-call.ts'
 import { refuse } from './refusals.ts'
 import { codeOf, relayStream, relayWhole } from './relay.ts'
-import { isUnreachable } from './unreachable.ts'
 import { callUpstream, type Credential, type Upstream, type UpstreamEffects } from './upstream.ts'
 
 /**
@@ -99,24 +99,20 @@ async function makeCall(
 async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions): Promise<GatewayResponse> {
   const { request, body, sent, credential, credentials, labels, startedAt } = facts
   const { signal, release } = limitCall(request.signal, options.callLimitMs)
-  const sending = { begun: false }
-  const onSend = (): void => void (sending.begun = true)
   const settle = (end: CallEnd): Promise<void> => {
     release()
     return settleCall(call, end)
   }
   options.metrics.onSent(labels, performance.now() - startedAt)
-  const reach = async (): Promise<Upstream> => {
-    // Whoever has left by now has been sent nothing, and owes nothing.
-    signal.throwIfAborted()
-    return callUpstream({ ...facts, body: sent.bytes, signal, onSend }, credentials, {
+  const leaving = leaveUnsent(signal, (progress) =>
+    callUpstream({ ...facts, ...progress, body: sent.bytes, signal }, credentials, {
       ...options,
       onFailover: options.metrics.onFailover,
-    })
-  }
-  const upstream = await reach().catch(async (error: unknown) => {
-    // Whoever hung up before the answer began may have to pay all the same, unless there was nobody to send it to.
-    const charged = sending.begun && signal.aborted && body.asked !== null && !isUnreachable(error)
+    }),
+  )
+  const upstream = await leaving.upstream.catch(async (error: unknown) => {
+    // Whoever hung up before the answer began may have to pay all the same, unless nothing was sent.
+    const charged = leaving.isSent() && signal.aborted && body.asked !== null
     await settle({
       status: null,
       errorCode: codeOf(error),

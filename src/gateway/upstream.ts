@@ -81,7 +81,9 @@ export interface UpstreamCall {
   labels: CallLabels
   body: Uint8Array | null
   signal: AbortSignal
-  /** Called before a request goes out: from here on it may cost something. */
+  /** Called before a connection is looked for, with each credential anew. */
+  onConnect(): void
+  /** Called when a request goes out: from here on it may cost something. */
   onSend(): void
 }
 
@@ -126,19 +128,20 @@ export async function callUpstream(
 }
 
 async function sendOnce(
-  { request, caller, provider, endpoint, body, signal, onSend }: UpstreamCall,
+  { request, caller, provider, endpoint, body, signal, onConnect, onSend }: UpstreamCall,
   { secret }: Credential,
   send: SendToProvider,
 ): Promise<ProviderAnswer> {
   const { method } = request
   const headers = upstreamHeaders(request, caller, provider, secret)
-  onSend()
+  onConnect()
   const search = searchToProvider(endpoint, searchOf(request))
   const answer = await send(upstreamUrl(provider, endpoint.path) + search, {
     method,
     headers,
     body,
     signal,
+    onSend,
   }).catch((error: unknown) => {
     // Whoever left while the connection was being made learns of it, too.
     throw error !== signal.reason && isUnreachable(error)

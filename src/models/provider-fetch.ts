@@ -6,7 +6,7 @@ import {
   createInflate,
   createZstdDecompress,
 } from 'node:zlib'
-import { Agent, request, fetch as undiciFetch } from 'undici'
+import { Agent, request, fetch as undiciFetch, type Dispatcher } from 'undici'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import { demandDestination, lookUpPublic, type DestinationRules } from './destination.ts'
 
@@ -27,8 +27,10 @@ export interface ProviderCall {
   method: string
   headers: Headers
   body: Uint8Array | null
-  /** Ends the request and its answer. */
+  /** Ends the request and its answer. While the connection is being made it does not: then no request is sent over it. */
   signal: AbortSignal
+  /** Called when the request goes out over a connection that stands: from here on it may cost something. Must not throw. */
+  onSend(): void
 }
 
 /** What a provider answered, decompressed. Its body is to be read or destroyed. */
@@ -58,9 +60,10 @@ export function createProviderFetch(rules: DestinationRules): ProviderFetch {
 
 /** Likewise. Redirects are answers. @throws {TurnmillError} `provider_rejected` for an encoding that nobody can read. */
 export function createSendToProvider(rules: DestinationRules): SendToProvider {
-  const dispatcher = createAgent(rules)
-  return async (url, { method, headers, body, signal }) => {
+  const agent = createAgent(rules)
+  return async (url, { method, headers, body, signal, onSend }) => {
     demandDestination(url, rules)
+    const dispatcher = agent.compose(tellOfSending(onSend))
     try {
       const answer = await request(url, { dispatcher, method, headers: [...headers].flat(), body, signal })
       const answered = toHeaders(answer.headers)
@@ -115,6 +118,23 @@ const createAgent = (rules: DestinationRules): Agent =>
     bodyTimeout: 0,
     connect: { timeout: CONNECT_MS, ...(rules.allowPrivate ? {} : { lookup: lookUpPublic(rules) as never }) },
   })
+
+/** A request starts when there is a connection for it. */
+const tellOfSending =
+  (onSend: () => void): Dispatcher.DispatcherComposeInterceptor =>
+  (dispatch) =>
+  (options, handler) =>
+    dispatch(options, {
+      onRequestStart: (controller, context) => {
+        handler.onRequestStart?.(controller, context)
+        // There it is aborted where its caller has left.
+        if (!controller.aborted) onSend()
+      },
+      onResponseStart: (...given) => handler.onResponseStart?.(...given),
+      onResponseData: (...given) => handler.onResponseData?.(...given),
+      onResponseEnd: (...given) => handler.onResponseEnd?.(...given),
+      onResponseError: (...given) => handler.onResponseError?.(...given),
+    })
 
 function toHeaders(given: Readonly<Record<string, string | string[] | undefined>>): Headers {
   const headers = new Headers()

@@ -514,13 +514,14 @@ test('a key that was refused is not told with the answer to the next one', async
 
 test('a call whose caller has left while nobody took the connection costs nothing, and counts against the model', async () => {
   const asking = Promise.withResolvers<undefined>()
+  const connecting = Promise.withResolvers<never>()
   const timedOut = Object.assign(new Error('connect timeout'), { code: 'UND_ERR_CONNECT_TIMEOUT' })
   const down = await startTurnmill({
     workers: 0,
     environment: { TURNMILL_BREAKER_FAILURES: '1' },
-    sendToProvider: (_, { signal }) => {
+    sendToProvider: () => {
       asking.resolve(undefined)
-      return new Promise((_, reject) => signal.addEventListener('abort', () => reject(timedOut)))
+      return connecting.promise
     },
   })
   try {
@@ -540,6 +541,8 @@ test('a call whose caller has left while nobody took the connection costs nothin
     const { interception } = down.services.db.prisma
     while ((await interception.count({ where: { settledAt: { not: null } } })) < 1) await sleep(10)
     expect(await interception.findMany()).toMatchObject([{ costMicros: 0n, estimated: false }])
+    // It was settled before the connection was given up.
+    connecting.reject(timedOut)
     expect((await call(null)).status).toBe(503)
   } finally {
     await down.stop()

@@ -1,4 +1,7 @@
+import { once } from 'node:events'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { textOf } from '../../src/protocol/messages.ts'
+import { settledUsage } from '../support/chat-usage.ts'
 import { hold } from '../support/fake-upstream.ts'
 import { endLease } from '../support/leases.ts'
 import { BACKENDS, startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
@@ -73,6 +76,32 @@ describe.each(BACKENDS)('interrupt on the %s backend', (backend) => {
     await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'interrupted' })
     expect(await transcript(chat.id)).toEqual([['user', 'first', null]])
     await expect(user.client.settled(chat.id)).resolves.toMatchObject({ status: 'idle', lastError: null })
+  })
+
+  test('while the connection is being made waits for it no longer, and costs nothing', async () => {
+    const silent = createServer().listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    const { port } = silent.address() as AddressInfo
+    const provider = `/v1/providers/${turnmill.provider.id}`
+    const { admin, upstream } = turnmill
+    await admin.client.request('PATCH', provider, { baseUrl: `https://127.0.0.1:${port}/v1` })
+    try {
+      const { chat, turn } = await user.client.create('first')
+      const [socket] = (await once(silent, 'connection')) as [Socket]
+      const before = performance.now()
+      await interrupt(chat.id)
+      await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({
+        state: 'interrupted',
+        usage: null,
+      })
+      const { calls } = await settledUsage(user, chat.id)
+      expect(performance.now() - before).toBeLessThan(900)
+      expect(calls).toMatchObject({ calls: 1, estimated: 0, costMicros: 0 })
+      socket.destroy()
+    } finally {
+      silent.close()
+      await admin.client.request('PATCH', provider, { baseUrl: upstream.baseUrl('openai-responses') })
+    }
   })
 
   test('of a turn that waits ends it, promotes the queue, and its job finds nothing to do', async () => {

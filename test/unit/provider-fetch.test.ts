@@ -1,5 +1,6 @@
+import { once } from 'node:events'
 import { createServer, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { createSendToProvider } from '../../src/models/index.ts'
@@ -19,10 +20,19 @@ afterAll(() => {
 
 const sendToProvider = createSendToProvider({ allowPrivate: true })
 
-function ask(signal = new AbortController().signal) {
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
-  return sendToProvider(url, { method: 'POST', headers: new Headers(), body: Buffer.from('{}'), signal })
+let sent = 0
+beforeEach(() => void (sent = 0))
+const onSend = (): void => {
+  sent++
 }
+
+const post = (url: string, signal: AbortSignal) =>
+  sendToProvider(url, { method: 'POST', headers: new Headers(), body: Buffer.from('{}'), signal, onSend })
+
+const addressOf = (listening: { address(): unknown }) =>
+  `127.0.0.1:${(listening.address() as AddressInfo).port}`
+
+const ask = (signal = new AbortController().signal) => post(`http://${addressOf(server)}/`, signal)
 
 const answer = (encoding: string, body: Uint8Array, status = 200): void => {
   reply = (response) => void response.writeHead(status, { 'content-encoding': encoding }).end(body)
@@ -79,4 +89,38 @@ describe('an answer that nobody has asked to compress', () => {
       expect(String(refusal)).not.toContain(encoding)
     },
   )
+})
+
+describe('a request', () => {
+  test('is told of when it is sent, also over a connection that stood before', async () => {
+    for (const told of [1, 2, 3]) {
+      answer('identity', Buffer.from(SAID))
+      await text((await ask()).body)
+      expect(sent).toBe(told)
+    }
+  })
+
+  test('is not sent where its caller left while the connection was being made', async () => {
+    const silent = createTcpServer().listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    try {
+      const gone = new AbortController()
+      const answered = post(`https://${addressOf(silent)}/`, gone.signal).catch(() => 'failed')
+      const [socket] = (await once(silent, 'connection')) as [Socket]
+      gone.abort()
+      socket.destroy()
+      expect(await answered).toBe('failed')
+      expect(sent).toBe(0)
+    } finally {
+      silent.close()
+    }
+  })
+
+  test('is not sent over a connection that stands too late', async () => {
+    const gone = new AbortController()
+    const answered = ask(gone.signal).catch((error: unknown) => error)
+    gone.abort(new Error('left'))
+    expect(await answered).toMatchObject({ message: 'left' })
+    expect(sent).toBe(0)
+  })
 })
