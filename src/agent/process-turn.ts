@@ -117,7 +117,7 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
   try {
     // Whoever lost the turn has no say in it any more.
     if (isFenced(outcome)) {
-      await keepSpent(claim, outcome, chats)
+      await keepSpent(claim, spentOf(outcome), chats)
       return letGo(claim, isLost(signal) ? 'lease' : 'write', logger)
     }
     if (outcome.type === 'failed') return await settleFailure(claim, outcome, commit, deps)
@@ -126,7 +126,7 @@ async function settle(claim: Claim, signal: AbortSignal, deps: TurnProcessorDeps
   } catch (error) {
     const problem = toTurnError(error)
     if (problem.code === 'turn_fenced') {
-      await keepSpent(claim, outcome, chats)
+      await keepSpent(claim, spentOf(outcome), chats)
       return letGo(claim, 'write', logger)
     }
     logger.error({ turnId: claim.turnId, epoch: claim.epoch, error }, 'the turn was not settled')
@@ -138,8 +138,7 @@ const isFenced = (outcome: TurnOutcome): boolean =>
   outcome.type === 'failed' && outcome.error.code === 'turn_fenced'
 
 /** What was spent on a turn that was superseded is its own all the same. Nothing is added where another worker has it. */
-async function keepSpent(claim: Claim, outcome: TurnOutcome, chats: Pick<Chats, 'addSpent'>): Promise<void> {
-  const spent = spentOf(outcome)
+async function keepSpent(claim: Claim, spent: Spent, chats: Pick<Chats, 'addSpent'>): Promise<void> {
   // Once: while Postgres is away nobody waits for it.
   if (spent.usage !== null) await chats.addSpent(claim, spent).catch(() => undefined)
 }
@@ -264,20 +263,11 @@ function createWrites(
     <Values extends unknown[]>(write: (...values: Values) => Promise<void>) =>
     (...values: Values): Promise<void> =>
       untilCommitted(() => write(...values), signal)
-  /** Says so where the turn was told to stop meanwhile. */
-  const committing =
-    <Value>(write: (claim: Claim, value: Value) => Promise<void>) =>
-    (claim: Claim, value: Value): Promise<'committed' | 'interrupting'> => {
-      const commit = (): Promise<'committed'> => write(claim, value).then(() => 'committed')
-      return untilCommitted(
-        () => unlessInterrupting(claim, chats, commit, () => 'interrupting' as const),
-        signal,
-      )
-    }
+  const commit = createCommit(signal, chats)
   return {
-    noteRetry: createNoteRetry(signal, deps),
-    commitStep: committing((claim, result) => chats.commitStep(claim, result)),
-    compact: committing((claim, compaction) => chats.compact(claim, compaction)),
+    noteRetry: createNoteRetry(commit, deps),
+    commitStep: (claim, result) => commit(claim, spentOn(result), () => chats.commitStep(claim, result)),
+    compact: (claim, compaction) => commit(claim, compaction.spent, () => chats.compact(claim, compaction)),
     startCalls: repeating(chats.startCalls),
     keepResults: repeating(chats.keepResults),
     commitResults: repeating(chats.commitResults),
@@ -286,12 +276,35 @@ function createWrites(
 }
 
 const createNoteRetry =
-  (signal: AbortSignal, { chats, logger }: TurnProcessorDeps): NoteRetry =>
+  (commit: Commit, { chats, logger }: TurnProcessorDeps): NoteRetry =>
   async (claim, retry, spent) => {
     const { step, attempts, retryAt, error } = retry
     logger.info({ turnId: claim.turnId, step, attempts, retryAt, code: error.code }, 'an attempt failed')
-    const note = (): Promise<'noted'> => chats.noteRetry(claim, retry, spent).then(() => 'noted')
-    return untilCommitted(() => unlessInterrupting(claim, chats, note, () => 'interrupting' as const), signal)
+    return commit(claim, spent, () => chats.noteRetry(claim, retry, spent))
+  }
+
+/**
+ * Writes what a turn that goes on has spent. Says so where it was told to stop meanwhile: then nothing is written.
+ *
+ * @throws {TurnmillError} `turn_fenced`, with what was spent kept where the turn was superseded.
+ */
+type Commit = (
+  claim: Claim,
+  spent: Spent,
+  write: () => Promise<void>,
+) => Promise<'committed' | 'interrupting'>
+
+const createCommit =
+  (signal: AbortSignal, chats: Pick<Chats, 'isInterrupting' | 'addSpent'>): Commit =>
+  async (claim, spent, write) => {
+    const commit = (): Promise<'committed'> => write().then(() => 'committed')
+    const stop = () => 'interrupting' as const
+    try {
+      return await untilCommitted(() => unlessInterrupting(claim, chats, commit, stop), signal)
+    } catch (error) {
+      if (toTurnError(error).code === 'turn_fenced') await keepSpent(claim, spent, chats)
+      throw error
+    }
   }
 
 type FailedOutcome = Extract<TurnOutcome, { type: 'failed' }>

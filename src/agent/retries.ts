@@ -33,7 +33,11 @@ export interface RetryPolicy {
  *
  * @throws {TurnmillError} `turn_fenced`.
  */
-export type NoteRetry = (claim: Claim, retry: RetryState, spent: Spent) => Promise<'noted' | 'interrupting'>
+export type NoteRetry = (
+  claim: Claim,
+  retry: RetryState,
+  spent: Spent,
+) => Promise<'committed' | 'interrupting'>
 
 /** How a step ended, or why the turn is given back. */
 export type StepOutcome = Tried<AttemptOutcome>

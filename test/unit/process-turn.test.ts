@@ -28,6 +28,12 @@ const facts = {
 
 const error = (code: ErrorCode): TurnmillError => new TurnmillError(code, `it was ${code}`)
 
+const CALL: StreamPart[] = [
+  { type: 'tool-input-start', id: '1', toolCallId: 'call-1', toolName: 'clock' },
+  { type: 'tool-input-end', id: '1', input: {} },
+  { type: 'finish', reason: 'tool_calls', usage: USAGE },
+]
+
 /** What each write of the worker answers, in order; once that is used up it succeeds. */
 type Refusals = Partial<Record<keyof Chats, ErrorCode[]>>
 
@@ -39,8 +45,8 @@ interface Scene {
   refusals?: Refusals
   retryAfterMs?: number
   interrupting?: boolean
-  /** How the first model call ends. */
-  failure?: ErrorCode
+  /** How the first model call ends; an answer with a tool's call where there is none. */
+  failure?: ErrorCode | null
   /** Whether the turn's signal says that its lease is over, from the beginning. */
   leaseOver?: boolean
   /** Whether the worker has been told to stop, from the beginning. */
@@ -60,13 +66,11 @@ async function processTurn(scene: Scene) {
       const refusal = refusals[name]?.shift()
       if (refusal !== undefined) throw error(refusal)
     }) as Chats['noteRetry']
-  const endings: StreamPart[] = [
-    {
-      type: 'error',
-      error: new TurnmillError(failure, 'busy', { retryAfterMs }),
-      usage: USAGE,
-    },
-    { type: 'finish', reason: 'stop', usage: USAGE },
+  const answers: StreamPart[][] = [
+    failure === null
+      ? CALL
+      : [{ type: 'error', error: new TurnmillError(failure, 'busy', { retryAfterMs }), usage: USAGE }],
+    [{ type: 'finish', reason: 'stop', usage: USAGE }],
   ]
   const process = createTurnProcessor({
     chats: {
@@ -108,7 +112,7 @@ async function processTurn(scene: Scene) {
       buildRouteFor: async () => ({ facts }) as BuiltRoute,
       buildRoute: async () => ({ facts }) as BuiltRoute,
       async *callModel() {
-        yield endings.shift()!
+        yield* answers.shift()!
       },
       openParts: () => ({ write: () => undefined, flush: async () => undefined }),
       stopping: stopping ? AbortSignal.abort(error('worker_stopped')) : new AbortController().signal,
@@ -168,14 +172,15 @@ describe('a worker whose first attempt failed', () => {
   })
 
   test.each([
-    ['noteRetry', ['noteRetry']],
+    ['noteRetry', ['noteRetry', 'addSpent']],
     ['backoff', ['backoff', 'addSpent']],
   ] as const)('says no more than what was spent once %s was fenced', async (name, written) => {
-    const { outcome, names } = await processTurn({
+    const { outcome, names, writes } = await processTurn({
       ...(name === 'backoff' && { retryAfterMs: 1000 }),
       refusals: { [name]: ['turn_fenced'] },
     })
     expect(names).toEqual(written)
+    expect(writes.at(-1)).toEqual(['addSpent', SPENT])
     expect(outcome).toBeNull()
   })
 
@@ -200,6 +205,12 @@ describe('a worker whose write on the way to the model was fenced', () => {
     expect(names).toEqual([])
     expect(outcome).toBeNull()
   })
+})
+
+test('a worker whose step was fenced says what it spent', async () => {
+  const { names, writes } = await processTurn({ failure: null, refusals: { commitStep: ['turn_fenced'] } })
+  expect(names).toEqual(['commitStep', 'addSpent'])
+  expect(writes.at(-1)).toEqual(['addSpent', SPENT])
 })
 
 describe('a worker that is stopped in the middle of a call', () => {

@@ -48,7 +48,7 @@ const ANSWERED: AttemptOutcome = { type: 'answered', result: { step: 1 } as Step
 interface Options {
   policy?: Partial<RetryPolicy>
   retry?: RetryState
-  noted?: 'noted' | 'interrupting'
+  noted?: 'committed' | 'interrupting'
   /** Aborts the signal in the sleep of this number, from 1. */
   abortInSleep?: number
 }
@@ -75,7 +75,7 @@ async function runLoop(outcomes: AttemptOutcome[], options: Options = {}) {
       noteRetry: (_claim, retry, spent) => {
         did.push(`note ${retry.attempts}`)
         noted.push({ retry, spent })
-        return Promise.resolve(options.noted ?? 'noted')
+        return Promise.resolve(options.noted ?? 'committed')
       },
       sleep: (ms, signal) => {
         did.push(`sleep ${ms}`)
