@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Database } from '../db/index.ts'
-import { createBodyGuard, guardHeaders, type Encryption } from '../models/index.ts'
+import { createBodyGuard, guardHeaders, UnreadableAnswerError, type Encryption } from '../models/index.ts'
 import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 import type { GatewayObserver } from '../protocol/gateway-observer.ts'
 import type { Caller, Gateway, GatewayRequest, GatewayResponse } from '../protocol/routes.ts'
@@ -111,15 +111,16 @@ async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions
     }),
   )
   const upstream = await leaving.upstream.catch(async (error: unknown) => {
+    const status = error instanceof UnreadableAnswerError ? error.answered : null
     // Whoever hung up before the answer began may have to pay all the same, unless nothing was sent.
-    const charged = leaving.isSent() && signal.aborted && body.asked !== null
+    const isTaken = status === null ? leaving.isSent() && signal.aborted : status < 300
     await settle({
-      status: null,
+      status,
       errorCode: codeOf(error),
       credential,
       meter: null,
       firstByteAt: null,
-      charged,
+      charged: isTaken && body.asked !== null,
     })
     throw error
   })

@@ -76,9 +76,9 @@ function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
   }
 }
 
-/** An event that holds more than a piece of text. */
+/** An event that holds more than a piece of text, or letters that are written as escapes. */
 const TELLING =
-  /"usage"\s*:\s*\{|tool|function|computer_call|message_stop|response\.(?:completed|incomplete|failed)/
+  /"usage"\s*:\s*\{|tool|function|computer_call|message_stop|response\.(?:completed|incomplete|failed)|\\u00[4-7]/
 
 const NO_EVENT: Record<string, unknown> = Object.freeze({})
 

@@ -54,6 +54,7 @@ export {
   createSendToProvider,
   type ProviderAnswer,
   type ProviderFetch,
+  UnreadableAnswerError,
   type SendToProvider,
 } from './provider-fetch.ts'
 export * from './providers.ts'

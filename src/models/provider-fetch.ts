@@ -43,6 +43,16 @@ export interface ProviderAnswer {
 /** How long a connection may take to be made, in ms. */
 const CONNECT_MS = 5000
 
+/** A provider took a request, and answered what nobody can read. */
+export class UnreadableAnswerError extends TurnmillError {
+  /** Status of the answer. */
+  readonly answered: number
+  constructor(message: string, answered: number) {
+    super('provider_rejected', message)
+    this.answered = answered
+  }
+}
+
 /** A fetch that reaches providers and nothing else. @throws {TurnmillError} `provider_address_refused`, before anything is sent. */
 export function createProviderFetch(rules: DestinationRules): ProviderFetch {
   const dispatcher = createAgent(rules)
@@ -58,7 +68,7 @@ export function createProviderFetch(rules: DestinationRules): ProviderFetch {
   }
 }
 
-/** Likewise. Redirects are answers. @throws {TurnmillError} `provider_rejected` for an encoding that nobody can read. */
+/** Likewise. Redirects are answers. @throws {UnreadableAnswerError} for an encoding that nobody can read. */
 export function createSendToProvider(rules: DestinationRules): SendToProvider {
   const agent = createAgent(rules)
   return async (url, { method, headers, body, signal, onSend }) => {
@@ -69,8 +79,7 @@ export function createSendToProvider(rules: DestinationRules): SendToProvider {
       const answered = toHeaders(answer.headers)
       // Whoever reads it hears of it by itself, and whoever destroys it does not want to.
       answer.body.on('error', () => undefined)
-      const decoded = decode(answer.body, answered.get('content-encoding') ?? 'identity')
-      return { status: answer.statusCode, headers: answered, body: decoded }
+      return { status: answer.statusCode, headers: answered, body: decode(answer, answered) }
     } catch (error) {
       throw refusalIn(error) ?? error
     }
@@ -93,16 +102,16 @@ const DECODERS = new Map<string, () => Transform>([
 ])
 
 /** Nobody is asked to compress, and some do it all the same. Source: RFC 9110, section 8.4.1 */
-function decode(body: Readable, encoding: string): Readable {
-  const name = encoding.trim().toLowerCase()
+function decode({ body, statusCode }: Dispatcher.ResponseData, headers: Headers): Readable {
+  const name = (headers.get('content-encoding') ?? 'identity').trim().toLowerCase()
   if (name === 'identity') return body
   const createDecoder = DECODERS.get(name)
   if (createDecoder === undefined) {
     body.destroy()
     // Not which one: a provider may write the credential there.
-    throw new TurnmillError(
-      'provider_rejected',
+    throw new UnreadableAnswerError(
       `the provider answered in an encoding other than ${[...DECODERS.keys()].join(', ')} or none`,
+      statusCode,
     )
   }
   const decoder = createDecoder()

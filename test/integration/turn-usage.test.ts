@@ -4,6 +4,7 @@ import type { ChatUsage } from '../../src/gateway/index.ts'
 import type { WireFormat } from '../../src/protocol/routes.ts'
 import { settledUsage } from '../support/chat-usage.ts'
 import { hold, type AnswerBehaviour, type Behaviour } from '../support/fake-upstream.ts'
+import { RENDERERS, type AnswerScript } from '../support/fake-upstream-formats.ts'
 import { dataUrl, imageBytes } from '../support/images.ts'
 import { isText } from '../support/shown.ts'
 import { startTurnmill, type TestUser, type Turnmill } from '../support/turnmill.ts'
@@ -33,6 +34,19 @@ function script(...attempts: Behaviour[]): void {
 
 /** 100 tokens, as we count them. */
 const TEXT = 'word '.repeat(80)
+
+const EVENTS = { 'content-type': 'text/event-stream' }
+
+const ANSWER: AnswerScript = {
+  model: 'fake-1',
+  reasoning: [],
+  chunks: ['A', ' mill'],
+  finish: 'stop',
+  usage: { input: 33, cacheRead: 0, cacheWrite: 0, output: 44, reasoning: 0 },
+  toolCall: null,
+  calls: [],
+  interleaved: false,
+}
 
 const BREAKS: [string, Partial<AnswerBehaviour>][] = [
   ['without its ending', { ending: 'missing' }],
@@ -143,6 +157,32 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
     expect(tokensOf(turns)).toEqual(tokensOf(calls))
     expect(calls.inputTokens).toBeGreaterThan(1500)
     expect(calls.inputTokens).toBeLessThan(2500)
+  })
+
+  test('an answer in an encoding that nobody can read is charged its input', async () => {
+    await start(wireFormat)
+    script({ type: 'status', status: 200, headers: { ...EVENTS, 'content-encoding': 'zip' }, body: TEXT })
+    const { chat, turn } = await user.client.create('hi')
+    expect(await user.client.ended(chat.id, turn.id)).toMatchObject({
+      state: 'failed',
+      error: { code: 'provider_rejected' },
+    })
+    const { turns, calls } = await settledUsage(user, chat.id)
+    expect(calls).toMatchObject({ calls: 1, estimated: 1, outputTokens: 0 })
+    expect(calls.inputTokens).toBeGreaterThan(0)
+    expect(tokensOf(turns)).toEqual(tokensOf(calls))
+  })
+
+  test('what is reported under an escaped name counts, in the books too', async () => {
+    await start(wireFormat)
+    const { opening, deltas, ending } = RENDERERS[wireFormat].render(ANSWER)
+    const body = (opening + deltas.join('') + ending).replaceAll('"usage"', '"us\\u0061ge"')
+    script({ type: 'status', status: 200, headers: EVENTS, body })
+    const { chat, turn } = await user.client.create('hi')
+    await user.client.ended(chat.id, turn.id)
+    const { turns, calls } = await settledUsage(user, chat.id)
+    expect(calls).toMatchObject({ calls: 1, estimated: 0, inputTokens: 33, outputTokens: 44 })
+    expect(tokensOf(turns)).toEqual(tokensOf(calls))
   })
 
   test('a call that the provider refused costs nothing', async () => {
