@@ -8,12 +8,19 @@ import { baseUrl, id, line } from './schemas.ts'
 const RESERVED =
   /^(accept|connection|content-.*|host|keep-alive|last-event-id|mcp-.*|proxy-.*|te|trailer|transfer-encoding|upgrade|expect)$/
 
+/** Some servers make no difference between `_` and `-`. */
+const toCanonical = (name: string): string => name.toLowerCase().replaceAll('_', '-')
+
 const headerName = z
   .string()
   .max(100)
   .regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'expected the name of a header')
-  .toLowerCase()
-  .refine((name) => !RESERVED.test(name), 'expected a header that the protocol does not send itself')
+  .refine(
+    (name) => !RESERVED.test(toCanonical(name)),
+    'expected a header that the protocol does not send itself',
+  )
+
+const isOnce = (names: readonly string[]): boolean => new Set(names.map(toCanonical)).size === names.length
 
 const headerValue = z
   .string()
@@ -24,6 +31,10 @@ const headerValue = z
 const headers = z
   .record(headerName, headerValue)
   .refine((given) => Object.keys(given).length <= 20, 'expected at most 20 headers')
+  .refine((given) => isOnce(Object.keys(given)), 'expected each name once, whatever its case')
+  .transform((given) =>
+    Object.fromEntries(Object.entries(given).map(([name, value]) => [name.toLowerCase(), value])),
+  )
   .meta({ description: 'Sent with every request to the server. They go in and never come out.' })
 
 const toolNames = z.array(line(200)).max(200)

@@ -55,6 +55,9 @@ function open(
   return tools
 }
 
+/** After which nothing can have been done. */
+const REFUSALS = ['is an error', 'is a refusal']
+
 const toolsAt = (url: string, change: Partial<McpServer> = {}): Promise<readonly Tool[]> =>
   open([serverAt(url, change)]).toolsFor(owner, signal)
 
@@ -453,13 +456,29 @@ describe('a server that lies', () => {
       ['is to nothing', ({ response }) =>
         sendJson(response, { jsonrpc: '2.0', error: { code: -32600, message: 'what?' } })],
       ['asks us the same', ({ rpc, response }) => sendJson(response, { ...rpc, method: 'ping' })],
-    ])('which fails the call at once where one %s (M3)', async (_, lie) => {
+    ])('which fails the call at once where one %s (M3)', async (what, lie) => {
       expect(await call(lie)).toMatchObject({
         isError: true,
-        output: expect.stringMatching(/^the MCP server mill did not do it: ./),
+        output: expect.stringMatching(
+          REFUSALS.includes(what) ? /^the MCP server mill did not do it: ./ : /^it is unknown whether the MCP server mill did it: ./,
+        ),
       })
       expect(liar.calls).toHaveLength(1)
     }) // prettier-ignore
+
+    test('which cannot be told is not told as if the call had not been made', async () => {
+      const deep = '['.repeat(20_000) + ']'.repeat(20_000)
+      const headers = { authorization: new Secret('Bearer a-secret-0000') }
+      const answer: Lie = ({ rpc, response }) => {
+        const result = `{"content":[],"structuredContent":{"deep":${deep}}}`
+        response.setHeader('content-type', 'application/json')
+        response.end(`{"jsonrpc":"2.0","id":${JSON.stringify(rpc.id)},"result":${result}}`)
+      }
+      expect(await call(answer, { headers })).toMatchObject({
+        isError: true,
+        output: expect.stringMatching(/^the MCP server mill answered, but its answer cannot be told: ./),
+      })
+    })
 
     test.each([
       [

@@ -5,10 +5,10 @@ import type { GuardedFetch } from '../builtin/web-fetch.ts'
 import type { Tool, ToolOwner, ToolSource } from '../contract.ts'
 import { untilAborted } from '../until-aborted.ts'
 import { toToolOutcome } from './call-result.ts'
-import { connectMcp, type McpConnection } from './connection.ts'
+import { connectMcp, type CallResult, type McpConnection } from './connection.ts'
 import { listTools, type ListedTool, type ListedTools } from './list-tools.ts'
 import type { LoadMcpServers, McpServer } from './load-servers.ts'
-import { adviceOn, reasonOf } from './reason.ts'
+import { adviceOn, mayHaveDone, reasonOf } from './reason.ts'
 import { createRedactor } from './redact.ts'
 import { createMcpSessions, type McpSessions } from './sessions.ts'
 
@@ -195,20 +195,32 @@ function toTool(tool: ListedTool, { server, owner, sessions, fetch }: CallPlace)
       typeof input === 'object' && input !== null && !Array.isArray(input) ? null : 'expected an object',
     timeoutMs: server.timeoutMs,
     execute: async (input, { signal }) => {
+      let isCalled = false
+      const call = (connection: McpConnection): Promise<CallResult> => {
+        isCalled = true
+        return connection.callTool(tool.name, input, signal)
+      }
+      const result = await sessions.use(key, signal, call, connect).catch((error: unknown) => {
+        signal.throwIfAborted()
+        throw toFailure(error, isCalled, server)
+      })
       try {
-        const result = await sessions.use(
-          key,
-          signal,
-          (connection) => connection.callTool(tool.name, input, signal),
-          connect,
-        )
         return toToolOutcome(result, createRedactor(server.headers))
       } catch (error) {
-        signal.throwIfAborted()
-        throw new Error(`the MCP server ${server.name} did not do it: ${reasonOf(error, server)}`, {
-          cause: error,
-        })
+        throw new Error(
+          `the MCP server ${server.name} answered, but its answer cannot be told: ${reasonOf(error, server)}`,
+          { cause: error },
+        )
       }
     },
   }
+}
+
+/** C2 what may have happened is never told as if it had not. */
+function toFailure(error: unknown, isCalled: boolean, server: McpServer): Error {
+  const outcome =
+    isCalled && mayHaveDone(error, server)
+      ? `it is unknown whether the MCP server ${server.name} did it`
+      : `the MCP server ${server.name} did not do it`
+  return new Error(`${outcome}: ${reasonOf(error, server)}`, { cause: error })
 }

@@ -14,6 +14,35 @@ export function reasonOf(error: unknown, server: Pick<McpServer, 'headers'>): st
   return unreached === null ? tell(messageOf(error), server) : `it could not be reached (${unreached})`
 }
 
+/**
+ * Whether a server may have done what it was called for all the same: unless it said no, or the call never came to it.
+ * Sources: JSON-RPC 2.0, section 5.1; the MCP SDK has codes of its own for a connection that ended and one that was silent.
+ */
+export function mayHaveDone(error: unknown, server: Pick<McpServer, 'headers'>): boolean {
+  if (isTurnmillError(error)) return false
+  const unreached = whyUnreached(error, server)
+  if (unreached !== null) return !NEVER_SENT.has(unreached)
+  const { data } = answeredError.safeParse(error)
+  if (data === undefined) return true
+  return data.name === 'McpError' ? OF_THE_CLIENT.has(data.code) : data.code < 400 || data.code > 499
+}
+
+/** What a connection fails with before it stands. Sources: Node's `errno` codes, and the errors of undici. */
+const NEVER_SENT: ReadonlySet<string> = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'UND_ERR_CONNECT_TIMEOUT',
+])
+
+/** `ConnectionClosed`, which we say too of an answer without a result, and `RequestTimeout`. */
+const OF_THE_CLIENT: ReadonlySet<number> = new Set([-32_000, -32_001])
+
+/** An answer of JSON-RPC that is an error, or one of HTTP. */
+const answeredError = z.looseObject({ name: z.string(), code: z.number() })
+
 const tell = (text: string, { headers }: Pick<McpServer, 'headers'>): string =>
   createRedactor(headers)(text).slice(0, MAX_REASON)
 
