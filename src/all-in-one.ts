@@ -31,7 +31,7 @@ export async function startAll(given: Config, logger: Logger, shutdown: Shutdown
   const ground = await startLocalGround(given)
   shutdown.add(() => ground.stop())
   const config = { ...ground.config, allowPrivateProviders: given.allowPrivateProviders ?? true }
-  await migrate(demand(config, 'databaseUrl', 'expected a database'))
+  await migrate(demand(config, 'databaseUrl', 'expected a database'), { log: (line) => logger.info(line) })
   const services = await openServices(config, logger)
   shutdown.add(() => services.close())
   await demandFitting(services)

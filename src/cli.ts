@@ -16,7 +16,7 @@ export const COMMANDS = {
   migrate: {
     summary: 'Bring the database up to date',
     details:
-      'Applies the migrations that the database lacks, prints each, and ends. Needs `DATABASE_URL` alone. Several at once take turns, and running it again changes nothing.',
+      'Applies the migrations that the database lacks, prints each, and ends. Needs `DATABASE_URL` alone. Several at once take turns, and running it again changes nothing. `api`, `worker` and `start` begin with the same: run it apart to see it, or before an upgrade.',
   },
   start: {
     summary: 'Run API and worker in one process',

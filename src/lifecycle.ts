@@ -1,3 +1,4 @@
+import { unknownSettings } from './config/index.ts'
 import type { Logger } from './telemetry/logger.ts'
 
 /** Something that was started: ends with it, in the reverse order of starting. */
@@ -36,6 +37,9 @@ export async function runProcess(
   drainMs: number,
   start: (shutdown: Shutdown) => Promise<void>,
 ): Promise<void> {
+  const unknown = unknownSettings()
+  if (unknown.length > 0)
+    logger.warn({ settings: unknown }, 'settings that do not exist are ignored: is one of them misspelt?')
   const shutdown = new Shutdown()
   process.on('unhandledRejection', (error) => logger.error({ error }, 'unhandled rejection'))
   const stopping = new AbortController()

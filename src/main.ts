@@ -13,7 +13,7 @@ async function main(): Promise<void> {
   await runProcess(logger, 0, async (shutdown) => {
     const services = await openServices(config, logger)
     shutdown.add(() => services.close())
-    await migrate(config.databaseUrl ?? '')
+    await migrate(config.databaseUrl ?? '', { log: (line) => logger.info(line) })
     await demandFitting(services)
     if (config.bootstrapApiKey !== null)
       await ensureBootstrapKey(services.db, services.pepper, config.bootstrapApiKey)

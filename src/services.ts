@@ -1,6 +1,6 @@
 import { createAuxiliaryRuns, type AuxiliaryRuns } from './auxiliary/index.ts'
 import { createChats, type AdmittedTurn, type Chats, type PendingRun } from './chats/index.ts'
-import { demand, type Config } from './config/index.ts'
+import { demandAll, type Config } from './config/index.ts'
 import { openConnections, type Connections } from './connections.ts'
 import { alone } from './db/index.ts'
 import {
@@ -66,21 +66,14 @@ export async function openServices(
   logger: Logger,
   effects: ServiceEffects = {},
 ): Promise<Services> {
-  const url = demand(config, 'databaseUrl', 'expected the URL of a Postgres database')
-  const pepper = demand(
-    config,
-    'apiKeyPepper',
-    'expected 32 random bytes in base64, such as `openssl rand -base64 32` prints',
-  )
-  const encryption = createEncryption(
-    demand(
-      config,
-      'encryptionKeys',
-      'expected <id>:<32 random bytes in base64>, such as k1:`openssl rand -base64 32`',
-    ),
-  )
+  const { databaseUrl, apiKeyPepper, encryptionKeys } = demandAll(config, {
+    databaseUrl: 'expected the URL of a Postgres database',
+    apiKeyPepper: 'expected 32 random bytes in base64, such as `openssl rand -base64 32` prints',
+    encryptionKeys: 'expected <id>:<32 random bytes in base64>, such as k1:`openssl rand -base64 32`',
+  })
+  const encryption = createEncryption(encryptionKeys)
   const onError = (error: unknown): void => logger.warn({ error }, 'connection trouble')
-  const connections = await openConnections(config, url, onError)
+  const connections = await openConnections(config, databaseUrl, onError)
   const { db, backend, queue, auxiliaryQueue, parts } = connections
 
   const metrics = createMetrics(() => chats.counts())
@@ -154,7 +147,7 @@ export async function openServices(
 
   return {
     config, logger, db, backend, queue, auxiliaryQueue, parts, chats, auxiliaryRuns, debugRuns, reconciler, encryption, gateway,
-    providerFetch, metrics, pepper,
+    providerFetch, metrics, pepper: apiKeyPepper,
     close: async () => {
       await reconciler.stop()
       await Promise.all([settlements.idle(SETTLE_LIMIT_MS), debugRuns.idle(SETTLE_LIMIT_MS)])

@@ -17,7 +17,7 @@ export async function runWorkerProcess(
   await runProcess(logger, config.drainMs, async (shutdown) => {
     const [services] = await Promise.all([openServices(config, logger), loadAdapters()])
     shutdown.add(() => services.close())
-    await migrate(config.databaseUrl ?? '')
+    await migrate(config.databaseUrl ?? '', { log: (line) => logger.info(line) })
     await demandFitting(services)
     if (config.metricsPort !== null) {
       const metrics = createMetricsServer(services.metrics, config.host, config.metricsPort)

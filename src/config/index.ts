@@ -1,4 +1,4 @@
 export { dropAmbientCredentials } from './ambient-credentials.ts'
-export { ConfigError, demand, loadConfig } from './load.ts'
+export { ConfigError, demand, demandAll, loadConfig, unknownSettings } from './load.ts'
 export type { Setting } from './setting.ts'
 export { SETTINGS, type Config } from './settings.ts'

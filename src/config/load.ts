@@ -52,10 +52,26 @@ function checkTogether(config: Config): void {
     ])
 }
 
-/** A setting that this process cannot do without. */
-export function demand<K extends Optional>(config: Config, key: K, why: string): NonNullable<Config[K]> {
-  const value = config[key]
-  const setting = SETTINGS[key]
-  if (value === null) throw new ConfigError([`${setting.name} is not set, ${why}${suchAs(setting)}`])
-  return value
+/** A setting that this process cannot do without. @throws {ConfigError} */
+export const demand = <K extends Optional>(config: Config, key: K, why: string): NonNullable<Config[K]> =>
+  demandAll(config, { [key]: why } as Record<K, string>)[key]
+
+/** Settings that this process cannot do without. @throws {ConfigError} naming all that are not set. */
+export function demandAll<K extends Optional>(
+  config: Config,
+  whys: Readonly<Record<K, string>>,
+): { readonly [Key in K]: NonNullable<Config[Key]> } {
+  const missing = (Object.entries(whys) as [K, string][]).filter(([key]) => config[key] === null)
+  if (missing.length > 0)
+    throw new ConfigError(
+      missing.map(([key, why]) => `${SETTINGS[key].name} is not set, ${why}${suchAs(SETTINGS[key])}`),
+    )
+  return config as { [Key in K]: NonNullable<Config[Key]> }
+}
+
+/** Names that look like settings and are none: a misspelt one would go unnoticed. */
+export function unknownSettings(environment: NodeJS.ProcessEnv = process.env): string[] {
+  const known = new Set<string>(Object.values(SETTINGS).map(({ name }) => name))
+  const isOurs = (name: string): boolean => name.startsWith('TURNMILL_') && !name.startsWith('TURNMILL_TEST_')
+  return Object.keys(environment).filter((name) => isOurs(name) && !known.has(name))
 }

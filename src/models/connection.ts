@@ -66,6 +66,7 @@ function connectGateway(route: GatewayRoute, gateway: Gateway | null): ProviderC
   }
   const version = route.wireFormat === 'anthropic-messages' ? '' : '/v1'
   return {
+    provider: route.provider.name,
     baseUrl: `${GATEWAY_ORIGIN}/v1/gateway/${route.provider.name}${version}`,
     credential: route.byok ?? PLACEHOLDER,
     fetch: async (input, init) => {
@@ -89,6 +90,7 @@ function connectDirect(
   fetch: ProviderFetch,
 ): ProviderConnection {
   return {
+    provider: provider.name,
     baseUrl: provider.baseUrl,
     credential: credential ?? PLACEHOLDER,
     fetch: async (input, init) => {

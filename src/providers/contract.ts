@@ -7,6 +7,8 @@ import type { Usage } from '../protocol/usage.ts'
 
 /** How a model call reaches its upstream; made from a route, for one call. */
 export interface ProviderConnection {
+  /** The provider's name, for people. */
+  provider: string
   /** Absolute URL without a trailing slash. Never dialled when `fetch` is the gateway's. */
   baseUrl: string
   /** What the SDK sends as credential: the real one on a direct route, a placeholder or BYOK on a gateway route. */

@@ -10,6 +10,7 @@ import { scrub } from './scrub.ts'
 export interface FailureContext {
   wireFormat: WireFormat
   model: string
+  provider: string
   credential: Secret
   /** `open` until the provider's answer began, then `read`. */
   phase: 'open' | 'read'
@@ -87,8 +88,8 @@ export const overlongArguments = (limit: number, context: FailureContext): Turnm
     `${subjectOf(context)} called a tool with more than ${limit} characters of arguments`,
   )
 
-const subjectOf = ({ wireFormat, model }: Pick<FailureContext, 'wireFormat' | 'model'>): string =>
-  `${wireFormat} model ${model}`
+export const subjectOf = ({ wireFormat, model, provider }: Omit<FailureContext, 'credential'>): string =>
+  `${wireFormat} model ${model} of provider ${provider}`
 
 // --- What failed before or beside an answer
 
@@ -155,9 +156,12 @@ const namesOf = (fields: Record<string, unknown>): string[] =>
   [asRecord(fields.details).error_code, fields.code, fields.type].map(asText).filter(Boolean)
 
 function toReportedError(failure: ProviderFailure, context: FailureContext): TurnmillError {
-  const code = refusalOfGateway(failure) ?? classify(failure)
   const retryAfterMs = failure.headers && parseRetryAfter(failure.headers)
-  return new TurnmillError(code, messageOf(failure, context), { retryAfterMs })
+  const refusal = refusalOfGateway(failure)
+  // It says itself what it refused, and the model has no part in it.
+  if (refusal !== undefined)
+    return new TurnmillError(refusal, scrub(failure.message, context.credential), { retryAfterMs })
+  return new TurnmillError(classify(failure), messageOf(failure, context), { retryAfterMs })
 }
 
 /**

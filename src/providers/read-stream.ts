@@ -3,7 +3,7 @@ import type { AnswerPart, EndPart, StreamPart } from '../protocol/parts.ts'
 import type { WireFormat } from '../protocol/routes.ts'
 import type { ModelCall } from './contract.ts'
 import type { FailureContext, SdkErrors } from './errors.ts'
-import { brokenStream, endlessAnswer, toProviderError } from './errors.ts'
+import { brokenStream, endlessAnswer, subjectOf, toProviderError } from './errors.ts'
 import { asRecord } from './outside.ts'
 import { countTokens, UsageTally } from './usage-tally.ts'
 import { UNKNOWN_USAGE, usageOfCall } from './usage-of-call.ts'
@@ -43,6 +43,7 @@ export async function* readStream(source: StreamSource): AsyncGenerator<StreamPa
   const context: FailureContext = {
     wireFormat,
     model: request.model,
+    provider: connection.provider,
     credential: connection.credential,
     phase: 'open',
   }
@@ -142,5 +143,5 @@ const isAborted = (signal: AbortSignal): boolean => signal.aborted
 const endedEarly = (signal: AbortSignal, context: FailureContext): TurnmillError =>
   signal.aborted ? stopped(context) : brokenStream("ended without its wire format's own ending", context)
 
-const stopped = ({ wireFormat, model }: FailureContext): TurnmillError =>
-  new TurnmillError('worker_stopped', `the call of ${wireFormat} model ${model} was stopped`)
+const stopped = (context: FailureContext): TurnmillError =>
+  new TurnmillError('worker_stopped', `the call of ${subjectOf(context)} was stopped`)

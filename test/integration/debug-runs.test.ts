@@ -233,7 +233,12 @@ describe('recorded calls', () => {
     } // prettier-ignore
     const fetch = () => Promise.resolve(new Response('{}'))
     const { debugRuns } = turnmill.services
-    const connection = debugRuns.record(route, { baseUrl: '', credential: new Secret(''), fetch })
+    const connection = debugRuns.record(route, {
+      provider: 'p',
+      baseUrl: '',
+      credential: new Secret(''),
+      fetch,
+    })
     for (let number = 0; number < count; number++) {
       await (await connection.fetch('https://p.example/v1/x', { method: 'POST', body: `{"number":${number}}` })).text() // prettier-ignore
       await debugRuns.idle(10_000)

@@ -48,6 +48,7 @@ export interface CallFields {
 
 export const modelCall = (fields: CallFields): ModelCall => ({
   connection: {
+    provider: 'mill',
     baseUrl: fields.baseUrl,
     credential: new Secret(fields.credential ?? TEST_CREDENTIAL),
     fetch: fields.fetch ?? globalThis.fetch,

@@ -1,5 +1,12 @@
 import { inspect } from 'node:util'
-import { demand, dropAmbientCredentials, loadConfig, SETTINGS } from '../../src/config/index.ts'
+import {
+  demand,
+  demandAll,
+  dropAmbientCredentials,
+  loadConfig,
+  SETTINGS,
+  unknownSettings,
+} from '../../src/config/index.ts'
 
 describe('the configuration', () => {
   test('has a default for everything that does not have to be set', () => {
@@ -48,6 +55,19 @@ describe('the configuration', () => {
     expect(() => demand(loadConfig({}), 'databaseUrl', 'expected the URL of a Postgres database')).toThrow(
       'DATABASE_URL is not set, expected the URL of a Postgres database, such as postgres://user:password@localhost:5432/turnmill',
     )
+  })
+
+  test('names all that is demanded and not set', () => {
+    expect(() =>
+      demandAll(loadConfig({}), { databaseUrl: 'expected a URL', apiKeyPepper: 'expected bytes' }),
+    ).toThrow(
+      /DATABASE_URL is not set, expected a URL.*\n.*TURNMILL_API_KEY_PEPPER is not set, expected bytes/,
+    )
+  })
+
+  test('finds names that look like settings and are none', () => {
+    const environment = { TURNMILL_LEASE: '1', TURNMILL_LEASE_MS: '2000', TURNMILL_TEST_SEED: '1', HOME: '/' }
+    expect(unknownSettings(environment)).toEqual(['TURNMILL_LEASE'])
   })
 
   test('takes an empty value for an absent one', () => {

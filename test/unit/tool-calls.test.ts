@@ -8,6 +8,7 @@ const createCalls = (): ToolCalls => {
   const context = {
     wireFormat: 'openai-chat',
     model: 'm',
+    provider: 'p',
     credential: new Secret('k'),
     phase: 'read',
   } as const
