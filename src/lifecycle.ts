@@ -67,6 +67,9 @@ export async function runProcess(
 /** A failed start in words for a person; the whole error goes to the log at `debug`. */
 export function reportFailedStart(error: unknown): never {
   const message = error instanceof Error ? error.message : String(error)
-  process.stderr.write(`turnmill could not start: ${message}\n`)
+  const advice = /\bEADDRINUSE\b/.test(message)
+    ? '; stop what listens there, or choose another with PORT'
+    : ''
+  process.stderr.write(`turnmill could not start: ${message}${advice}\n`)
   process.exit(1)
 }

@@ -340,7 +340,9 @@ const sums = {
 const callSums = z
   .object({
     calls: z.number(),
-    failed: z.number(),
+    failed: z.number().meta({
+      description: 'Refused by the provider, or broken off; not what its caller left, as an interrupt does.',
+    }),
     underWay: z.number(),
     ...sums,
   })

@@ -1,6 +1,7 @@
 import { query, statement, withTransaction, type Database } from '../db/index.ts'
 import type { Usage } from '../protocol/usage.ts'
 import { firstId } from './ids-in-time.ts'
+import { CLIENT_CLOSED } from './relay.ts'
 
 /** Reading the gateway's books: what calls used and cost, summed. */
 
@@ -30,7 +31,7 @@ export interface Sums extends Omit<Usage, 'estimated'> {
 
 export interface CallSums extends Sums {
   calls: number
-  /** Refused by the provider, or broken off. */
+  /** Refused by the provider, or broken off; not what its caller left, as an interrupt does. */
   failed: number
   underWay: number
 }
@@ -42,6 +43,10 @@ export interface GroupedUsage {
   /** Whether there are more groups than these. */
   more: boolean
 }
+
+/** How calls end that their caller left. */
+const LEFT_CODES = [CLIENT_CLOSED, 'turn_interrupted', 'turn_fenced', 'worker_stopped', 'key_revoked']
+const LEFT = LEFT_CODES.map((code) => `'${code}'`).join(', ')
 
 /** Groups that are shown at most. */
 const MAX_GROUPS = 1000
@@ -77,7 +82,7 @@ export const sumCalls = (finder: Finder, groupBy: UsageGroup | null) =>
     `select ${groupBy === null ? 'null' : GROUPS[groupBy]} as "group", ${groupBy === null ? 'true' : `grouping(${GROUPS[groupBy]}) = 1`} as "isTotal",
       count(*)::float8 as calls,
       (count(*) filter (where i.settled_at is null))::float8 as "underWay",
-      (count(*) filter (where i.error_code is not null or i.status >= 400))::float8 as failed,
+      (count(*) filter (where i.error_code not in (${LEFT}) or i.status >= 400))::float8 as failed,
       (count(*) filter (where i.estimated))::float8 as estimated,
       (count(*) filter (where i.settled_at is not null and i.cost_micros is null))::float8 as unpriced,
       coalesce(sum(t.input_tokens), 0)::float8 as "inputTokens", coalesce(sum(t.output_tokens), 0)::float8 as "outputTokens",

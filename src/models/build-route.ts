@@ -116,7 +116,7 @@ function noModel(request: RouteRequest): TurnmillError {
   const chosen = named.length === 0 ? 'none was chosen' : `${named.join(', ')} cannot be used`
   return new TurnmillError(
     'model_config_missing',
-    `purpose ${purpose}: ${chosen}, no override can be used, and there is no enabled default model config`,
+    `purpose ${purpose}: ${chosen}, no override can be used, and there is no enabled default model config: an admin makes one with POST /v1/model-configs and "isDefault": true`,
   )
 }
 

@@ -178,7 +178,7 @@ async function refuseEviction(redis: Redis): Promise<void> {
   const policy = await maxmemoryPolicy(redis)
   if (policy !== null && policy !== 'noeviction')
     throw new Error(
-      `Redis has maxmemory-policy ${policy}, expected noeviction: it would drop jobs when it is full`,
+      `Redis has maxmemory-policy ${policy}, expected noeviction: it would drop jobs when it is full; set it in redis.conf, or with CONFIG SET maxmemory-policy noeviction`,
     )
 }
 

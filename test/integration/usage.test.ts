@@ -134,6 +134,12 @@ describe('GET /v1/usage', () => {
     await calling
     await settled(2)
     expect((await usageOf(user)).total).toMatchObject({ calls: 2, failed: 1, underWay: 0, estimated: 1 })
+    turnmill.upstream.script({ type: 'silence', after: 'headers' })
+    const { chat } = await user.client.create('hi')
+    await turnmill.upstream.waitForRequest(3)
+    await user.client.request('POST', `/v1/chats/${chat.id}/interrupt`)
+    await settled(3)
+    expect((await usageOf(user)).total).toMatchObject({ calls: 3, failed: 1, underWay: 0, estimated: 2 })
   })
 
   test('begins with from and ends before to', async () => {
