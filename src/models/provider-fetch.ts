@@ -125,6 +125,8 @@ const createAgent = (rules: DestinationRules): Agent =>
     // Deadlines are the caller's; these would end a long answer.
     headersTimeout: 0,
     bodyTimeout: 0,
+    // A call has a connection of its own: what one of them meets is nobody else's business (decisions/0014).
+    allowH2: false,
     connect: { timeout: CONNECT_MS, ...(rules.allowPrivate ? {} : { lookup: lookUpPublic(rules) as never }) },
   })
 
