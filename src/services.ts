@@ -111,7 +111,9 @@ export async function openServices(
     db,
     encryption,
     books: createBooks(db),
-    health: createKeyHealth(),
+    health: createKeyHealth((keyId, status) =>
+      logger.warn({ providerKeyId: keyId, status }, 'a provider refused a central key, which rests now'),
+    ),
     breakers: createBreakers({
       failures: config.breakerFailures,
       openMs: config.breakerOpenMs,

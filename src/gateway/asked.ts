@@ -42,6 +42,7 @@ const MAX_PROMPT_CHARACTERS = 4000
 /** Reads the body of a model call, whatever is in it. @throws {TurnmillError} `invalid_request`. */
 export function readAsked(wireFormat: WireFormat, body: Record<string, unknown>): Asked {
   demandForeground(body)
+  demandPlainStream(body)
   const limits = LIMIT_FIELDS[wireFormat]
     // Anthropic warms its cache up for an answer of no tokens.
     .map((name) => readCount(body, name, wireFormat === 'anthropic-messages' ? 0 : 1))
@@ -82,6 +83,21 @@ function demandForeground(body: Record<string, unknown>): void {
     throw new TurnmillError('invalid_request', `${name} is set, expected a call that ends with its answer`)
 }
 
+/** A stream whose provider takes it for one where we do not, or is told twice whether to report, would report nothing. */
+function demandPlainStream({ stream, stream_options: options }: Record<string, unknown>): void {
+  if (isSet(stream) && typeof stream !== 'boolean')
+    throw new TurnmillError('invalid_request', `stream is ${toldOf(stream)}, expected true or false`)
+  const bad = Object.keys(asRecord(options)).find(
+    (name) => foldName(name) === foldName(INCLUDE_USAGE) && name !== INCLUDE_USAGE,
+  )
+  if (bad !== undefined)
+    throw new TurnmillError('invalid_request', `stream_options has ${bad.slice(0, MAX_TOLD)}, expected ${INCLUDE_USAGE}`) // prettier-ignore
+}
+
+const INCLUDE_USAGE = 'include_usage'
+
+const toldOf = (value: unknown): string => JSON.stringify(value).slice(0, MAX_TOLD)
+
 /**
  * A count that its provider may take for another one would reserve too little.
  *
@@ -93,7 +109,7 @@ function readCount(body: Record<string, unknown>, name: string, least: number): 
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= least) return value
   throw new TurnmillError(
     'invalid_request',
-    `${name} is ${JSON.stringify(value).slice(0, MAX_TOLD)}, expected a whole number from ${least}`,
+    `${name} is ${toldOf(value)}, expected a whole number from ${least}`,
   )
 }
 

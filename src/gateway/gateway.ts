@@ -113,7 +113,7 @@ async function forward(call: OpenCall, facts: CallFacts, options: GatewayOptions
   const upstream = await leaving.upstream.catch(async (error: unknown) => {
     const status = error instanceof UnreadableAnswerError ? error.answered : null
     // Whoever hung up before the answer began may have to pay all the same, unless nothing was sent.
-    const isTaken = status === null ? leaving.isSent() && signal.aborted : status < 300
+    const isTaken = status !== null || (leaving.isSent() && signal.aborted)
     await settle({
       status,
       errorCode: codeOf(error),

@@ -7,6 +7,8 @@ export interface InputSize {
   images: number
   /** How many characters their parts take in the body. */
   imageCharacters: number
+  /** What its provider adds to the prompt by itself, at most, in tokens: how to use tools, or to keep to a schema. */
+  hiddenTokens: number
   /** Whether it may stand for any amount: state that the provider keeps, something behind a URL, or what is not known here. */
   openEnded: boolean
 }
@@ -45,13 +47,38 @@ const SCALARS: ReadonlySet<string> = new Set(['type', 'role', 'name', 'id', 'tex
 export const exceedsItsBytes = ({ images, openEnded }: InputSize): boolean => openEnded || images > 0
 
 export function measureInput(wireFormat: WireFormat, body: Record<string, unknown>): InputSize {
-  const size: InputSize = { images: 0, imageCharacters: 0, openEnded: false }
+  const size: InputSize = {
+    images: 0,
+    imageCharacters: 0,
+    hiddenTokens: hiddenTokensOf(body),
+    openEnded: false,
+  }
   const plain = PLAIN_FIELDS[wireFormat]
   const isPlain = (name: string): boolean => plain.has(name) || !isSet(body[name])
   if (!Object.keys(body).every(isPlain) || asList(body.tools).some(isServerTool)) size.openEnded = true
   for (const said of [body.messages, body.input, body.system, body.instructions]) addItems(said, size)
   return size
 }
+
+/**
+ * About twice what Anthropic says of its prompts: some 350 for tools, and 245 to 735 for each that is of its own.
+ * Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview#pricing
+ */
+const PROMPT_TOKENS = 1000
+
+/** Fields with which a provider says more to its model than they hold. */
+const PROMPTING = ['tools', 'functions', 'response_format', 'output_format', 'output_config', 'text']
+
+function hiddenTokensOf(body: Record<string, unknown>): number {
+  const prompts = PROMPTING.filter((name) => isSet(body[name]) && !isEmpty(body[name]))
+  const ownTools = asList(body.tools).filter((tool) => !PLAIN_TOOLS.includes(asRecord(tool).type))
+  return (prompts.length + ownTools.length) * PROMPT_TOKENS
+}
+
+const isEmpty = (value: unknown): boolean => Array.isArray(value) && value.length === 0
+
+/** Tools of which a model is told what the body says. */
+const PLAIN_TOOLS: readonly unknown[] = [undefined, null, 'function', 'custom']
 
 export const isSet = (value: unknown): boolean => value !== undefined && value !== null
 

@@ -59,22 +59,21 @@ function createCallMeter(wireFormat: WireFormat, contentType: string): Meter {
   let text = ''
   return {
     ...readings,
-    read: (chunk) => {
-      const more = decoder.decode(chunk, { stream: true })
-      text += more
-      usage.pass(countTokens(more))
-    },
+    read: (chunk) => void (text += decoder.decode(chunk, { stream: true })),
     end: () => {
-      if (/^\s*[{[]/.test(text)) {
-        take(parse(text))
+      // Some servers call their events by another type.
+      if (EVENTS.test(text)) {
+        parser.feed(text)
+        endEvents()
         return
       }
-      // Some servers call their events by another type.
-      parser.feed(text)
-      endEvents()
+      usage.pass(countTokens(text))
+      if (/^\s*[{[]/.test(text)) take(parse(text))
     },
   }
 }
+
+const EVENTS = /^\uFEFF?(?:[:\n\r]|(?:data|event|id|retry):)/
 
 /** An event that holds more than a piece of text, or letters that are written as escapes. */
 const TELLING =

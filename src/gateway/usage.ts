@@ -45,7 +45,14 @@ export interface GroupedUsage {
 }
 
 /** How calls end that their caller left. */
-const LEFT_CODES = [CLIENT_CLOSED, 'turn_interrupted', 'turn_fenced', 'worker_stopped', 'key_revoked']
+const LEFT_CODES = [
+  CLIENT_CLOSED,
+  'turn_interrupted',
+  'turn_fenced',
+  'worker_stopped',
+  'key_revoked',
+  'gateway_unauthorized',
+]
 const LEFT = LEFT_CODES.map((code) => `'${code}'`).join(', ')
 
 /** Groups that are shown at most. */

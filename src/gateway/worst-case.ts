@@ -14,8 +14,10 @@ export const outputBound = (asked: Pick<Asked, 'outputLimit'>, model: ModelFacts
   asked.outputLimit ?? model?.maxOutputTokens ?? OUTPUT_TOKENS
 
 /** The most input that a call may be charged for, in tokens. A token of text is a byte at least. */
-const inputBound = ({ input }: Pick<Asked, 'input'>, bodyBytes: number, model: ModelFacts | null): number =>
-  exceedsItsBytes(input) ? Math.max(bodyBytes, model?.contextWindow ?? CONTEXT_TOKENS) : bodyBytes
+function inputBound({ input }: Pick<Asked, 'input'>, bodyBytes: number, model: ModelFacts | null): number {
+  const text = bodyBytes + input.hiddenTokens
+  return exceedsItsBytes(input) ? Math.max(text, model?.contextWindow ?? CONTEXT_TOKENS) : text
+}
 
 /** About what an image takes, in tokens. */
 const IMAGE_TOKENS = 1500

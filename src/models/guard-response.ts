@@ -1,10 +1,9 @@
 import { TurnmillError } from '../protocol/errors.ts'
 import type { Secret } from '../protocol/secret.ts'
+import { scanForSecrets } from './secret-forms.ts'
 
 /** More than any answer of a model, far less than a process can hold. Counted after decompression. */
 export const MAX_ANSWER_BYTES = 32 * 1024 * 1024
-
-const REDACTED = Buffer.from('<redacted>')
 
 /** Reads a provider's answer piece by piece and gives what of it may be passed on. */
 export interface BodyGuard {
@@ -14,44 +13,26 @@ export interface BodyGuard {
   rest(): Uint8Array
 }
 
-/** Nothing that passes repeats a credential of the call, wherever chunk borders fall. */
+/** Nothing that passes repeats a credential of the call, wherever chunk borders fall, and however JSON writes it. */
 export function createBodyGuard(credentials: readonly Secret[]): BodyGuard {
-  const [first, ...others] = credentials
+  const secrets = credentials
     .map(secretOf)
     .filter((secret) => secret !== '')
-    .flatMap(formsOf)
-    .map(createGuardOf)
-  return others.reduce(inTurn, first ?? createGuardOf(''))
-}
-
-/** As it is, and as JSON writers escape it: PHP's `\/`, Go's `\u0026`. */
-function formsOf(secret: string): string[] {
-  const asCode = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
-  const escaped = [secret.replaceAll('/', '\\/'), secret.replace(/[&<>]/g, asCode)]
-  return [...new Set([secret, ...escaped])]
-}
-
-const inTurn = (one: BodyGuard, next: BodyGuard): BodyGuard => ({
-  pass: (chunk) => next.pass(one.pass(chunk)),
-  rest: () => Buffer.concat([next.pass(one.rest()), next.rest()]),
-})
-
-function createGuardOf(text: string): BodyGuard {
-  const secret = Buffer.from(text)
+    .map((secret) => Buffer.from(secret))
   let held: Buffer = Buffer.alloc(0)
   let size = 0
   return {
     pass: (chunk) => {
       size += chunk.byteLength
       if (size > MAX_ANSWER_BYTES) throw tooLong()
-      if (secret.length === 0) return chunk
-      const text = redact(held.length === 0 ? toBuffer(chunk) : Buffer.concat([held, chunk]), secret)
-      const keep = beginningOf(secret, text)
+      if (secrets.length === 0) return chunk
+      const text = held.length === 0 ? toBuffer(chunk) : Buffer.concat([held, chunk])
+      const { passed, heldFrom } = scanForSecrets(text, secrets, { isEnd: false })
       // A copy: whoever gets the rest may take its memory.
-      held = Buffer.from(text.subarray(text.length - keep))
-      return text.subarray(0, text.length - keep)
+      held = Buffer.from(text.subarray(heldFrom))
+      return passed
     },
-    rest: () => held,
+    rest: () => scanForSecrets(held, secrets, { isEnd: true }).passed,
   }
 }
 
@@ -99,22 +80,3 @@ function secretOf(credential: Secret): string {
 
 const tooLong = (): TurnmillError =>
   new TurnmillError('provider_rejected', `the provider's answer is longer than ${MAX_ANSWER_BYTES} bytes`)
-
-function redact(text: Buffer, secret: Buffer): Buffer {
-  const pieces: Buffer[] = []
-  let start = 0
-  for (let at = text.indexOf(secret); at !== -1; at = text.indexOf(secret, start)) {
-    pieces.push(text.subarray(start, at), REDACTED)
-    start = at + secret.length
-  }
-  return start === 0 ? text : Buffer.concat([...pieces, text.subarray(start)])
-}
-
-/** How many bytes at the end of the text may be the beginning of the secret. */
-function beginningOf(secret: Buffer, text: Buffer): number {
-  const from = Math.max(0, text.length - secret.length + 1)
-  const [first = 0] = secret
-  for (let at = text.indexOf(first, from); at !== -1; at = text.indexOf(first, at + 1))
-    if (secret.subarray(0, text.length - at).equals(text.subarray(at))) return text.length - at
-  return 0
-}

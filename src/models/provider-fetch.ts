@@ -1,4 +1,4 @@
-import { pipeline, type Readable, type Transform } from 'node:stream'
+import { pipeline, Readable, type Transform } from 'node:stream'
 import {
   constants,
   createBrotliDecompress,
@@ -45,7 +45,7 @@ const CONNECT_MS = 5000
 
 /** A provider took a request, and answered what nobody can read. */
 export class UnreadableAnswerError extends TurnmillError {
-  /** Status of the answer. */
+  /** Status of the answer, one of success. */
   readonly answered: number
   constructor(message: string, answered: number) {
     super('provider_rejected', message)
@@ -101,23 +101,36 @@ const DECODERS = new Map<string, () => Transform>([
   ['zstd', () => createZstdDecompress()],
 ])
 
-/** Nobody is asked to compress, and some do it all the same. Source: RFC 9110, section 8.4.1 */
+/** What some say of an answer that is as it is. */
+const PLAIN: readonly string[] = ['', 'identity', 'none', 'utf-8']
+
+/**
+ * Nobody is asked to compress, and some do it all the same. Of a refusal that nobody can read, its status is left.
+ * Source: RFC 9110, section 8.4.1
+ */
 function decode({ body, statusCode }: Dispatcher.ResponseData, headers: Headers): Readable {
-  const name = (headers.get('content-encoding') ?? 'identity').trim().toLowerCase()
-  if (name === 'identity') return body
-  const createDecoder = DECODERS.get(name)
-  if (createDecoder === undefined) {
-    body.destroy()
-    // Not which one: a provider may write the credential there.
-    throw new UnreadableAnswerError(
-      `the provider answered in an encoding other than ${[...DECODERS.keys()].join(', ')} or none`,
-      statusCode,
-    )
+  const [name, ...others] = encodingsOf(headers)
+  if (name === undefined) return body
+  const createDecoder = others.length === 0 ? DECODERS.get(name) : undefined
+  if (createDecoder !== undefined) {
+    const decoder = createDecoder()
+    decoder.on('error', () => undefined)
+    return pipeline(body, decoder, () => undefined)
   }
-  const decoder = createDecoder()
-  decoder.on('error', () => undefined)
-  return pipeline(body, decoder, () => undefined)
+  body.destroy()
+  if (statusCode >= 300) return Readable.from([])
+  // Not which one: a provider may write the credential there.
+  throw new UnreadableAnswerError(
+    `the provider answered in an encoding other than ${[...DECODERS.keys()].join(', ')} or none`,
+    statusCode,
+  )
 }
+
+const encodingsOf = (headers: Headers): string[] =>
+  (headers.get('content-encoding') ?? '')
+    .split(',')
+    .map((encoding) => encoding.trim().toLowerCase())
+    .filter((encoding) => !PLAIN.includes(encoding))
 
 /** Both of them send through one of these. */
 const createAgent = (rules: DestinationRules): Agent =>

@@ -1,5 +1,5 @@
 import { TurnmillError } from '../protocol/errors.ts'
-import { eventsWithData, type EventFilter } from './events-with-data.ts'
+import { eventsWithData, type EventFilter } from './filter-events.ts'
 
 /** How long the rest of a body may take that nobody reads any more. */
 const DRAIN_MS = 250

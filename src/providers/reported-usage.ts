@@ -36,26 +36,35 @@ const hasCount = (...counts: unknown[]): boolean => counts.some(isCount)
 function readChatUsage(usage: unknown): Usage | undefined {
   if (!isRecord(usage) || !hasCount(usage.prompt_tokens, usage.completion_tokens)) return undefined
   const prompt = asRecord(usage.prompt_tokens_details)
-  const completion = asRecord(usage.completion_tokens_details)
+  const reasoning = asCount(asRecord(usage.completion_tokens_details).reasoning_tokens)
   return usageOf({
     inputTokens: asCount(usage.prompt_tokens),
-    outputTokens: asCount(usage.completion_tokens),
+    outputTokens: withReasoning(usage.completion_tokens, usage.prompt_tokens, usage.total_tokens, reasoning),
     cacheReadTokens: asCount(prompt.cached_tokens),
     cacheWriteTokens: asCount(prompt.cache_write_tokens),
-    reasoningTokens: asCount(completion.reasoning_tokens),
+    reasoningTokens: reasoning,
   })
+}
+
+/**
+ * Most count reasoning among the output. Some, xAI and translations of Gemini among them, count it beside, which shows
+ * in the total.
+ */
+function withReasoning(output: unknown, input: unknown, total: unknown, reasoning: number): number {
+  const isBeside = asCount(total) - asCount(input) - asCount(output) >= reasoning
+  return asCount(output) + (isBeside ? reasoning : 0)
 }
 
 function readResponsesUsage(usage: unknown): Usage | undefined {
   if (!isRecord(usage) || !hasCount(usage.input_tokens, usage.output_tokens)) return undefined
   const input = asRecord(usage.input_tokens_details)
-  const output = asRecord(usage.output_tokens_details)
+  const reasoning = asCount(asRecord(usage.output_tokens_details).reasoning_tokens)
   return usageOf({
     inputTokens: asCount(usage.input_tokens),
-    outputTokens: asCount(usage.output_tokens),
+    outputTokens: withReasoning(usage.output_tokens, usage.input_tokens, usage.total_tokens, reasoning),
     cacheReadTokens: asCount(input.cached_tokens),
     cacheWriteTokens: asCount(input.cache_write_tokens),
-    reasoningTokens: asCount(output.reasoning_tokens),
+    reasoningTokens: reasoning,
   })
 }
 

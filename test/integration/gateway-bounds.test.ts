@@ -295,7 +295,7 @@ describe('what a body asks for', () => {
     answer = whole(
       path === CHAT ? { prompt_tokens: 3, completion_tokens: 1 } : { input_tokens: 3, output_tokens: 1 },
     )
-    await limitTo(1000)
+    await limitTo(10_000)
     const { messages: _, max_tokens: limit, ...hello } = HELLO
     const body = path === RESPONSES ? { ...hello, max_output_tokens: limit } : HELLO
     expect((await post(path, { ...body, ...more })).status).toBe(200)
@@ -319,7 +319,7 @@ describe('what a body asks for', () => {
     [{ metadata: { userId: 'a', user_id: 'b' } }],
   ])('may hold names that are its own affair: %j', async (more) => {
     answer = whole({ prompt_tokens: 3, completion_tokens: 1 })
-    await limitTo(1000)
+    await limitTo(10_000)
     expect((await post(CHAT, { ...HELLO, ...more })).status).toBe(200)
   })
 

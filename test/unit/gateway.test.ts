@@ -39,6 +39,12 @@ const BOUND = { inputTokens: 77 }
 const usedIn = (text: string) => measure(text).usage?.total({ input: BOUND.inputTokens, output: null })
 
 describe('the meter', () => {
+  test('counts what has passed once, also of events under another type', () => {
+    const passed = event({ choices: [{ delta: { content: 'x'.repeat(400) } }] }, 0)
+    const usage = measure(passed, 7, 'text/plain').usage?.total({ input: 77, output: null })
+    expect(usage).toMatchObject({ outputTokens: 100, estimated: true })
+  })
+
   test.each([0, 1])('counts what has passed, however its JSON is spaced (%i)', (space) => {
     const passed = event({ choices: [{ delta: { content: 'x'.repeat(400) } }] }, space)
     expect(usedIn(passed)).toMatchObject({ outputTokens: 100, estimated: true })
@@ -91,6 +97,25 @@ describe('what a body asks for', () => {
     [{ max_tokens: 1e300 }],
   ])('is refused where nobody could say how much: %j', (body) => {
     expect(() => asked(body)).toThrow('expected a whole number from 1')
+  })
+
+  test.each([
+    [{ stream: 1 }, 'stream is 1, expected true or false'],
+    [{ stream: 'true' }, 'stream is "true", expected true or false'],
+    [
+      { stream: true, stream_options: { include_usage: true, include_Usage: false } },
+      'stream_options has include_Usage, expected include_usage',
+    ],
+  ])('is refused where nobody could say whether it reports: %j', (body, message) => {
+    expect(() => asked(body)).toThrow(message)
+  })
+
+  test('holds more where its provider adds prompts of its own', () => {
+    const own = { type: 'text_editor_20250728', name: 'str_replace_based_edit_tool' }
+    const hidden = (body: Record<string, unknown>) => asked(body).input.hiddenTokens
+    expect([{}, { tools: [] }, { tools: [{ type: 'function' }] }, { tools: [own, own] }].map(hidden)).toEqual(
+      [0, 0, 1000, 3000],
+    )
   })
 
   test.each([
@@ -164,11 +189,24 @@ function pass(guard: BodyGuard, text: string, size: number): string {
 }
 
 describe('usage that nobody has asked for', () => {
-  test.each(['\n\n', '\r\n\r\n', '\r\r'])('is taken out of a stream whose events end with %j', (end) => {
-    const usage = `data: {"choices":[],"usage":{"prompt_tokens":1}}${end}`
-    const [before, after] = [`data: {"choices":[{}]}${end}`, `data: [DONE]${end}`]
-    for (const size of [1, 3, 1000])
-      expect(pass(hideUsage(), before + usage + after, size)).toBe(before + after)
+  test.each(['\n\n', '\r\n\r\n', '\r\r', '\n\r\n'])(
+    'is taken out of a stream whose events end with %j',
+    (end) => {
+      const usage = `data: {"choices":[],"usage":{"prompt_tokens":1}}${end}`
+      const [before, after] = [`data: {"choices":[{}]}${end}`, `data: [DONE]${end}`]
+      for (const size of [1, 3, 1000])
+        expect(pass(hideUsage(), before + usage + after, size)).toBe(before + after)
+    },
+  )
+
+  test.each([
+    'data: {"error":{"code":502},"choices":[],"usage":{"prompt_tokens":1}}\n\n',
+    'data: {"error":{"code":502},"usage":{"prompt_tokens":1}}\n\n',
+    'event: error\ndata: {"message":"gone","usage":{"prompt_tokens":1}}\n\n',
+    'data: {"choices":[{"delta":{}}],"usage":{"prompt_tokens":1}}\n\n',
+    'data: {"choices":[]',
+  ])('is not taken out with what else is said: %j', (said) => {
+    for (const size of [1, 1000]) expect(pass(hideUsage(), said, size)).toBe(said)
   })
 })
 

@@ -46,6 +46,9 @@ const ENCODINGS = [
   ['deflate', deflateSync(SAID)],
   ['br', brotliCompressSync(SAID)],
   ['zstd', zstdCompressSync(SAID)],
+  ['', Buffer.from(SAID)],
+  ['utf-8', Buffer.from(SAID)],
+  ['identity, gzip', gzipSync(SAID)],
 ] as const
 
 describe('an answer that nobody has asked to compress', () => {
@@ -89,6 +92,12 @@ describe('an answer that nobody has asked to compress', () => {
       expect(String(refusal)).not.toContain(encoding)
     },
   )
+
+  test('is nothing but its status where a refusal cannot be read', async () => {
+    answer('compress', Buffer.from(SAID), 429)
+    const answered = await ask()
+    expect([answered.status, await text(answered.body)]).toEqual([429, ''])
+  })
 })
 
 describe('a request', () => {

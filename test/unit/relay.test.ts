@@ -64,6 +64,44 @@ describe.each(WAYS)('an answer that is passed on %s', (_, pass) => {
   })
 })
 
+/** As a writer of JSON may write it that escapes every character of this kind. */
+const escaped = (text: string, characters: RegExp, upper = false): string =>
+  text.replace(characters, (character) => {
+    const code = character.charCodeAt(0).toString(16).padStart(4, '0')
+    return `\\u${upper ? code.toUpperCase() : code}`
+  })
+
+describe('a credential', () => {
+  const KEY = 'sk-a/b+c<d>e&f"g\\h=unique'
+  test.each([
+    ['as it is', KEY],
+    ['by JSON.stringify', JSON.stringify(KEY).slice(1, -1)],
+    ['by PHP', JSON.stringify(KEY).slice(1, -1).replaceAll('/', '\\/')],
+    ['by Go', escaped(JSON.stringify(KEY).slice(1, -1), /[<>&]/g)],
+    ['by PHP and Go at once', escaped(JSON.stringify(KEY).slice(1, -1), /[<>&]/g).replaceAll('/', '\\/')],
+    ['by .NET', escaped(KEY, /[+<>&"\\]/g, true)],
+    ['in codes alone', escaped(KEY, /[^]/g)],
+  ])('is taken out %s, wherever borders fall', (_, written) => {
+    const text = `{"a":"\\\\x ${written}\\n","sk":"sk-a"}`
+    const expected = `{"a":"\\\\x <redacted>\\n","sk":"sk-a"}`
+    for (let border = 0; border <= text.length; border++) {
+      const guard = createBodyGuard([new Secret(KEY), new Secret('another-key-0001')])
+      const pieces = [text.slice(0, border), text.slice(border)].map((piece) =>
+        guard.pass(Buffer.from(piece)),
+      )
+      expect(Buffer.concat([...pieces, guard.rest()]).toString()).toBe(expected)
+    }
+  })
+
+  test('is taken out where another one is its beginning', () => {
+    for (const text of ['key-of-a-mill', 'key-of-a-mill-0001', 'key-of-a-mill-000']) {
+      const guard = createBodyGuard([new Secret('key-of-a-mill'), new Secret('key-of-a-mill-0001')])
+      const passed = Buffer.concat([guard.pass(Buffer.from(text)), guard.rest()]).toString()
+      expect(passed).toBe(text.endsWith('-000') ? '<redacted>-000' : '<redacted>')
+    }
+  })
+})
+
 test('a reader that lets go of a stream closes its source, though it says nothing', async () => {
   const { relay, ends } = relayChunks([])
   const source = new Readable({ read: () => undefined })

@@ -32,6 +32,9 @@ test.each<[string, WireFormat, (Record<string, unknown> | number)[], unknown[]]>
   ['is the highest of cumulative reports', 'openai-chat', [chat({ prompt_tokens: 9, completion_tokens: 50 }), chat({ prompt_tokens: 9, completion_tokens: 1 })], [9, 50, false]],
   ['is not what was reported before more passed', 'openai-chat', [chat({ prompt_tokens: 9, completion_tokens: 5 }), chat(null), 60], [9, 60, true]],
   ['is what was reported with the text', 'openai-chat', [chat({ prompt_tokens: 9, completion_tokens: 5 }), 60], [9, 5, false]],
+  ['counts reasoning that is reported beside the output', 'openai-chat', [chat({ prompt_tokens: 12, completion_tokens: 1, total_tokens: 399, completion_tokens_details: { reasoning_tokens: 386 } })], [12, 387, false]],
+  ['counts reasoning that is reported within the output once', 'openai-chat', [chat({ prompt_tokens: 12, completion_tokens: 387, total_tokens: 399, completion_tokens_details: { reasoning_tokens: 386 } })], [12, 387, false]],
+  ['counts reasoning of an answer without text', 'openai-responses', [{ type: 'response.completed', response: { usage: { input_tokens: 21, output_tokens: 0, total_tokens: 81, output_tokens_details: { reasoning_tokens: 60 } } } }], [21, 60, false]],
   ['is nothing for what says nothing', 'openai-responses', [], [77, 0, true]],
 ])('%s: %s', (_, wireFormat, said, expected) => {
   expect(tally(wireFormat, ...said)).toEqual(expected)

@@ -1,4 +1,4 @@
-import { eventsWithData } from '../../src/providers/events-with-data.ts'
+import { eventsWithData } from '../../src/providers/filter-events.ts'
 
 /** Passes a stream in pieces of a size. */
 function pass(text: string, size: number): string {

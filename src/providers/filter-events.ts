@@ -2,17 +2,31 @@
 export interface EventFilter {
   /** The whole events that end with this chunk. Borders of chunks may fall anywhere. */
   pass(chunk: Uint8Array): Uint8Array
-  /** What there is at the end: the last event counts, also without the empty line behind it. */
+  /** What there is at the end, as an event. */
   rest(): Uint8Array
 }
 
 /**
  * Leaves out events without data, with which some servers keep a connection open: by the specification they are not
  * dispatched, but an SDK parses what they lack.
- *
- * Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
 export function eventsWithData(): EventFilter {
+  const { pass, rest } = filterEvents((event) => HAS_DATA.test(event))
+  return {
+    pass,
+    rest: () => {
+      const event = rest()
+      return event.length === 0 ? event : Buffer.concat([event, EMPTY_LINE])
+    },
+  }
+}
+
+/**
+ * Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+ *
+ * @param isKept is given an event as it is written, with a character per byte.
+ */
+export function filterEvents(isKept: (event: string) => boolean): EventFilter {
   /** Of an event that has not ended. */
   let pieces: string[] = []
   /** The last two characters so far. */
@@ -31,17 +45,18 @@ export function eventsWithData(): EventFilter {
       const events = [...pieces, text.slice(0, end)].join('')
       const isWhole = pieces.length === 0 && end === text.length
       pieces = end === text.length ? [] : [text.slice(end)]
-      const passed = events.replace(EVENT, (event) => (HAS_DATA.test(event) ? event : ''))
+      const passed = events.replace(EVENT, (event) => (isKept(event) ? event : ''))
       return isWhole && passed.length === text.length ? chunk : Buffer.from(passed, 'latin1')
     },
     rest: () => {
       const event = pieces.join('')
-      return HAS_DATA.test(event) ? Buffer.from(`${event}\n\n`, 'latin1') : NOTHING
+      return isKept(event) ? Buffer.from(event, 'latin1') : NOTHING
     },
   }
 }
 
 const NOTHING = new Uint8Array(0)
+const EMPTY_LINE = Buffer.from('\n\n')
 
 /** The same bytes, not a copy. */
 const toBuffer = ({ buffer, byteOffset, byteLength }: Uint8Array): Buffer =>
