@@ -2,6 +2,7 @@ import { batch, query, withTransaction, type Database, type Statement } from '..
 import { toStoredError, TurnmillError } from '../protocol/errors.ts'
 import { newId } from '../protocol/ids.ts'
 import {
+  isToolCall,
   toStorableJson,
   type ImagePart,
   type MessagePart,
@@ -79,7 +80,12 @@ export interface Written extends Aftermath {
  */
 export const finishTurn = (held: HeldTurn, result: StepResult, named: boolean): Promise<Written> =>
   writeLast(held, 'finish', [
-    sql.finishTurn(...fence(held, 'finish'), ...stepValues(result), newId(), named ? newId() : null),
+    sql.finishTurn(
+      ...fence(held, 'finish'),
+      ...stepValues(toStorableStep(result)),
+      newId(),
+      named ? newId() : null,
+    ),
   ])
 
 /**
@@ -96,7 +102,7 @@ export const finishInterruptedTurn = (
   writeLast(held, 'finishInterrupt', [
     sql.finishInterruptedTurn(
       ...fence(held, 'finishInterrupt'),
-      ...stepValues(partial, spent),
+      ...stepValues(partial && toStorableStep(partial), spent),
       partial === null ? (spent.id ?? null) : null,
     ),
     // Both find nothing to do where the first was fenced.
@@ -113,8 +119,9 @@ export const finishWithoutAnswer = (held: HeldTurn): Promise<Written> =>
 
 /** Commits a step that asked for tools, before any of them starts. Safe to repeat. */
 export async function commitStep(held: HeldTurn, result: StepResult): Promise<void> {
-  const calls = result.parts.flatMap((part) => (part.type === 'tool-call' ? [toLedgerRow(part)] : []))
-  const values = [...fence(held, 'commitStep'), ...stepValues(result), JSON.stringify(calls)]
+  const storable = toStorableStep(result)
+  const calls = storable.parts.filter(isToolCall).map(toLedgerRow)
+  const values = [...fence(held, 'commitStep'), ...stepValues(storable), JSON.stringify(calls)]
   await writeOn(held, 'commitStep', sql.commitStep(...values))
 }
 
@@ -190,7 +197,7 @@ const toLedgerRow = ({ toolCallId, toolName, input }: ToolCallPart) => ({
   id: newId(),
   callId: toolCallId,
   name: toolName,
-  input: toStorableJson(input),
+  input,
 })
 
 /** Commits all results of a step together. Safe to repeat. */
@@ -290,9 +297,14 @@ const fence = ({ claim }: HeldTurn, transition: TurnTransition): [string, number
 ]
 
 const stepValues = (result: StepResult | null, spent?: Spent): unknown[] => [
-  result?.step, result === null ? null : JSON.stringify(result.parts.map(toStorablePart)), result?.modelConfigId, result?.finishReason,
+  result?.step, result === null ? null : JSON.stringify(result.parts), result?.modelConfigId, result?.finishReason,
   ...usedValues(result ?? spent ?? { usage: null, costMicros: null }), result?.firstPartMs,
 ] // prettier-ignore
+
+const toStorableStep = (result: StepResult): StepResult => ({
+  ...result,
+  parts: result.parts.map(toStorablePart),
+})
 
 /** Text is storable since the adapter; what a call is asked with is whatever the model wrote. */
 const toStorablePart = (part: MessagePart): MessagePart =>

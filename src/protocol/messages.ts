@@ -100,19 +100,37 @@ const jsonLength = (value: unknown): number => JSON.stringify(value ?? null).len
 export const MAX_JSON_DEPTH = 100
 
 /**
- * JSON as Postgres can hold it: its texts and the names of its fields are storable.
+ * JSON as Postgres can hold it: its texts and the names of its fields are storable. What is already comes back as it is.
  *
  * @throws {RangeError} where it is nested deeper than `MAX_JSON_DEPTH`.
  */
-export function toStorableJson(value: unknown, depth = 0): unknown {
+export const toStorableJson = (value: unknown): unknown => (isStorable(value) ? value : toStorableCopy(value))
+
+const isStorableText = (text: string): boolean => !text.includes('\0') && text.isWellFormed()
+
+/** Most values are: to look costs a fraction of a copy, above all of an object with many fields. */
+function isStorable(value: unknown, depth = 0): boolean {
+  if (typeof value === 'string') return isStorableText(value)
+  if (typeof value !== 'object' || value === null) return true
+  demandShallow(depth)
+  if (Array.isArray(value)) return value.every((item) => isStorable(item, depth + 1))
+  const fields = value as Record<string, unknown>
+  return Object.keys(fields).every((name) => isStorableText(name) && isStorable(fields[name], depth + 1))
+}
+
+function toStorableCopy(value: unknown, depth = 0): unknown {
   if (typeof value === 'string') return toStorableText(value)
   if (typeof value !== 'object' || value === null) return value
-  if (depth === MAX_JSON_DEPTH) throw new RangeError(`JSON is nested deeper than ${MAX_JSON_DEPTH} levels`)
-  if (Array.isArray(value)) return value.map((item) => toStorableJson(item, depth + 1))
+  demandShallow(depth)
+  if (Array.isArray(value)) return value.map((item) => toStorableCopy(item, depth + 1))
   const entries = Object.entries(value)
   return Object.fromEntries(
-    entries.map(([name, field]) => [toStorableText(name), toStorableJson(field, depth + 1)]),
+    entries.map(([name, field]) => [toStorableText(name), toStorableCopy(field, depth + 1)]),
   )
+}
+
+function demandShallow(depth: number): void {
+  if (depth === MAX_JSON_DEPTH) throw new RangeError(`JSON is nested deeper than ${MAX_JSON_DEPTH} levels`)
 }
 
 /** The text of a message, its text parts joined. */

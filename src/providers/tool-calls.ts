@@ -7,10 +7,13 @@ import { brokenStream, overlongArguments, unofferedToolCall } from './errors.ts'
 import { ObjectEnd } from './object-end.ts'
 import { UNNAMED_TOOL } from './tool-history.ts'
 import type { ToolInput } from './tool-input.ts'
-import { badInput, parseToolInput } from './tool-input.ts'
+import { badInput, countValues, parseToolInput } from './tool-input.ts'
 
 /** The arguments of one call may be this long, in UTF-16 units. */
 export const MAX_ARGUMENT_CHARACTERS = 1_000_000
+
+/** Once the calls of an answer hold about this many values, further ones are not read. */
+const MAX_ANSWER_VALUES = 50_000
 
 /** Longer ids and names are cut. */
 const MAX_NAME_CHARACTERS = 256
@@ -33,8 +36,8 @@ interface OpenCall extends CallPiece {
   /** What of the text is not streamed yet: it waits for the name, or is the first half of a surrogate pair. */
   held: string
   objectEnd: ObjectEnd
-  /** Whether an object seemed to have ended and was none, which nothing that comes behind it can mend. */
-  broken: boolean
+  /** What an object that seemed to have ended was read as: nothing that comes behind it can mend one that is none. */
+  read: ToolInput | null
 }
 
 /**
@@ -51,6 +54,8 @@ export class ToolCalls {
   /** The first of the tools that nobody offered. */
   #unoffered: string | null = null
   #made = 0
+  /** How many values the calls hold that have ended. */
+  #values = 0
 
   constructor(blocks: AnswerBlocks, context: FailureContext, readArguments: ReadArguments) {
     this.#blocks = blocks
@@ -95,13 +100,13 @@ export class ToolCalls {
   /** Whether the arguments of an open call are a whole JSON object, to which nothing can be added. */
   isWhole(key: string): boolean {
     const call = this.#open.get(key)
-    return call !== undefined && isWhole(call)
+    return call !== undefined && this.#isWhole(call)
   }
 
   /** Ends a call whose arguments are whole; any other waits for the answer's ending, which may say why they are not. */
   *settle(key: string): Generator<AnswerPart, void> {
     const call = this.#open.get(key)
-    if (call !== undefined && isWhole(call)) yield* this.#end(key, call, this.#inputOf(call))
+    if (call !== undefined && this.#isWhole(call)) yield* this.#end(key, call, this.#inputOf(call))
   }
 
   /** Ends a call whose input was read elsewhere. */
@@ -136,9 +141,22 @@ export class ToolCalls {
   }
 
   #inputOf(call: OpenCall): ToolInput {
-    const parsed = parseToolInput(call.text)
+    const parsed = (call.objectEnd.reached ? call.read : null) ?? this.#parse(call.text)
     if (parsed.inputError !== undefined) return parsed
+    this.#values += countValues(call.text)
     return this.#readArguments(call.name, parsed.input as Record<string, unknown>)
+  }
+
+  /** Parsed only where an end was seen, and once. */
+  #isWhole(call: OpenCall): boolean {
+    if (!call.objectEnd.reached) return false
+    call.read ??= this.#parse(call.text)
+    return call.read.inputError === undefined
+  }
+
+  #parse(text: string): ToolInput {
+    if (this.#values <= MAX_ANSWER_VALUES) return parseToolInput(text)
+    return badInput(text, `the calls before it hold more than ${MAX_ANSWER_VALUES} values`)
   }
 
   *#end(key: string, call: OpenCall, { input, inputError }: ToolInput): Generator<AnswerPart, void> {
@@ -191,20 +209,13 @@ const newCall = (): OpenCall => ({
   block: null,
   held: '',
   objectEnd: new ObjectEnd(),
-  broken: false,
+  read: null,
 })
 
 function addText(call: OpenCall, text: string): void {
   call.text += text
   call.held += text
   call.objectEnd.read(text)
-}
-
-/** Parsed only where an end was seen, and once where that was none. */
-function isWhole(call: OpenCall): boolean {
-  if (call.broken || !call.objectEnd.reached) return false
-  call.broken = parseToolInput(call.text).inputError !== undefined
-  return !call.broken
 }
 
 const toStorableName = (text: string): string => toStorableText(text.slice(0, MAX_NAME_CHARACTERS))
@@ -215,5 +226,8 @@ export function cutOffInput(text: string, reason: FinishReason): ToolInput | nul
   return badInput(text, `the arguments are not complete: the answer was cut off (${reason})`)
 }
 
-const isWholeText = (text: string): boolean =>
-  text.trimEnd().endsWith('}') && parseToolInput(text).inputError === undefined
+function isWholeText(text: string): boolean {
+  const end = new ObjectEnd()
+  end.read(text)
+  return end.reached
+}

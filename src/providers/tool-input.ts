@@ -12,6 +12,9 @@ export type NativeInput = ToolInput & { providerData?: Record<string, unknown> }
 
 const REASON_LIMIT = 200
 
+/** The arguments of one call may hold about this many values: many small ones take far longer to read than one long text. */
+const MAX_VALUES = 10_000
+
 /** What came as text instead of arguments, with the reason. */
 export const badInput = (text: string, reason: string): ToolInput => ({
   input: toStorableText(text),
@@ -25,6 +28,8 @@ export const badInput = (text: string, reason: string): ToolInput => ({
  */
 export function parseToolInput(text: string): ToolInput {
   if (text.trim() === '') return { input: {} }
+  if (countValues(text) > MAX_VALUES)
+    return badInput(text, `the arguments hold more than ${MAX_VALUES} values`)
   const parsed = parseJson(text)
   if ('error' in parsed) return badInput(text, `the arguments are no JSON: ${parsed.error}`)
   if (!isRecord(parsed.value)) return badInput(text, 'the arguments are JSON, but no object')
@@ -33,6 +38,25 @@ export function parseToolInput(text: string): ToolInput {
   } catch (error) {
     return badInput(text, `the arguments cannot be kept: ${messageOf(error)}`)
   }
+}
+
+const codeOf = (character: string): number => character.charCodeAt(0)
+const BACKSLASH = codeOf('\\')
+const QUOTE = codeOf('"')
+/** What stands before a value, but for a field's colon: the field is counted. */
+const BEGINNINGS: ReadonlySet<number> = new Set([',', '[', '{'].map(codeOf))
+
+/** How many values a JSON text holds at most, found without reading it: each but the first stands behind one of `,` `[` `{`. */
+export function countValues(text: string): number {
+  let count = 1
+  let inString = false
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index)
+    if (inString && code === BACKSLASH) index++
+    else if (code === QUOTE) inString = !inString
+    else if (!inString && BEGINNINGS.has(code)) count++
+  }
+  return count
 }
 
 function parseJson(text: string): { value: unknown } | { error: string } {

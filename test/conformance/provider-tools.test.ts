@@ -84,6 +84,7 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
       ['a list', '["Lviv"]', /no object/],
       ['null', 'null', /no object/],
       ['too deep', `${'{"a":'.repeat(150)}1${'}'.repeat(150)}`, /deeper than 100/],
+      ['too many values', `{"a":[${'0,'.repeat(10_000)}0]}`, /more than 10000 values/],
     ])('tells what is wrong with its arguments: %s', async (_what, args, why) => {
       const { calls: found, reason } = await calls([{ id: 'call_1', name: 'time', args: [args] }])
       expect(found.map(gist)).toEqual([['call_1', 'time', args, expect.stringMatching(why)]])

@@ -1,6 +1,7 @@
 import { AnswerBlocks } from '../../src/providers/blocks.ts'
 import { CallSlots } from '../../src/providers/call-slots.ts'
 import { ToolCalls, type CallPiece } from '../../src/providers/tool-calls.ts'
+import { countValues } from '../../src/providers/tool-input.ts'
 import type { AnswerPart } from '../../src/protocol/parts.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 
@@ -94,6 +95,51 @@ describe('the arguments of a call', () => {
       ...Array.from({ length: 10_000 }, () => add(' ')).flat(),
     ])
     expect(told(parts).ended).toEqual([])
+  })
+
+  /** Names that come in no order, which are the slowest to read. */
+  const fields = (count: number): string => {
+    const names = Array.from({ length: count }, (_, index) => ((index + 1) * 7_654_321) % 99_999_989)
+    return `{${names.map((name) => `"${name.toString(36)}":0`).join(',')}}`
+  }
+
+  test('are told as too many values where they are, whatever they take to read', () => {
+    const calls = createCalls()
+    const text = fields(80_000)
+    const parts = timed(() =>
+      Array.from({ length: 8 }, (_, index) => [
+        ...calls.add(String(index), piece(text, { name: 'x' })),
+        ...calls.settle(String(index)),
+        ...calls.endAll('tool_calls'),
+      ]).flat(),
+    )
+    const ends = parts.filter((part) => part.type === 'tool-input-end')
+    expect(ends.map(({ input }) => input === text)).toEqual(Array(8).fill(true))
+    expect(new Set(ends.map(({ inputError }) => inputError))).toEqual(
+      new Set([`the arguments hold more than 10000 values`]),
+    )
+  })
+
+  test('are told as too many values where those of an answer are together', () => {
+    const calls = createCalls()
+    const parts = Array.from({ length: 8 }, (_, index) => [
+      ...calls.add(String(index), piece(fields(9000), { name: 'x' })),
+      ...calls.settle(String(index)),
+    ]).flat()
+    const ends = [...parts, ...calls.endAll('tool_calls')].filter((part) => part.type === 'tool-input-end')
+    expect(ends.map(({ inputError }) => inputError)).toEqual([
+      ...Array<undefined>(6).fill(undefined),
+      ...Array<string>(2).fill('the calls before it hold more than 50000 values'),
+    ])
+  })
+
+  test.each([
+    ['{}', 2],
+    ['{"a":[1,{"b":",[{"}]}', 5],
+    [String.raw`["\\",["\",["]]`, 4],
+    ['{"a', 2],
+  ])('%s counts as %i values at most', (text, values) => {
+    expect(countValues(text)).toBe(values)
   })
 
   test.each([
