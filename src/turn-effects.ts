@@ -53,7 +53,8 @@ export function createTurnEffects(services: Services, tools: WorkerTools): Effec
         turn: [...createSubagentTools(claim, ours), ...createAdvisorTool(claim, ours)],
       })
     },
-    runTool: (tool, input, context) => runTool(tool, input, context, { outputBytes: config.toolOutputBytes }),
+    runTool,
+    outputBytes: config.toolOutputBytes,
     storeImages: ({ userId, chatId }, images) =>
       storeImages(db, { userId, chatId, limitBytes: config.filesPerUserBytes }, images),
     requireAction: (claim, calls) => chats.requireAction(claim, calls, config.actionDeadlineMs),

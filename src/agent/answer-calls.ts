@@ -1,7 +1,7 @@
 import type { AwaitedCall, CallResult, Claim, OpenCall } from '../chats/index.ts'
 import { toTurnError } from '../protocol/errors.ts'
 import type { ImagePart, ToolCallPart } from '../protocol/messages.ts'
-import type { Tool, ToolContext, ToolImage, ToolOutcome } from '../tools/index.ts'
+import type { OutcomeLimits, Tool, ToolContext, ToolImage, ToolOutcome } from '../tools/index.ts'
 import type { ToolBox } from './tool-box.ts'
 import { waitForAgents, type WaitEffects } from './wait-for-agents.ts'
 
@@ -21,7 +21,9 @@ export interface CallEffects extends WaitEffects {
   /** Gives the turn back until its client has answered, or refused to by silence. */
   requireAction(claim: Claim, calls: readonly AwaitedCall[]): Promise<void>
   /** Rejects only with the reason of the context's signal. */
-  runTool(tool: Tool, input: unknown, context: ToolContext): Promise<ToolOutcome>
+  runTool(tool: Tool, input: unknown, context: ToolContext, limits: OutcomeLimits): Promise<ToolOutcome>
+  /** The longest output of a call, in bytes; less where a step has so many calls that they would not fit into a row. */
+  outputBytes: number
   storeImages(claim: Claim, images: readonly ToolImage[]): Promise<ImagePart[]>
 }
 
@@ -49,7 +51,9 @@ export async function answerCalls(
 ): Promise<'answered' | 'parked'> {
   const plans = calls.map((open) => planCall(open, tools))
   const answered = plansOf(plans, 'answered').map(({ result }) => result)
-  const ran = await runAll({ claim, step, signal }, plansOf(plans, 'run'), plans.length > 1, effects)
+  const limits = { outputBytes: Math.min(effects.outputBytes, Math.floor(STEP_BYTES / calls.length)) }
+  const place = { claim, step, signal, limits }
+  const ran = await runAll(place, plansOf(plans, 'run'), plans.length > 1, effects)
   const asked = plansOf(plans, 'ask').map(({ open, state }) => ({ callId: open.call.toolCallId, state }))
   if (asked.length > 0) {
     await effects.requireAction(claim, asked)
@@ -60,6 +64,12 @@ export async function answerCalls(
   await effects.commitResults(claim, step, inOrder(calls, [...answered, ...ran, ...waited]))
   return 'answered'
 }
+
+/**
+ * The outputs of a step, in bytes: a model is to be shown them in one request. In a row they may take six times that, where
+ * they hold many small values, and Postgres takes 256 MB.
+ */
+const STEP_BYTES = 16 * 1024 * 1024
 
 const plansOf = <K extends Plan['kind']>(plans: readonly Plan[], kind: K): PlanOf<K>[] =>
   plans.filter((plan): plan is PlanOf<K> => plan.kind === kind)
@@ -149,7 +159,9 @@ const resultOf = (
   ...(images.length > 0 && { images }),
 })
 
-type Place = Pick<StepCalls, 'claim' | 'step' | 'signal'>
+interface Place extends Pick<StepCalls, 'claim' | 'step' | 'signal'> {
+  limits: OutcomeLimits
+}
 
 /**
  * Where one ends the turn, the others are aborted and waited for, so that none writes once the turn is settled. A tool that
@@ -214,14 +226,14 @@ function inRows(plans: readonly PlanOf<'run'>[]): PlanOf<'run'>[][] {
 }
 
 async function runCall(place: Place, plan: PlanOf<'run'>, effects: CallEffects): Promise<CallResult> {
-  const { claim, step, signal } = place
+  const { claim, step, signal, limits } = place
   const { open, tool, ours } = plan
   const { chatId, turnId, userId, apiKeyId } = claim
   const { call } = open
   const context = { signal, chatId, turnId, step, toolCallId: call.toolCallId, userId, apiKeyId }
   const outcome = ours
     ? await runOwnTool(tool, call.input, context)
-    : await effects.runTool(tool, call.input, context)
+    : await effects.runTool(tool, call.input, context, limits)
   const kept = await keepImages(claim, outcome, effects)
   return { ...resultOf(call, kept), state: 'done' }
 }

@@ -88,6 +88,13 @@ export const overlongArguments = (limit: number, context: FailureContext): Turnm
     `${subjectOf(context)} called a tool with more than ${limit} characters of arguments`,
   )
 
+/** @param limit the most calls that an answer may ask for. */
+export const endlessCalls = (limit: number, context: FailureContext): TurnmillError =>
+  new TurnmillError(
+    'provider_rejected',
+    `${subjectOf(context)} called tools more than ${limit} times at once`,
+  )
+
 export const subjectOf = ({ wireFormat, model, provider }: Omit<FailureContext, 'credential'>): string =>
   `${wireFormat} model ${model} of provider ${provider}`
 

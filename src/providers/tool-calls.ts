@@ -3,7 +3,7 @@ import type { AnswerPart, FinishReason } from '../protocol/parts.ts'
 import type { AnswerBlocks } from './blocks.ts'
 import { splitHalfPair } from './blocks.ts'
 import type { FailureContext } from './errors.ts'
-import { brokenStream, overlongArguments, unofferedToolCall } from './errors.ts'
+import { brokenStream, endlessCalls, overlongArguments, unofferedToolCall } from './errors.ts'
 import { ObjectEnd } from './object-end.ts'
 import { UNNAMED_TOOL } from './tool-history.ts'
 import type { ToolInput } from './tool-input.ts'
@@ -14,6 +14,12 @@ export const MAX_ARGUMENT_CHARACTERS = 1_000_000
 
 /** Once the calls of an answer hold about this many values, further ones are not read. */
 const MAX_ANSWER_VALUES = 50_000
+
+/** Calls of one answer beyond these are not run: their results are to fit into one row. */
+const MAX_CALLS = 128
+
+/** And beyond these an answer is none. */
+const MAX_ASKED = 1000
 
 /** Longer ids and names are cut. */
 const MAX_NAME_CHARACTERS = 256
@@ -33,6 +39,8 @@ export type ReadArguments = (toolName: string, input: Record<string, unknown>) =
 interface OpenCall extends CallPiece {
   /** Null until it was announced, which waits for its name. */
   block: { id: string; toolName: string } | null
+  /** 1, 2, … within the answer; 0 until it was announced. */
+  number: number
   /** What of the text is not streamed yet: it waits for the name, or is the first half of a surrogate pair. */
   held: string
   objectEnd: ObjectEnd
@@ -68,7 +76,7 @@ export class ToolCalls {
    * them.
    *
    * @param key what the provider calls the call; any string that is its own among all calls of the answer.
-   * @throws {TurnmillError} `provider_rejected` for arguments that are too long.
+   * @throws {TurnmillError} `provider_rejected` for arguments that are too long, or calls without end.
    */
   *add(key: string, piece: CallPiece): Generator<AnswerPart, void> {
     if (this.#ended.has(key)) return
@@ -164,11 +172,12 @@ export class ToolCalls {
     this.#ended.add(key)
     yield* this.#stream(call)
     yield* this.#emit(call, call.held)
+    const problem = call.number > MAX_CALLS ? TOO_MANY_CALLS : inputError
     yield {
       type: 'tool-input-end',
       id: this.#blockOf(call).id,
       input,
-      ...(inputError !== undefined && { inputError }),
+      ...(problem !== undefined && { inputError: problem }),
       ...(call.providerData !== undefined && { providerData: call.providerData }),
     }
   }
@@ -176,6 +185,8 @@ export class ToolCalls {
   *#stream(call: OpenCall): Generator<AnswerPart, void> {
     if (call.block === null) {
       const { id, toolName } = this.#blockOf(call)
+      call.number = this.#ids.size + 1
+      if (call.number > MAX_ASKED) throw endlessCalls(MAX_ASKED, this.#context)
       yield { type: 'tool-input-start', id, toolCallId: this.#uniqueId(call.id), toolName }
     }
     const [whole, held] = splitHalfPair(call.held)
@@ -202,11 +213,14 @@ export class ToolCalls {
   }
 }
 
+const TOO_MANY_CALLS = `only the first ${MAX_CALLS} calls of an answer are run; ask again, for fewer at a time`
+
 const newCall = (): OpenCall => ({
   id: '',
   name: '',
   text: '',
   block: null,
+  number: 0,
   held: '',
   objectEnd: new ObjectEnd(),
   read: null,

@@ -68,7 +68,7 @@ function toJson(value: unknown): unknown {
 }
 
 function cutJson(value: unknown, maxBytes: number): unknown {
-  if (typeof value === 'string') return toStorableText(cutText(value, maxBytes))
+  if (typeof value === 'string') return cutText(toStorableText(value), maxBytes)
   const text = JSON.stringify(value)
   return Buffer.byteLength(text) <= maxBytes ? value : cutText(text, maxBytes)
 }

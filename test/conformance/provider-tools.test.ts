@@ -164,6 +164,30 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
       ])
     })
 
+    const many = (count: number): ScriptedCall[] =>
+      Array.from({ length: count }, (_, index) => ({ id: `call_${index}`, name: 'time', args: ['{}'] }))
+
+    test('beyond the first 128 are told that they are too many', async () => {
+      const { calls: found, reason } = await calls(many(130))
+      expect(reason).toBe('tool_calls')
+      const refused = found.filter(({ inputError }) => inputError !== undefined)
+      expect(refused.map(gist)).toEqual(
+        ['call_128', 'call_129'].map((id) => [
+          id,
+          'time',
+          {},
+          expect.stringContaining('first 128') as string,
+        ]),
+      )
+    })
+
+    test('without end are no answer', async () => {
+      upstream.script({ type: 'answer', toolCalls: many(1001) })
+      const error = await runToError(adapter, callOf(wireFormat))
+      expect(error).toMatchObject({ code: 'provider_rejected' })
+      expect(error.message).toContain('more than 1000 times')
+    })
+
     test('get ids where they have none, or the same', async () => {
       const { calls: found } = await calls([
         { name: 'weather', args: ['{"city":', '"Lviv"}'] },

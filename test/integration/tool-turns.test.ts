@@ -260,6 +260,46 @@ describe('the ids of calls', () => {
   })
 })
 
+describe('a step of very many calls', () => {
+  const withCalls = async (
+    count: number,
+    work: (turnmill: Turnmill, user: TestUser) => Promise<void>,
+  ): Promise<void> => {
+    const turnmill = await start()
+    try {
+      bench.reset()
+      const calls = Array.from({ length: count }, (_, index) => call(`c${index}`, 'charge'))
+      scriptSteps(turnmill, calls)
+      await work(turnmill, await turnmill.addUser())
+    } finally {
+      await turnmill.stop()
+    }
+  }
+
+  test('is run as far as its results can be kept', () =>
+    withCalls(200, async (turnmill, { client }) => {
+      const { chat, turn } = await client.create('go')
+      await expect(client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'completed' })
+      const { results } = toolsIn(turnmill.upstream.requests.at(-1)!)
+      expect(results).toHaveLength(200)
+      expect(bench.count('charge')).toBe(128)
+      expect(results.at(-1)?.text).toContain('only the first 128 calls')
+      await client.send(chat.id, 'and now?')
+      await expect(client.settled(chat.id)).resolves.toMatchObject({ status: 'idle', lastError: null })
+    }))
+
+  test('fails where it has no end, and the chat goes on', () =>
+    withCalls(1100, async (_, { client }) => {
+      const { chat, turn } = await client.create('go')
+      await expect(client.ended(chat.id, turn.id)).resolves.toMatchObject({
+        state: 'failed',
+        error: { code: 'provider_rejected' },
+      })
+      await client.send(chat.id, 'and now?')
+      await expect(client.settled(chat.id)).resolves.toMatchObject({ status: 'idle', lastError: null })
+    }))
+})
+
 describe('a model that takes no tools', () => {
   test('is told so where it asks for one, which is not run', async () => {
     const turnmill = await start()

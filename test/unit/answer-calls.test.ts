@@ -17,6 +17,8 @@ const failing: Tool = {
   execute: ({ code }: { code: ErrorCode }) => Promise.reject(new TurnmillError(code, `it was ${code}`)),
 }
 
+const MEGABYTE = 1024 * 1024
+
 const TOOLS = [tool('alone'), tool('look', 'display'), tool('click', 'display')]
 
 const open = (toolCallId: string, toolName: string, fields: Partial<OpenCall> = {}): OpenCall => ({
@@ -31,6 +33,7 @@ const open = (toolCallId: string, toolName: string, fields: Partial<OpenCall> = 
 /** Answers calls and tells what happened, in order; a tool whose call is gated waits. */
 function answer(calls: readonly OpenCall[], gates: Record<string, Gate> = {}, offered = TOOLS) {
   const told: string[] = []
+  const limits = new Set<number>()
   const effects: CallEffects = {
     startCalls: async (_, ids) => void told.push(`start ${ids.join(' ')}`),
     keepResults: async (_, results) =>
@@ -39,7 +42,9 @@ function answer(calls: readonly OpenCall[], gates: Record<string, Gate> = {}, of
       void told.push(`commit ${results.map(({ toolCallId, state }) => `${toolCallId}:${state}`).join(' ')}`),
     requireAction: async (_, asked) =>
       void told.push(`ask ${asked.map(({ callId, state }) => `${callId}:${state}`).join(' ')}`),
-    runTool: async (_tool, _input, { toolCallId, signal }) => {
+    outputBytes: MEGABYTE,
+    runTool: async (_tool, _input, { toolCallId, signal }, { outputBytes }) => {
+      limits.add(outputBytes)
       told.push(`run ${toolCallId}`)
       signal.addEventListener('abort', () => told.push(`abort ${toolCallId}`))
       await gates[toolCallId]?.opened
@@ -61,7 +66,7 @@ function answer(calls: readonly OpenCall[], gates: Record<string, Gate> = {}, of
   }
   const { signal } = new AbortController()
   const done = answerCalls({ claim: testClaim(), step: 1, calls, tools, signal }, effects)
-  return { told, done }
+  return { told, done, limits }
 }
 
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
@@ -81,6 +86,18 @@ describe('the calls of a step', () => {
     gates.c.release()
     expect(await done).toBe('answered')
     expect(told.slice(-3)).toEqual(['end c', 'keep c', 'commit a:done b:done c:done d:done'])
+  })
+
+  test.each([
+    [1, MEGABYTE],
+    [16, MEGABYTE],
+    [128, MEGABYTE / 8],
+  ])('say together what fits into a row: %i of them', async (count, bytes) => {
+    const { done, limits } = answer(
+      Array.from({ length: count }, (_, index) => open(`call-${index}`, 'alone')),
+    )
+    await done
+    expect([...limits]).toEqual([bytes])
   })
 
   test('of a sequence that had not begun when their worker was lost run then (C2)', async () => {

@@ -98,6 +98,7 @@ async function processTurn(scene: Scene) {
       },
       openTools: async () => ({ definitions: [], find: () => undefined }),
       runTool: async () => ({ output: null, isError: false, images: [] }),
+      outputBytes: 1000,
       storeImages: async () => [],
       requireAction: async () => undefined,
       listAgents: async () => [],

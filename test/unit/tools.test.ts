@@ -224,6 +224,8 @@ describe('a call of a tool', () => {
     const json = await call(() => Array.from({ length: 100_000 }, (_, index) => ({ index })))
     expect(json.output).toMatch(/^\[\{"index":0\},.*\n\[\d+ of \d+ bytes were left out\]$/s)
     expect(Buffer.byteLength(String(json.output))).toBeLessThan(LIMITS.outputBytes + 100)
+    const replaced = await call(() => '\0'.repeat(200_000))
+    expect(Buffer.byteLength(String(replaced.output))).toBeLessThan(LIMITS.outputBytes + 100)
   })
 
   test('shows images that are images, whatever they are said to be', async () => {
