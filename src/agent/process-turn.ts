@@ -149,7 +149,11 @@ function spentOf(outcome: TurnOutcome): Spent {
   return 'spent' in outcome ? outcome.spent : NOTHING_SPENT
 }
 
-const spentOn = ({ usage, costMicros }: StepResult): Spent => ({ id: newId(), usage, costMicros })
+const spentOn = ({ usage, costMicros }: StepResult): Spent & { id: string } => ({
+  id: newId(),
+  usage,
+  costMicros,
+})
 
 /** @param why `write`: a write was refused; `lease`: its renewal found the turn elsewhere. */
 function letGo({ turnId, epoch }: Claim, why: 'write' | 'lease', logger: Logger): null {
@@ -266,7 +270,10 @@ function createWrites(
   const commit = createCommit(signal, chats)
   return {
     noteRetry: createNoteRetry(commit, deps),
-    commitStep: (claim, result) => commit(claim, spentOn(result), () => chats.commitStep(claim, result)),
+    commitStep: (claim, result) => {
+      const spent = spentOn(result)
+      return commit(claim, spent, () => chats.commitStep(claim, result, spent.id))
+    },
     compact: (claim, compaction) => commit(claim, compaction.spent, () => chats.compact(claim, compaction)),
     startCalls: repeating(chats.startCalls),
     keepResults: repeating(chats.keepResults),

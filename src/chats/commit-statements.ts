@@ -68,7 +68,7 @@ export const finishTurn = statement(
 /**
  * Commits a step that is not the last: its answer, and a row of the ledger for each call it asked for.
  * $1 turn, $2 epoch, $3 states, $4 step, $5 parts, $6 model config, $7 finish reason, $8 usage, $9 cost,
- * $10 ms between claim and first part, $11 the calls `[{id, callId, name, input}]`.
+ * $10 ms between claim and first part, $11 the calls `[{id, callId, name, input}]`, $12 id of the spending.
  * Safe to repeat. No row: fenced.
  */
 export const commitStep = statement(
@@ -80,7 +80,7 @@ export const commitStep = statement(
       select 1 from messages m where m.turn_id = held.id and m.step = $4 and m.role = 'assistant')),
   turn as (
     update turns set takeovers = 0, retry_state = null,
-      ${spent('$8::jsonb', '$9::bigint')},
+      ${spentOnce('$8::jsonb', '$9::bigint', '$12')},
       first_part_at = coalesce(first_part_at, claimed_at + $10 * interval '1 ms')
     from fresh where turns.id = fresh.id),
   answer as (

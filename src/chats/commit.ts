@@ -117,12 +117,16 @@ export const finishWithoutAnswer = (held: HeldTurn): Promise<Written> =>
     promoteHead(held.claim.chatId, newId(), ['idle']),
   ])
 
-/** Commits a step that asked for tools, before any of them starts. Safe to repeat. */
-export async function commitStep(held: HeldTurn, result: StepResult): Promise<void> {
+/**
+ * Commits a step that asked for tools, before any of them starts. Safe to repeat.
+ *
+ * @param spendingId of what the step used, for whoever may have to add it where this was fenced.
+ */
+export async function commitStep(held: HeldTurn, result: StepResult, spendingId?: string): Promise<void> {
   const storable = toStorableStep(result)
   const calls = storable.parts.filter(isToolCall).map(toLedgerRow)
   const values = [...fence(held, 'commitStep'), ...stepValues(storable), JSON.stringify(calls)]
-  await writeOn(held, 'commitStep', sql.commitStep(...values))
+  await writeOn(held, 'commitStep', sql.commitStep(...values, spendingId ?? null))
 }
 
 /** A call that the model asked for and that has no committed result yet, as the ledger knows it. */

@@ -41,8 +41,8 @@ export function bindForWorkers(bound: Bound) {
     renew: (held: readonly Pick<work.Claim, 'turnId' | 'epoch'>[]) => work.renewLeases(db, leaseMs, held),
     context: (chatId: string) => work.readContext(db, chatId),
     isInterrupting: (claim: work.Claim) => commit.isInterrupting(db, claim),
-    async commitStep(claim: work.Claim, result: commit.StepResult) {
-      await counting('commitStep', commit.commitStep(hold(claim), result))
+    async commitStep(claim: work.Claim, result: commit.StepResult, spendingId?: string) {
+      await counting('commitStep', commit.commitStep(hold(claim), result, spendingId))
       onChanged(claim.chatId)
     },
     async commitResults(claim: work.Claim, step: number, results: readonly commit.CallResult[]) {

@@ -1,6 +1,7 @@
 /** I11 in a turn: what its calls used is what the provider reported; the rest is estimated, and what the gateway's books say. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ChatUsage } from '../../src/gateway/index.ts'
+import { TurnmillError } from '../../src/protocol/errors.ts'
 import type { WireFormat } from '../../src/protocol/routes.ts'
 import { settledUsage } from '../support/chat-usage.ts'
 import { hold, type AnswerBehaviour, type Behaviour } from '../support/fake-upstream.ts'
@@ -136,6 +137,35 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
       if (routing === 'true') expect(tokensOf(turns)).toEqual(tokensOf(calls))
       if (routing === 'true') await turnmill.stop()
     }
+  })
+
+  test('a step whose commit nobody was told of is charged once to the turn that an edit superseded', async () => {
+    await start(wireFormat)
+    const { chats } = turnmill.services
+    const { commitStep, addSpent } = chats
+    script({ type: 'answer', toolCalls: [{ id: 'a', name: 'none', args: ['{}'] }] })
+    const added = Promise.withResolvers<undefined>()
+    const supersede = Promise.withResolvers<() => Promise<unknown>>()
+    chats.commitStep = async (...values) => {
+      chats.commitStep = commitStep
+      await commitStep(...values)
+      // While the worker waits to write it again.
+      const edit = await supersede.promise
+      void edit()
+      throw new TurnmillError('database_unavailable', 'the connection broke')
+    }
+    chats.addSpent = async (...values) => {
+      await addSpent(...values)
+      added.resolve(undefined)
+    }
+    const { chat, message, turn } = await user.client.create('hi')
+    supersede.resolve(() => user.client.edit(chat.id, message.id, 'other'))
+    await added.promise
+    await user.client.settled(chat.id)
+    const superseded = (await user.client.turns(chat.id)).find(({ id }) => id === turn.id)
+    expect(superseded).toMatchObject({ state: 'superseded', usage: { inputTokens: 12, outputTokens: 7 } })
+    const { turns, calls } = await settledUsage(user, chat.id)
+    expect(tokensOf(turns)).toEqual(tokensOf(calls))
   })
 
   test('an image is charged as one where its answer breaks off, not by its bytes', async () => {
