@@ -22,7 +22,7 @@ import { registerOverrideRoutes } from './api/override-routes.ts'
 import { registerOwnKeyRoutes } from './api/own-key-routes.ts'
 import { registerProviderRoutes } from './api/provider-routes.ts'
 import { registerUsageRoutes } from './api/usage-routes.ts'
-import { createErrorHandler, sendProblem, toProblem } from './api/problems.ts'
+import { createErrorHandler, sendProblem, toProblem, whyNotTaken } from './api/problems.ts'
 import * as answers from './api/answers.ts'
 import { registerSystemRoutes } from './api/system-routes.ts'
 import { query, statement } from './db/index.ts'
@@ -96,7 +96,10 @@ export async function createApp(services: Services): Promise<ApiServer> {
   const parseJson = app.getDefaultJsonParser('error', 'error')
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
     if (body === '') done(null, undefined)
-    else void parseJson(request, body as string, done)
+    else
+      void parseJson(request, body as string, (error, value) => {
+        done(error && whyNotTaken(body as string, error), value)
+      })
   })
   registerAuthentication(app, db, services.pepper)
   app.addHook('onRequest', load.onRequest)

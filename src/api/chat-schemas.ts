@@ -69,8 +69,13 @@ const MAX_SCHEMA_CHARACTERS = 32_768
 
 /** One schema that a provider refuses fails every turn of its chat, so it is refused with the chat. */
 function toUsableSchema(schema: JsonSchema): JsonSchema | string {
-  if (JSON.stringify(schema).length > MAX_SCHEMA_CHARACTERS)
-    return `is too long, expected at most ${MAX_SCHEMA_CHARACTERS} characters of JSON`
+  try {
+    // What is nested without end cannot be written either.
+    if (JSON.stringify(toStorableJson(schema)).length > MAX_SCHEMA_CHARACTERS)
+      return `is too long, expected at most ${MAX_SCHEMA_CHARACTERS} characters of JSON`
+  } catch (error) {
+    return `cannot be told to a model: ${(error as Error).message}`
+  }
   return toToolSchema(schema)
 }
 

@@ -40,6 +40,19 @@ export function toProblem(error: FastifyError | TurnmillError, request?: Fastify
   return new TurnmillError('internal', 'an unexpected error, logged under the request id', { cause: error })
 }
 
+/** What is wrong with a body of JSON: where it can be read, it has a field that is refused. */
+export function whyNotTaken(body: string, error: Error): Error {
+  try {
+    JSON.parse(body)
+  } catch {
+    return error
+  }
+  return new TurnmillError(
+    'invalid_request',
+    'the body has a field named __proto__, or prototype within constructor, which is not taken',
+  )
+}
+
 /** What the route takes, where the body is not that. */
 function describeBody(code: ErrorCode, { method, headers, routeOptions }: FastifyRequest): string | null {
   const { url = '', bodyLimit, schema } = routeOptions

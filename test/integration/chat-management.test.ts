@@ -1,5 +1,6 @@
 /** The endpoints around a chat's turns: change, list, clear, archive, delete, and the answers of its client. */
 import type { Claim } from '../../src/chats/index.ts'
+import { newId } from '../../src/protocol/ids.ts'
 import type { ChatView, TurnView } from '../../src/protocol/views.ts'
 import { call, step, text } from '../support/chat-world.ts'
 import { hold } from '../support/fake-upstream.ts'
@@ -305,6 +306,18 @@ describe('POST /v1/chats/{id}/tool-results', () => {
     })
     await user.client.request('POST', `/v1/chats/${chatId}/interrupt`)
   })
+
+  test.each(['{"__proto__":{"a":1}}', '{"constructor":{"prototype":{}}}', '[{"\\u005f_proto__":1}]'])(
+    'says which field is not taken: %s',
+    async (output) => {
+      const body = Buffer.from(`{"results":[{"toolCallId":"look","output":${output}}]}`)
+      const path = `/v1/chats/${newId()}/tool-results`
+      const type = { 'content-type': 'application/json' }
+      const answer = await user.client.request<{ code: string; detail: string }>('POST', path, body, type)
+      expect(answer).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
+      expect(answer.body.detail).toMatch(/__proto__.* not taken/)
+    },
+  )
 
   test('is taken once', async () => {
     const { chatId, turnId } = await waitingChat()

@@ -367,6 +367,18 @@ describe('a schema that providers do not take', () => {
     expect(await turnmill.services.db.prisma.chat.count({ where: { userId: user.userId } })).toBe(0)
   })
 
+  test('is refused where it is nested deeper than can be written', async () => {
+    const [text, levels] = [JSON.stringify({ content: 'go', clientTools: [{ name: 'bad', inputSchema: { type: 'object', not: 0 } }] }), 20_000] // prettier-ignore
+    const nested = text.replace('0', `${'{"not":'.repeat(levels)}{}${'}'.repeat(levels)}`)
+    const json = { 'content-type': 'application/json' }
+    for (const headers of [json, { ...json, 'idempotency-key': 'nested' }]) {
+      const path = '/v1/chats'
+      const answer = await user.client.request<Refusal>('POST', path, Buffer.from(nested), headers)
+      expect(answer).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
+      expect(answer.body.detail).toMatch(/deep/)
+    }
+  })
+
   test('is told from one that they take, which is kept', async () => {
     const inputSchema = {
       type: 'object',
