@@ -231,7 +231,7 @@ export const ERRORS = {
     status: 502,
     recovery: 'stop',
     meaning:
-      'The provider refused the request (400, 404, 413, 422 and the like), or answered with what is of no use.',
+      'The provider refused the request (400, 404, 422 and the like), or answered with what is of no use.',
   },
   provider_quota_exhausted: {
     status: 502,
@@ -241,7 +241,8 @@ export const ERRORS = {
   context_too_long: {
     status: 502,
     recovery: 'stop',
-    meaning: "The conversation is longer than the model's context window.",
+    meaning:
+      "The conversation is longer than the model's context window, or than a request may be (the provider's limit, or the 32 MB of the gateway).",
   },
 
   // turns

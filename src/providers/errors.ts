@@ -177,6 +177,8 @@ function toReportedError(failure: ProviderFailure, context: FailureContext): Tur
  */
 function refusalOfGateway({ headers }: ProviderFailure): ErrorCode | undefined {
   const code = headers?.get('x-turnmill-error')
+  // What it holds is a history, which can be summed up.
+  if (code === 'payload_too_large') return 'context_too_long'
   return isErrorCode(code) ? code : undefined
 }
 
@@ -199,7 +201,12 @@ const QUOTA_MESSAGES = /credit balance is too low|insufficient (credits?|balance
 const isQuotaExhausted = ({ status, names, message }: ProviderFailure): boolean =>
   status === 402 || names.some((name) => QUOTA_NAMES.test(name)) || QUOTA_MESSAGES.test(message)
 
-const CONTEXT_NAMES = ['context_length_exceeded', 'exceed_context_size_error', 'string_above_max_length']
+const CONTEXT_NAMES = [
+  'context_length_exceeded',
+  'exceed_context_size_error',
+  'string_above_max_length',
+  'request_too_large',
+]
 const CONTEXT_MESSAGES = [
   /(prompt|input) is too long/i,
   /exceeds? (the )?(model's )?(available )?context (window|limit|size|length)/i,
@@ -220,6 +227,7 @@ function isContextTooLong({ status, names, message }: ProviderFailure): boolean 
 function classifyStatus(status: number): ErrorCode {
   if (status === 401 || status === 403) return 'provider_auth_failed'
   if ([408, 409, 429].includes(status) || status >= 500) return 'provider_overloaded'
+  if (status === 413) return 'context_too_long'
   return 'provider_rejected'
 }
 

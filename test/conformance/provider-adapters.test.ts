@@ -292,6 +292,7 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
       [{ type: 'authentication_error' }, 'provider_auth_failed'],
       [{ type: 'invalid_request_error', code: 'context_length_exceeded' }, 'context_too_long'],
       [{ type: 'insufficient_quota', code: 'insufficient_quota' }, 'provider_quota_exhausted'],
+      [{ type: 'request_too_large' }, 'context_too_long'],
       [{ type: 'never_heard_of' }, 'provider_stream_broken'],
     ]
     test.each(cases)('%j is %s', async (error, code) => {
@@ -311,7 +312,8 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
       [404, { type: 'not_found_error' }, 'provider_rejected'],
       [408, { type: 'timeout_error' }, 'provider_overloaded'],
       [409, { type: 'conflict_error' }, 'provider_overloaded'],
-      [413, { type: 'request_too_large' }, 'provider_rejected'],
+      [413, { type: 'request_too_large' }, 'context_too_long'],
+      [413, {}, 'context_too_long'],
       [422, { type: 'invalid_request_error' }, 'provider_rejected'],
       [429, { type: 'rate_limit_error', code: 'rate_limit_exceeded' }, 'provider_overloaded'],
       [429, { type: 'insufficient_quota', code: 'insufficient_quota' }, 'provider_quota_exhausted'],
@@ -456,6 +458,12 @@ describe.each(WIRE_FORMATS)('%s', (wireFormat) => {
         code: 'key_revoked',
         message: 'the key is revoked',
       })
+    })
+
+    test('refuses a history that is too large for it as one that is too long', async () => {
+      const headers = { 'x-turnmill-error': 'payload_too_large' }
+      const fetch = () => Promise.resolve(Response.json({ error: {} }, { status: 413, headers }))
+      expect(await runToError(adapter, here({ fetch }))).toMatchObject({ code: 'context_too_long' })
     })
 
     test('cannot name a code that is none', async () => {

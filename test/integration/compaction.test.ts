@@ -244,9 +244,16 @@ describe('compaction', () => {
     ])
   })
 
-  test('follows a refusal of the length once, and the step is tried again', async () => {
+  const tooLarge = { type: 'status', status: 413, error: { message: 'too large' } } as const
+  test.each<[string, (request: UpstreamRequest) => Behaviour]>([
+    ['the length', tooLong],
+    ['the size', () => tooLarge],
+  ])('follows a refusal of %s once, and the step is tried again', async (_, refusal) => {
     const { chat } = await create(client, 'first: fact-first')
-    script(refuseUnsummed)
+    script((request) => {
+      const answer = refuseUnsummed(request)
+      return answer.type === 'status' ? refusal(request) : answer
+    })
     expect(await say(client, chat.id, 'second')).toMatchObject({ state: 'completed', retry: null })
     expect(requests()).toHaveLength(4)
     expect(factsIn(requests()[3])).toEqual(['fact-first'])
