@@ -277,10 +277,25 @@ function createWrites(
     compact: (claim, compaction) => commit(claim, compaction.spent, () => chats.compact(claim, compaction)),
     startCalls: repeating(chats.startCalls),
     keepResults: repeating(chats.keepResults),
-    commitResults: repeating(chats.commitResults),
+    commitResults: createCommitResults(signal, chats),
     addSpent: repeating(chats.addSpent),
   }
 }
+
+/** Where the turn was told to stop meanwhile, what its calls came to is kept: its end commits it. */
+const createCommitResults =
+  (
+    signal: AbortSignal,
+    chats: Pick<Chats, 'isInterrupting' | 'commitResults' | 'keepResults'>,
+  ): TurnEffects['commitResults'] =>
+  (claim, step, results) => {
+    const commit = () => chats.commitResults(claim, step, results)
+    const keep = async (): Promise<void> => {
+      await chats.keepResults(claim, results)
+      throw new TurnmillError('turn_interrupted', `turn ${claim.turnId} was told to stop`)
+    }
+    return untilCommitted(() => unlessInterrupting(claim, chats, commit, keep), signal)
+  }
 
 const createNoteRetry =
   (commit: Commit, { chats, logger }: TurnProcessorDeps): NoteRetry =>

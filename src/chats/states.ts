@@ -7,7 +7,8 @@ export const TURN_TRANSITION_MEANINGS = {
   commitStep:
     'an answer that asks for tools is committed, with a row of the ledger per call, before any of them runs',
   startCalls: 'calls are about to run: whoever takes the turn over knows that they may have',
-  keepResults: 'what some calls of a step came to is kept in the ledger, until all are answered',
+  keepResults:
+    'what some calls of a step came to is kept in the ledger, until all are answered or the turn is ended',
   commitResults: 'the results of a step are committed together',
   compact: 'a summary takes the place of the history before it; the turn goes on',
   spawn: 'a subagent is made: its chat, message and turn, and the call as done',
@@ -58,6 +59,7 @@ export const TURN_MOVES: Record<TurnState, Partial<Record<TurnTransition, readon
   },
   interrupting: {
     claim: ['interrupting'],
+    keepResults: ['interrupting'],
     fail: ['failed'],
     interrupt: ['interrupting'],
     finishInterrupt: ['interrupted'],

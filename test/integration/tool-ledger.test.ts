@@ -169,6 +169,15 @@ describe.each(BACKENDS)('a stop on the %s backend', (backend) => {
     await goesOn(chat.id)
   })
 
+  test('after the only tool and before the commit of its result keeps it', async () => {
+    scriptCalls(turnmill, call('a', 'charge'))
+    const { chat, turn } = await goAndAhead(turnmill, user, 'commitResults', ({ chat }) => interrupt(chat.id))
+    await expect(user.client.ended(chat.id, turn.id)).resolves.toMatchObject({ state: 'interrupted' })
+    expect(await resultsOf(user, chat.id)).toEqual([toolResult('a', 'charge', 'charged')])
+    expect(await ledgerOf(turnmill, turn.id)).toMatchObject([{ callId: 'a', state: 'done' }])
+    await goesOn(chat.id)
+  })
+
   test('by an edit aborts the tool, whose result is dropped', async () => {
     scriptCalls(turnmill, call('a', 'held'))
     const { chat, message, turn } = await user.client.create('go')

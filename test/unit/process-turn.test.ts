@@ -214,6 +214,16 @@ test('a worker whose step was fenced says what it spent', async () => {
   expect(writes.at(-1)).toEqual(['addSpent', SPENT])
 })
 
+test('a worker whose turn was told to stop before its results were committed keeps them', async () => {
+  const { names, writes } = await processTurn({
+    failure: null,
+    refusals: { commitResults: ['turn_fenced'] },
+    interrupting: true,
+  })
+  expect(names).toEqual(['commitStep', 'commitResults', 'keepResults', 'finishInterrupted'])
+  expect(writes[2]).toEqual(['keepResults', [expect.objectContaining({ toolCallId: 'call-1' })]])
+})
+
 describe('a worker that is stopped in the middle of a call', () => {
   test('gives the turn back with what the call has spent', async () => {
     const { outcome, writes } = await processTurn({ failure: 'worker_stopped' })
