@@ -1,7 +1,15 @@
 import type { AwaitedCall, CallResult, Claim, OpenCall } from '../chats/index.ts'
 import { toTurnError } from '../protocol/errors.ts'
 import type { ImagePart, ToolCallPart } from '../protocol/messages.ts'
-import type { OutcomeLimits, Tool, ToolContext, ToolImage, ToolOutcome } from '../tools/index.ts'
+import {
+  failure,
+  settleOutcome,
+  type OutcomeLimits,
+  type Tool,
+  type ToolContext,
+  type ToolImage,
+  type ToolOutcome,
+} from '../tools/index.ts'
 import type { ToolBox } from './tool-box.ts'
 import { waitForAgents, type WaitEffects } from './wait-for-agents.ts'
 
@@ -61,7 +69,8 @@ export async function answerCalls(
   }
   const waited = await waitForAgents(claim, plansOf(plans, 'wait'), effects)
   if (waited === 'parked') return 'parked'
-  await effects.commitResults(claim, step, inOrder(calls, [...answered, ...ran, ...waited]))
+  const told = waited.map((result) => ({ ...result, output: settleOutcome(result, limits).output }))
+  await effects.commitResults(claim, step, inOrder(calls, [...answered, ...ran, ...told]))
   return 'answered'
 }
 
@@ -232,7 +241,7 @@ async function runCall(place: Place, plan: PlanOf<'run'>, effects: CallEffects):
   const { call } = open
   const context = { signal, chatId, turnId, step, toolCallId: call.toolCallId, userId, apiKeyId }
   const outcome = ours
-    ? await runOwnTool(tool, call.input, context)
+    ? await runOwnTool(tool, call.input, context, limits)
     : await effects.runTool(tool, call.input, context, limits)
   const kept = await keepImages(claim, outcome, effects)
   return { ...resultOf(call, kept), state: 'done' }
@@ -267,12 +276,18 @@ const ENDS_TURN: ReadonlySet<string> = new Set([
   'database_unavailable',
 ])
 
-async function runOwnTool(tool: Tool, input: unknown, context: ToolContext): Promise<ToolOutcome> {
+async function runOwnTool(
+  tool: Tool,
+  input: unknown,
+  context: ToolContext,
+  limits: OutcomeLimits,
+): Promise<ToolOutcome> {
   try {
-    return await tool.execute(input, context)
+    // It may tell what a model has said, which is of any length.
+    return settleOutcome(await tool.execute(input, context), limits)
   } catch (error) {
     const problem = toTurnError(error)
     if (ENDS_TURN.has(problem.code)) throw error
-    return { output: problem.message, isError: true, images: [] }
+    return failure(problem.message)
   }
 }

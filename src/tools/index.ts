@@ -26,5 +26,5 @@ export {
 } from './mcp/mcp-tools.ts'
 export * from './mcp/servers.ts'
 export { runTool } from './run-tool.ts'
-export { failure, type OutcomeLimits } from './settle-outcome.ts'
+export { failure, settleOutcome, type OutcomeLimits } from './settle-outcome.ts'
 export { createToolSource, noTools, type ToolSourceOptions } from './tool-source.ts'

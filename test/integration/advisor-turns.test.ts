@@ -44,6 +44,16 @@ describe('a turn that asks its advisor', () => {
     return { turn: ended, messages: await user.client.messages(chat.id) }
   }
 
+  test('is told the beginning of advice that is longer than the output of a tool may be', async () => {
+    script([askFor('one')], { type: 'answer', text: 'Look twice. '.repeat(50_000) })
+    const { turn, messages } = await run()
+    expect(turn.state).toBe('completed')
+    const [result] = resultsOf(messages)
+    expect(result).toMatchObject({ isError: false, output: expect.stringMatching(/^\{"advice":"Look twice/) })
+    expect(String(result?.output).length).toBeLessThan(270_000)
+    expect(result?.output).toMatch(/bytes were left out/)
+  })
+
   test('makes one call without tools, by the model of that purpose, under the turn’s key', async () => {
     const { admin, provider } = turnmill
     const made = await admin.client.request<{ id: string }>('POST', '/v1/model-configs', {
