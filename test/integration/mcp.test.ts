@@ -56,7 +56,13 @@ function open(
 }
 
 /** After which nothing can have been done. */
-const REFUSALS = ['is an error', 'is a refusal']
+const REFUSALS = ['is a refusal', 'could not be parsed', 'is no request', 'names no method', 'names no tool']
+
+/** Answers with an error of JSON-RPC. */
+const errorOf =
+  (code: number, message: string): Lie =>
+  ({ rpc, response }) =>
+    sendJson(response, { jsonrpc: '2.0', id: rpc.id, error: { code, message } })
 
 const toolsAt = (url: string, change: Partial<McpServer> = {}): Promise<readonly Tool[]> =>
   open([serverAt(url, change)]).toolsFor(owner, signal)
@@ -443,8 +449,14 @@ describe('a server that lies', () => {
         sendEvents(response, 'data: {"jsonrpc":"2.0","method":"notifications/message"}\n\n')
         return void response.end()
       }],
-      ['is an error', ({ rpc, response }) =>
-        sendJson(response, { jsonrpc: '2.0', id: rpc.id, error: { code: -32602, message: 'no such tool' } })],
+      ['could not be parsed', errorOf(-32700, 'no JSON')],
+      ['is no request', errorOf(-32600, 'no request')],
+      ['names no method', errorOf(-32601, 'no such method')],
+      ['names no tool', errorOf(-32602, 'no such tool')],
+      ['is an error of the server', errorOf(-32603, 'paid, but the receipt could not be written')],
+      ['is an error like one of the client', errorOf(-32001, 'silent')],
+      ['is an error of a code of its own', errorOf(404, 'no such page')],
+      ['is an error whose code is in no range', errorOf(1, 'failed')],
       ['is no JSON', ({ response }) => void response.setHeader('content-type', 'application/json').end('nonsense')],
       ['is a redirect', ({ response }) => void response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end()],
       ['is a refusal', ({ response }) => void response.writeHead(403).end('forbidden')],
@@ -713,6 +725,19 @@ describe('a server that lies', () => {
       liar.on('tools/call', ({ response }) => void response.writeHead(status).end(text))
       expect(await run(tool)).toMatchObject({ isError: true, output: expect.stringContaining(text) })
       expect(liar.calls.length - before).toBe(times)
+    })
+
+    test.each([
+      [404, 'no such customer'],
+      [400, 'the payment session is over'],
+    ])('of a kept session that are errors of JSON-RPC, %d, %s, are its answers', async (code, text) => {
+      const [tool] = await toolsAt(liar.url)
+      await run(tool)
+      const before = liar.calls.length
+      liar.on('tools/call', errorOf(code, text))
+      const output = expect.stringMatching(`^it is unknown whether the MCP server mill did it: .*${text}`)
+      expect(await run(tool)).toMatchObject({ isError: true, output })
+      expect(liar.calls.length - before).toBe(1)
     })
 
     test('of a session that was opened with other headers are not given to these', async () => {

@@ -14,17 +14,14 @@ export function reasonOf(error: unknown, server: Pick<McpServer, 'headers'>): st
   return unreached === null ? tell(messageOf(error), server) : `it could not be reached (${unreached})`
 }
 
-/**
- * Whether a server may have done what it was called for all the same: unless it said no, or the call never came to it.
- * Sources: JSON-RPC 2.0, section 5.1; the MCP SDK has codes of its own for a connection that ended and one that was silent.
- */
+/** Whether a server may have done what it was called for all the same: unless it said no, or the call never came to it. */
 export function mayHaveDone(error: unknown, server: Pick<McpServer, 'headers'>): boolean {
   if (isTurnmillError(error)) return false
   const unreached = whyUnreached(error, server)
   if (unreached !== null) return !NEVER_SENT.has(unreached)
   const { data } = answeredError.safeParse(error)
   if (data === undefined) return true
-  return data.name === 'McpError' ? OF_THE_CLIENT.has(data.code) : data.code < 400 || data.code > 499
+  return data.name === 'McpError' ? !OF_REFUSALS.has(data.code) : data.code < 400 || data.code > 499
 }
 
 /** What a connection fails with before it stands. Sources: Node's `errno` codes, and the errors of undici. */
@@ -37,8 +34,13 @@ const NEVER_SENT: ReadonlySet<string> = new Set([
   'UND_ERR_CONNECT_TIMEOUT',
 ])
 
-/** `ConnectionClosed`, which we say too of an answer without a result, and `RequestTimeout`. */
-const OF_THE_CLIENT: ReadonlySet<number> = new Set([-32_000, -32_001])
+/**
+ * What a request is refused with before it is run: it could not be parsed, is none, or names a method or parameters that
+ * there are not. All other errors may come of running it, and two codes are the client's own, for a connection that ended
+ * and one that was silent.
+ * Source: JSON-RPC 2.0, section 5.1
+ */
+const OF_REFUSALS: ReadonlySet<number> = new Set([-32_700, -32_600, -32_601, -32_602])
 
 /** An answer of JSON-RPC that is an error, or one of HTTP. */
 const answeredError = z.looseObject({ name: z.string(), code: z.number() })

@@ -128,11 +128,13 @@ const isAnswer = (error: unknown): boolean =>
 
 /**
  * How a server says that it does not know a session: 404; some say 400, as they do of all that they refuse, perhaps after
- * they have done it, so that with it counts what they say.
+ * they have done it, so that with it counts what they say. Both are of HTTP: the same number as the code of an error of
+ * JSON-RPC is an answer of the tool's.
  * Source: https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
  */
 const isForgotten = (error: unknown): boolean =>
   typeof error === 'object' &&
   error !== null &&
+  !isAnswer(error) &&
   'code' in error &&
   (error.code === 404 || (error.code === 400 && /session/i.test(messageOf(error))))
