@@ -297,7 +297,7 @@ describe('a server that lies', () => {
           schema({ type: 'object', properties: { a: { type: 'wood' } } }), schema({ type: 'object', properties: 7 }),
           schema({ type: 'object', properties: { a: { $ref: 'http://127.0.0.1/x' } } }),
           schema({ type: 'object', properties: { '$a b': {} } }), schema({ type: 'object', description: 'x'.repeat(70_000) }),
-          tool('a.b', { description: 7 }), tool('a_b', { description: 'half \ud800 nul \u0000' }), tool('ü/'.repeat(60)),
+          tool('nul\u0000'), tool('half\ud800'), tool('a.b', { description: 7 }), tool('a_b', { description: 'half \ud800 nul \u0000' }), tool('ü/'.repeat(60)),
           tool('pattern', { inputSchema: { type: 'object', properties: { a: { type: 'string', pattern: '(' } } } }),
         ],
       })) // prettier-ignore
@@ -313,6 +313,15 @@ describe('a server that lies', () => {
       expect(tools[2]?.definition).toMatchObject({ description: 'half \ufffd nul \ufffd' })
       expect(log).toHaveLength(10)
     })
+
+    test.each(['drop\u0000', 'drop\ud800'])(
+      'and names one with %j, which no setting can name, does not have it',
+      async (name) => {
+        liar.on('tools/list', () => ({ tools: [{ ...TOOL, name }, TOOL] }))
+        expect(namesOf(await toolsAt(liar.url, { deny: ['drop\ufffd'] }))).toEqual(['mcp__mill__ask'])
+        expect(log.join()).toContain('is named with NUL or half a character')
+      },
+    )
 
     test('and has no end of them is listed up to a bound', async () => {
       let pages = 0

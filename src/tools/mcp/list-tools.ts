@@ -86,6 +86,8 @@ function readTool(raw: unknown, server: string, redact: Redact): ListedTool | st
   const { name, title, description = title ?? '', annotations } = tool
   if (redact(name) !== name) return 'it names a tool after a header that it was sent'
   const about = `its tool ${JSON.stringify(name)}`
+  // Settings are kept as text that Postgres can hold, so that none could allow or deny it.
+  if (toStorableText(name) !== name) return `${about} is named with NUL or half a character`
   if (sizeOf(tool.inputSchema) > MAX_SCHEMA_BYTES)
     return `${about} has a schema of more than ${MAX_SCHEMA_BYTES} bytes`
   const schema = redactSchema(tool.inputSchema, redact)
