@@ -649,6 +649,48 @@ describe('a server that lies', () => {
       })
     })
 
+    const ODD = String.raw`a/b&c"d\e<f>-0123456789`
+    const escapedOf = (text: string): string => JSON.stringify(text).slice(1, -1)
+    const codeOf = (character: string): string =>
+      `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
+    test.each<[string, string]>([
+      ['as it is', ODD],
+      ['as JSON', escapedOf(ODD)],
+      ['as PHP writes JSON', escapedOf(ODD).replaceAll('/', String.raw`\/`)],
+      ['as Go writes JSON', escapedOf(ODD).replace(/[&<>]/g, codeOf)],
+      ['in codes', ODD.replace(/./g, codeOf)],
+      ['in codes in upper case', ODD.replace(/./g, (one) => codeOf(one).toUpperCase().replace('U', 'u'))],
+      ['after a backslash', String.raw`\\` + escapedOf(ODD)],
+    ])('which may not repeat a secret %s', async (_, written) => {
+      const headers = { authorization: new Secret(`Bearer ${ODD}`) }
+      const text = `{"\\"at":"\\u0041${written}\\n","${written}"}`
+      const { output } = await call(() => ({ content: [{ type: 'text', text }] }), { headers })
+      const slashes = written.startsWith('\\\\') ? '\\\\' : ''
+      expect(output).toBe(`{"\\"at":"\\u0041${slashes}<redacted>\\n","${slashes}<redacted>"}`)
+    })
+
+    test.each<[string, Lie]>([
+      ['the type of a block', () => ({ content: [{ type: 'x'.repeat(80) + CREDENTIAL }] })],
+      ['an error', errorOf(-32603, 'x'.repeat(440) + CREDENTIAL + 'x'.repeat(500))],
+      ['a refusal', ({ response }) => void response.writeHead(403).end('x'.repeat(420) + CREDENTIAL)],
+    ])('which may not repeat the beginning of a secret where %s is cut', async (_, lie) => {
+      const { output } = await call(lie, { headers: { authorization: new Secret(CREDENTIAL) } })
+      expect(output).toContain('xxx')
+      expect(output).not.toContain(CREDENTIAL.slice(0, 8))
+    })
+
+    test.each([
+      [`${'a'.repeat(4_000)}b`, 'a'],
+      [`b${'a'.repeat(4_000)}`, 'a'],
+      [`${'\\/'.repeat(2_000)}b`, '\\\\/'],
+    ])('which keep nobody waiting while they are searched for a secret', async (secret, text) => {
+      const content = [{ type: 'text', text: text.repeat(1_000_000 / text.length) }]
+      const headers = { authorization: new Secret(secret) }
+      const { answered, blockedMs } = await blocking(() => call(() => ({ content }), { headers }))
+      expect(answered).toMatchObject({ isError: false })
+      expect(blockedMs).toBeLessThan(2000)
+    })
+
     test('whose tools may not be named after what it was sent', async () => {
       const headers = { authorization: new Secret(`Bearer ${CREDENTIAL}`) }
       const field = { type: 'object', properties: { [CREDENTIAL]: { type: 'string' } } }

@@ -22,25 +22,26 @@ const MAX_COMPARED = 1_000_000
 
 /** What a server's tool answered: its texts and images, or its structured content. */
 export function toToolOutcome(result: CallResult, redact: Redact): ToolOutcome {
-  const blocks = readBlocks(result.content)
+  const blocks = readBlocks(result.content, redact)
   const texts = blocks.flatMap((one) => (typeof one === 'string' ? [one] : textsOf(one)))
   const images = blocks.flatMap((one) => (typeof one === 'string' ? [] : imagesOf(one)))
   const output = outputOf(texts, result.structuredContent, images.length > 0)
   return { output: redact(output), isError: result.isError, images }
 }
 
-function readBlocks(content: readonly unknown[]): (Block | string)[] {
-  const blocks = content.slice(0, MAX_BLOCKS).map(readBlock)
+function readBlocks(content: readonly unknown[], redact: Redact): (Block | string)[] {
+  const blocks = content.slice(0, MAX_BLOCKS).map((raw) => readBlock(raw, redact))
   const more = content.length - blocks.length
   return more === 0 ? blocks : [...blocks, `[${more} more blocks were left out]`]
 }
 
 /** A block of a known kind, or a note in place of another one. */
-function readBlock(raw: unknown): Block | string {
+function readBlock(raw: unknown, redact: Redact): Block | string {
   const { data } = block.safeParse(raw)
   if (data !== undefined) return data
   const type = typeof raw === 'object' && raw !== null && 'type' in raw ? raw.type : undefined
-  return `[a block of type ${JSON.stringify(type ?? null).slice(0, 100)} was left out]`
+  // The beginning of a secret would not be known for one.
+  return `[a block of type ${redact(JSON.stringify(type ?? null)).slice(0, 100)} was left out]`
 }
 
 function textsOf(one: Block): string[] {

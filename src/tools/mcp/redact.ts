@@ -1,4 +1,5 @@
 import type { HeaderValues } from './servers.ts'
+import { unescapeText } from './unescape-text.ts'
 
 export type Redact = <T>(json: T) => T
 
@@ -9,19 +10,44 @@ const MIN_SECRET = 8
 /** The same of headers that may as well say something else, as `x-mode: required` does. */
 const MIN_UNNAMED_SECRET = 12
 
+const REDACTED = '<redacted>'
+
 /**
  * Takes the secrets among the values of headers out of what a server answers, which may repeat them: out of its texts and
- * the names of its fields. A value is one, as a whole and in its parts as in `Bearer …`, from 8 characters on in a header
- * whose name says so (`authorization`, `x-api-key`, `cookie` …), and from 12 on in any other.
+ * the names of its fields, also where a text is JSON and escapes them. A value is one, as a whole and in its parts as in
+ * `Bearer …`, from 8 characters on in a header whose name says so (`authorization`, `x-api-key`, `cookie` …), and from 12
+ * on in any other.
  */
 export function createRedactor(headers: HeaderValues): Redact {
   const secrets = Object.entries(headers).flatMap(([name, value]) => secretsOf(name, value.reveal()))
   if (secrets.length === 0) return (json) => json
   // Where one is a part of another, nothing of the longer one is left.
   secrets.sort((one, other) => other.length - one.length)
-  const redactText = (text: string): string =>
-    secrets.reduce((redacted, secret) => redacted.replaceAll(secret, '<redacted>'), text)
+  const redactText = (text: string): string => withoutSecrets(text, secrets)
   return (json) => mapTexts(json, redactText, redactText) as typeof json
+}
+
+function withoutSecrets(text: string, secrets: readonly string[]): string {
+  let redacted = text
+  let plain = unescapeText(text)
+  for (const secret of secrets) {
+    if (!redacted.includes(secret) && !plain.text.includes(secret)) continue
+    redacted = withoutEscaped(redacted.replaceAll(secret, REDACTED), secret)
+    plain = unescapeText(redacted)
+  }
+  return redacted
+}
+
+/** Finds what is escaped in what it stands for: a pattern of all ways to write a long secret would take long. */
+function withoutEscaped(escaped: string, secret: string): string {
+  const { text, placeOf } = unescapeText(escaped)
+  const pieces: string[] = []
+  let end = 0
+  for (let at = text.indexOf(secret); at !== -1; at = text.indexOf(secret, at + secret.length)) {
+    pieces.push(escaped.slice(end, placeOf(at)), REDACTED)
+    end = placeOf(at + secret.length)
+  }
+  return pieces.join('') + escaped.slice(end)
 }
 
 function secretsOf(name: string, value: string): string[] {
