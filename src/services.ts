@@ -71,7 +71,9 @@ export async function openServices(
     apiKeyPepper: 'expected 32 random bytes in base64, such as `openssl rand -base64 32` prints',
     encryptionKeys: 'expected <id>:<32 random bytes in base64>, such as k1:`openssl rand -base64 32`',
   })
-  const encryption = createEncryption(encryptionKeys)
+  const encryption = createEncryption(encryptionKeys, ({ place, keyId, error }) =>
+    logger.error({ ...place, keyId, error }, 'a stored secret does not decrypt'),
+  )
   const onError = (error: unknown): void => logger.warn({ error }, 'connection trouble')
   const connections = await openConnections(config, databaseUrl, onError)
   const { db, backend, queue, auxiliaryQueue, parts } = connections

@@ -1,4 +1,5 @@
 import { createCipheriv, createDecipheriv, createSecretKey, randomBytes, type KeyObject } from 'node:crypto'
+import { TurnmillError } from '../protocol/errors.ts'
 import { Secret } from '../protocol/secret.ts'
 
 /** Where a ciphertext belongs. It decrypts nowhere else, so that rows cannot be swapped. */
@@ -13,8 +14,15 @@ export interface Encryption {
   /** The key that encrypts. */
   readonly currentKeyId: string
   encrypt(place: CipherPlace, plain: Secret): string
-  /** @throws {Error} where the key is unknown, or the ciphertext was changed or moved. */
+  /** @throws {TurnmillError} `secret_unreadable` where the key is unknown, or the ciphertext was changed or moved. */
   decrypt(place: CipherPlace, encrypted: string): Secret
+}
+
+/** What does not decrypt. The error is for those who run Turnmill: it may name settings, never a value. */
+export interface UnreadableSecret {
+  place: CipherPlace
+  keyId: string
+  error: unknown
 }
 
 const ALGORITHM = 'aes-256-gcm'
@@ -25,9 +33,13 @@ const TAG_BYTES = 16
  * AES-256-GCM with the place as additional data. Form: `<key id>.<nonce>.<ciphertext and tag>`, base64url.
  *
  * @param keys `<id>:<32 bytes in base64>`, several separated by commas; the first encrypts, all decrypt.
+ * @param onUnreadable told of what does not decrypt, since whoever asked for it is told little.
  * @throws {Error} naming what is wrong with the keys, never their value.
  */
-export function createEncryption(keys: Secret): Encryption {
+export function createEncryption(
+  keys: Secret,
+  onUnreadable: (unreadable: UnreadableSecret) => void = () => undefined,
+): Encryption {
   const ring = parseKeys(keys)
   const [current] = ring.keys()
   if (current === undefined)
@@ -36,16 +48,26 @@ export function createEncryption(keys: Secret): Encryption {
     currentKeyId: current,
     encrypt: (place, plain) => encryptWith(current, keyOf(ring, current), place, plain),
     decrypt: (place, encrypted) => {
-      const [id = '', nonce = '', body = ''] = encrypted.split('.')
-      return decryptWith(
-        keyOf(ring, id),
-        place,
-        Buffer.from(nonce, 'base64url'),
-        Buffer.from(body, 'base64url'),
-      )
+      const [keyId = '', nonce = '', body = ''] = encrypted.split('.')
+      try {
+        return decryptWith(keyOf(ring, keyId), place, fromBase64(nonce), fromBase64(body))
+      } catch (error) {
+        onUnreadable({ place, keyId, error })
+        throw unreadable(error)
+      }
     },
   }
 }
+
+const fromBase64 = (text: string): Buffer => Buffer.from(text, 'base64url')
+
+/** For the owner of a chat as well, who can do nothing about it. */
+const unreadable = (cause: unknown): TurnmillError =>
+  new TurnmillError(
+    'secret_unreadable',
+    'a stored secret that this needs cannot be decrypted; whoever runs Turnmill finds out which in its log',
+    { cause },
+  )
 
 function parseKeys(keys: Secret): Map<string, KeyObject> {
   const entries = keys.reveal().split(',').map((entry) => entry.trim()).filter((entry) => entry !== '') // prettier-ignore

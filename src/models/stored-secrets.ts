@@ -1,4 +1,5 @@
 import { query, statement, type Database, type Statement } from '../db/index.ts'
+import type { Secret } from '../protocol/secret.ts'
 import type { CipherPlace, Encryption } from './encryption.ts'
 
 /** The tables that hold secrets for long. */
@@ -33,16 +34,19 @@ const samples = statement(
  * @throws {Error} naming the key that is missing or wrong, never a value.
  */
 export async function demandEncryptionKeys(db: Database, encryption: Encryption): Promise<void> {
-  for (const stored of await query<StoredSecret>(db, samples())) {
+  for (const stored of await query<StoredSecret>(db, samples())) decryptStored(encryption, stored)
+}
+
+/** For those who run Turnmill. @throws {Error} naming the row and the key. */
+function decryptStored(encryption: Encryption, stored: StoredSecret): Secret {
+  try {
+    return encryption.decrypt(placeOf(stored), stored.encrypted)
+  } catch (error) {
     const keyId = stored.encrypted.split('.')[0] ?? ''
-    try {
-      encryption.decrypt(placeOf(stored), stored.encrypted)
-    } catch (error) {
-      throw new Error(
-        `TURNMILL_ENCRYPTION_KEYS does not fit the database: ${stored.table} ${stored.id} was encrypted with key ${JSON.stringify(keyId)}, which is missing or has another value`,
-        { cause: error },
-      )
-    }
+    throw new Error(
+      `TURNMILL_ENCRYPTION_KEYS does not fit the database: ${stored.table} ${stored.id} was encrypted with key ${JSON.stringify(keyId)}, which is missing or has another value`,
+      { cause: error },
+    )
   }
 }
 
@@ -99,6 +103,7 @@ const NIL = '00000000-0000-0000-0000-000000000000'
  *
  * @param onProgress called after each page with the number of rows so far.
  * @returns how many rows were encrypted anew.
+ * @throws {Error} naming the row and the key that is missing or wrong, never a value.
  */
 export async function rotateSecrets(
   db: Database,
@@ -110,7 +115,7 @@ export async function rotateSecrets(
     for (let after = NIL; ;) {
       const rows = await query<StoredSecret>(db, outdated[table](encryption.currentKeyId, after, ROWS))
       for (const row of rows) {
-        const anew = encryption.encrypt(placeOf(row), encryption.decrypt(placeOf(row), row.encrypted))
+        const anew = encryption.encrypt(placeOf(row), decryptStored(encryption, row))
         await query(db, replace[table](row.id, row.encrypted, anew))
       }
       rotated += rows.length

@@ -64,6 +64,12 @@ export const ERRORS = {
     recovery: 'stop',
     meaning: 'A bug of Turnmill. The log has it under the request id.',
   },
+  secret_unreadable: {
+    status: 500,
+    recovery: 'stop',
+    meaning:
+      'A credential, header or answer that is stored encrypted does not decrypt: this process has not the key, or another value for it. Give all processes the same `TURNMILL_ENCRYPTION_KEYS`, old keys behind the new one, and start them anew. The log names the row and the key.',
+  },
   database_unavailable: {
     status: 503,
     recovery: 'retry',

@@ -139,6 +139,69 @@ describe('central credentials', () => {
   })
 })
 
+describe('credentials under a key that a running process has not', () => {
+  const lines: string[] = []
+  const start = (routing: 'true' | 'false') =>
+    startTurnmill({
+      onLog: (line) => lines.push(line),
+      environment: { TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED: routing },
+    })
+  /** As `turnmill keys rotate` does while the process runs on with its old keys. */
+  const rotate = ({ services: { db } }: Turnmill) => {
+    const fresh = `fresh:${randomBytes(32).toString('base64')}`
+    const both = createEncryption(new Secret(`${fresh},${TEST_SECRETS.TURNMILL_ENCRYPTION_KEYS}`))
+    return rotateSecrets(db, both, () => undefined)
+  }
+
+  test.each(['true', 'false'] as const)(
+    'stop a turn at once with a code of their own, gateway routing: %s',
+    async (routing) => {
+      const turnmill = await start(routing)
+      try {
+        await rotate(turnmill)
+        const [stored] = await turnmill.services.db.prisma.providerKey.findMany()
+        const { client } = await turnmill.addUser()
+        const { chat, turn } = await client.create('hi')
+        expect(await client.ended(chat.id, turn.id)).toMatchObject({
+          state: 'failed',
+          error: {
+            code: 'secret_unreadable',
+            recovery: 'stop',
+            message: expect.not.stringContaining('TURNMILL'),
+          },
+        })
+        expect(turnmill.upstream.requests).toHaveLength(0)
+        const told = lines.map((line) => JSON.parse(line) as Record<string, unknown>)
+        expect(told).toContainEqual(
+          expect.objectContaining({
+            level: 'error',
+            msg: 'a stored secret does not decrypt',
+            table: 'provider_keys',
+            rowId: stored?.id,
+            keyId: 'fresh',
+          }),
+        )
+      } finally {
+        await turnmill.stop()
+      }
+    },
+  )
+
+  test('refuse a call through the gateway, which an SDK is not to try again', async () => {
+    const turnmill = await start('true')
+    try {
+      await rotate(turnmill)
+      const { client } = await turnmill.addUser()
+      const answer = await client.request('POST', PATH, { model: 'fake-1', input: 'hi', stream: true })
+      expect(answer).toMatchObject({ status: 500, body: { error: { code: 'secret_unreadable' } } })
+      expect(JSON.stringify(answer.body)).not.toContain('TURNMILL')
+      expect(answer.headers.get('x-should-retry')).toBe('false')
+    } finally {
+      await turnmill.stop()
+    }
+  })
+})
+
 describe('budgets', () => {
   let turnmill: Turnmill
   beforeAll(async () => {

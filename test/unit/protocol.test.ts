@@ -80,7 +80,16 @@ describe('encryption', () => {
     expect(() => both.decrypt({ ...place, rowId: 'row-2' }, current)).toThrow()
     expect(() => both.decrypt({ ...place, table: 'user_provider_keys' }, current)).toThrow()
     expect(() => createEncryption(new Secret(`new:${key(3)}`)).decrypt(place, current)).toThrow()
-    expect(() => createEncryption(new Secret(`other:${key(2)}`)).decrypt(place, current)).toThrow(/"new"/)
+  })
+  test('tells of what does not decrypt, whose text is for anybody', () => {
+    const told: unknown[] = []
+    const encrypted = createEncryption(new Secret(`new:${key(2)}`)).encrypt(place, new Secret('plain'))
+    const other = createEncryption(new Secret(`other:${key(2)}`), (unreadable) => told.push(unreadable))
+    const refused = { code: 'secret_unreadable', message: expect.not.stringContaining('TURNMILL') as string }
+    expect(() => other.decrypt(place, encrypted)).toThrow(expect.objectContaining(refused) as Error)
+    expect(told).toMatchObject([
+      { place, keyId: 'new', error: { message: expect.stringContaining('key "new"') } },
+    ])
   })
   test.each(['', 'k1', 'k1:short', `k1:${Buffer.alloc(31).toString('base64')}`])(
     'refuses the key %j without repeating it',
