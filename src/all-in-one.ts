@@ -3,10 +3,9 @@ import { createAuxiliaryWorker } from './auxiliary-worker.ts'
 import { demand, type Config } from './config/index.ts'
 import { migrate } from './db/migrate.ts'
 import { startLocalGround, startProviders, type SimulatedProvider } from './development/index.ts'
-import { ensureBootstrapKey } from './keys/index.ts'
 import type { Shutdown } from './lifecycle.ts'
 import type { Secret } from './protocol/secret.ts'
-import { demandFitting, openServices, type Services } from './services.ts'
+import { demandFitting, openServices, seeToBootstrapKey, type Services } from './services.ts'
 import type { Logger } from './telemetry/logger.ts'
 import { createTurnWorker } from './turn-worker.ts'
 import { joinWorkers } from './worker.ts'
@@ -37,7 +36,7 @@ export async function startAll(given: Config, logger: Logger, shutdown: Shutdown
   await demandFitting(services)
 
   const token = demand(config, 'bootstrapApiKey', 'expected a first key')
-  await ensureBootstrapKey(services.db, services.pepper, token)
+  await seeToBootstrapKey(services, token)
   const simulated = await startProviders(services)
   if (simulated !== null) shutdown.add(() => simulated.stop())
 

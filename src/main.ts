@@ -1,9 +1,8 @@
 import { createApp } from './app.ts'
 import { loadConfig } from './config/index.ts'
 import { migrate } from './db/migrate.ts'
-import { ensureBootstrapKey } from './keys/index.ts'
 import { reportFailedStart, runProcess } from './lifecycle.ts'
-import { demandFitting, openServices } from './services.ts'
+import { demandFitting, openServices, seeToBootstrapKey } from './services.ts'
 import { createLogger } from './telemetry/logger.ts'
 
 /** The API process. */
@@ -15,8 +14,7 @@ async function main(): Promise<void> {
     shutdown.add(() => services.close())
     await migrate(config.databaseUrl ?? '', { log: (line) => logger.info(line) })
     await demandFitting(services)
-    if (config.bootstrapApiKey !== null)
-      await ensureBootstrapKey(services.db, services.pepper, config.bootstrapApiKey)
+    if (config.bootstrapApiKey !== null) await seeToBootstrapKey(services, config.bootstrapApiKey)
     const app = await createApp(services)
     shutdown.add(() => app.close())
     await app.listen({ host: config.host, port: config.port })

@@ -14,7 +14,7 @@ import {
   settleOverdueCalls,
 } from './gateway/index.ts'
 import { pruneFiles } from './files/index.ts'
-import { pruneIdempotencyKeys } from './keys/index.ts'
+import { ensureBootstrapKey, pruneIdempotencyKeys } from './keys/index.ts'
 import {
   createDebugRuns,
   createEncryption,
@@ -228,3 +228,15 @@ export async function demandFitting({
       'there are budgets, and direct routing cannot hold them: delete them, or set TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED=true',
     )
 }
+
+/** The first admin key of a process that serves the API. @throws {Error} where it is not the one that is stored. */
+export const seeToBootstrapKey = (
+  { db, pepper, logger }: Pick<Services, 'db' | 'pepper' | 'logger'>,
+  token: Secret,
+): Promise<string> =>
+  ensureBootstrapKey(db, pepper, token, (apiKeyIds) =>
+    logger.warn(
+      { apiKeyIds },
+      'there are other bootstrap keys, each of an admin of its own, and they stay valid: revoke those that are to be replaced',
+    ),
+  )

@@ -4,7 +4,7 @@ import { newId } from '../protocol/ids.ts'
 import type { Secret } from '../protocol/secret.ts'
 import { SCOPES, type Scope } from './scopes.ts'
 import { missingUser } from './users.ts'
-import { formatToken, hashTokenSecret, newTokenSecret, parseToken } from './token.ts'
+import { formatToken, hashTokenSecret, newTokenSecret, parseToken, sameHash } from './token.ts'
 
 export interface ApiKeyView {
   id: string
@@ -129,21 +129,49 @@ const insertBootstrap = statement(
   select $1, id, 'bootstrap', $2, $3 from admin on conflict (id) do nothing`,
 )
 
+/** $1 key. */
+const readHash = statement('keys/bootstrap-hash', 'select secret_hash from api_keys where id = $1')
+
+/** $1 key. The ID of a bootstrap key is its user's, too. */
+const otherBootstraps = statement(
+  'keys/other-bootstraps',
+  `select k.id from api_keys k join users u on u.id = k.user_id
+  where k.id = k.user_id and k.id <> $1 and k.revoked_at is null and u.status = 'active' order by k.id`,
+)
+
 /**
  * Sees to it that the deployment's first admin key exists. A key that is there already is left as it is, so that
  * revoking it lasts.
  *
- * @throws {Error} where the token is not of the form `tm_<id>_<secret>`.
+ * @param onOthers told of the bootstrap keys of earlier starts that can still be used, where there are any.
+ * @throws {Error} where the token is not of the form `tm_<id>_<secret>`, or is not the one that is stored.
  */
-export async function ensureBootstrapKey(db: Database, pepper: Secret, token: Secret): Promise<string> {
+export async function ensureBootstrapKey(
+  db: Database,
+  pepper: Secret,
+  token: Secret,
+  onOthers: (apiKeyIds: readonly string[]) => void = () => undefined,
+): Promise<string> {
   const parsed = parseToken(token.reveal())
   if (parsed === null)
     throw new Error(
       'TURNMILL_BOOTSTRAP_API_KEY is not of the form tm_<32 hex digits>_<43 characters of base64url>',
     )
-  await query(db, insertBootstrap(parsed.id, hashTokenSecret(pepper, parsed.secret), [...SCOPES]))
-  return parsed.id
+  const { id } = parsed
+  const hash = hashTokenSecret(pepper, parsed.secret)
+  await query(db, insertBootstrap(id, hash, [...SCOPES]))
+  const [stored] = await query<{ secret_hash: Buffer }>(db, readHash(id))
+  if (stored !== undefined && !sameHash(hash, stored.secret_hash)) throw misfit(id)
+  const others = await query<{ id: string }>(db, otherBootstraps(id))
+  if (others.length > 0) onOthers(others.map((other) => other.id))
+  return id
 }
+
+/** A process with the wrong pepper would refuse every key. */
+const misfit = (id: string): Error =>
+  new Error(
+    `API key ${id} is stored with another hash: TURNMILL_API_KEY_PEPPER or TURNMILL_BOOTSTRAP_API_KEY has another value than when it was stored; set that again, or, where the pepper is lost and with it every API key, a bootstrap key with an ID of its own`,
+  )
 
 /** A token for a first key, made where none was given. */
 export const newToken = (): Secret => formatToken({ id: newId(), secret: newTokenSecret() })

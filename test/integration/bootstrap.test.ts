@@ -1,7 +1,7 @@
 /** The first admin's key, which every API process sees to when it starts. */
 import pg from 'pg'
 import { openDatabase, type Database } from '../../src/db/index.ts'
-import { ensureBootstrapKey, newToken } from '../../src/keys/index.ts'
+import { ensureBootstrapKey, newToken, revokeApiKey } from '../../src/keys/index.ts'
 import { toProblem } from '../../src/api/problems.ts'
 import { Secret } from '../../src/protocol/secret.ts'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
@@ -45,6 +45,35 @@ test('is made once, with one user, by processes that start at the same moment', 
   // And once only, whoever starts later.
   await ensureBootstrapKey(db, PEPPER, token)
   expect(await db.prisma.user.count()).toBe(1)
+})
+
+test.each([
+  ['pepper', new Secret(Buffer.alloc(32, 8).toString('base64')), (token: Secret) => token],
+  [
+    'secret',
+    PEPPER,
+    (token: Secret) => new Secret(token.reveal().slice(0, -43) + newToken().reveal().slice(-43)),
+  ],
+])('is refused with another %s than it was stored with', async (_, pepper, change) => {
+  const token = newToken()
+  await ensureBootstrapKey(db, PEPPER, token)
+  await expect(ensureBootstrapKey(db, pepper, change(token))).rejects.toThrow(
+    'TURNMILL_API_KEY_PEPPER or TURNMILL_BOOTSTRAP_API_KEY has another value than when it was stored',
+  )
+})
+
+test('that is new stands beside the old one, which is told of until it is revoked', async () => {
+  const told: unknown[] = []
+  const ensure = (token: Secret) => ensureBootstrapKey(db, PEPPER, token, (ids) => told.push(ids))
+  const [first, second] = [newToken(), newToken()]
+  const old = await ensure(first)
+  expect(told).toEqual([])
+  await ensure(second)
+  await ensure(second)
+  expect(told).toEqual([[old], [old]])
+  await revokeApiKey(db, old, null)
+  await ensure(second)
+  expect(told).toHaveLength(2)
 })
 
 test('Postgres that cannot be reached is told as such, whoever asked it', async () => {
