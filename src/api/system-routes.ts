@@ -9,7 +9,10 @@ const state = z.enum(['up', 'down'])
 /** How long a dependency may take to say that it is there, in ms. */
 const CHECK_LIMIT_MS = 1000
 
-/** Whether the process lives, and whether it can do its work. */
+/**
+ * Whether the process lives, and whether it takes requests. It takes them without the queue, too: what is said then, the
+ * reconciler repeats.
+ */
 export function registerSystemRoutes(app: ApiServer, { checks, metrics }: ApiContext): void {
   app.get('/healthz', {
     config: open,
@@ -21,15 +24,15 @@ export function registerSystemRoutes(app: ApiServer, { checks, metrics }: ApiCon
     config: open,
     schema: {
       tags,
-      summary: 'What it depends on answers',
+      summary: 'Requests are taken: Postgres answers. Whether the queue does is told beside it',
       response: { 200: z.record(z.string(), state), 503: z.record(z.string(), state) },
     },
     handler: async (_request, reply) => {
       const states = await Promise.all(
         Object.entries(checks).map(async ([name, check]) => [name, await probe(check)] as const),
       )
-      const ready = states.every(([, up]) => up === 'up')
-      return reply.code(ready ? 200 : 503).send(Object.fromEntries(states))
+      const answer = Object.fromEntries(states)
+      return reply.code(answer['postgres'] === 'up' ? 200 : 503).send(answer)
     },
   })
 
