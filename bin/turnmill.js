@@ -18,11 +18,29 @@ const findNode = () =>
     .map((path) => fileURLToPath(fromRoot(path)))
     .find((path) => existsSync(path) && realpathSync(path) !== realpathSync(process.execPath))
 
-/** Runs the same command under another Node: in a session of its own, so that every signal reaches it once, through us. */
+/** The name by which a child is called that is to end with us. */
+const LINKED = 'turnmill-linked'
+
+/**
+ * Runs the same command under another Node: in a session of its own, so that every signal reaches it once, through us.
+ * Where a signal ends us that nobody can catch, the channel between us closes.
+ */
 function runUnder(node) {
-  const child = spawn(node, process.argv.slice(1), { stdio: 'inherit', detached: true })
+  const child = spawn(node, process.argv.slice(1), {
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+    detached: true,
+    argv0: LINKED,
+  })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
   child.on('exit', (code) => process.exit(code ?? 1))
+}
+
+/** Stops, as if it were told to, when the process that runs us under this Node is gone. */
+function endWithParent() {
+  const stop = () => process.kill(process.pid, 'SIGTERM')
+  if (!process.connected) return stop()
+  process.on('disconnect', stop)
+  process.channel.unref()
 }
 
 async function run() {
@@ -36,6 +54,7 @@ async function run() {
   if (exitCode !== null) process.exitCode = exitCode
 }
 
+if (process.argv0 === LINKED) endWithParent()
 const runsHere = Number(process.versions.node.split('.')[0]) >= NODE_MAJOR
 const node = runsHere ? undefined : findNode()
 if (node !== undefined) runUnder(node)

@@ -1,4 +1,10 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { copyFile, rm, writeFile } from 'node:fs/promises'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
+import path from 'node:path'
 import { runCli, COMMANDS, type CliEffects } from '../../src/cli.ts'
+import { makeScratch } from '../support/scratch.ts'
 
 /** What a run printed and started. */
 function record() {
@@ -52,5 +58,39 @@ describe('the command line', () => {
     expect({ exitCode, out }).toEqual({ exitCode: 2, out: '' })
     expect(err).toContain(problem)
     expect(err).toContain('usage: turnmill')
+  })
+})
+
+describe('the executable under a Node that is too old', () => {
+  let scratch: string
+  beforeEach(async () => {
+    scratch = await makeScratch('turnmill-cli-')
+  })
+  afterEach(() => rm(scratch, { recursive: true, force: true }))
+
+  /** Another file than the Node that npm installed, which says that it is older. */
+  async function startUnderOldNode(args: string[], environment: Record<string, string>) {
+    const node = path.join(scratch, 'node')
+    await copyFile(process.execPath, node)
+    const older = path.join(scratch, 'older.mjs')
+    const versions = `{ ...process.versions, node: '20.19.0' }`
+    await writeFile(older, `Object.defineProperty(process, 'versions', { value: ${versions} })`)
+    return spawn(node, ['--import', older, path.resolve('bin/turnmill.js'), ...args], {
+      env: { PATH: process.env['PATH'] ?? '', ...environment },
+      stdio: 'ignore',
+    })
+  }
+
+  test('ends the process that it runs under another one, also when it is killed', async () => {
+    // A Postgres that says nothing: the command waits for it until it ends.
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const parent = await startUnderOldNode(['migrate'], { DATABASE_URL: `postgres://x@127.0.0.1:${port}/x` })
+    const [socket] = (await once(server, 'connection')) as [Socket]
+    socket.on('error', () => undefined).resume()
+    parent.kill('SIGKILL')
+    await once(socket, 'close')
+    server.close()
   })
 })
