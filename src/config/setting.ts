@@ -45,8 +45,15 @@ export const secretBytes = (row: Described<Secret>): Setting<Secret> =>
     return new Secret(value)
   })
 
-export const secret = (row: Described<Secret>): Setting<Secret> =>
-  describe('secret', row, (value) => new Secret(value))
+/** @param form where it has one: what it looks like, in words, and how that is checked. */
+export const secret = (
+  row: Described<Secret>,
+  form?: { expected: string; fits(value: string): boolean },
+): Setting<Secret> =>
+  describe('secret', row, (value) => {
+    if (form?.fits(value) === false) throw new Error(form.expected)
+    return new Secret(value)
+  })
 
 export function url(row: Described<string>, ...protocols: string[]): Setting<string> {
   return describe('url', row, (value) => {
@@ -71,7 +78,7 @@ export function flag(row: Described<boolean>): Setting<boolean> {
   return describe('flag', row, (value) => {
     if (['true', '1', 'yes', 'on'].includes(value.toLowerCase())) return true
     if (['false', '0', 'no', 'off'].includes(value.toLowerCase())) return false
-    throw new Error('true or false')
+    throw new Error('true or false (also 1, yes, on, and 0, no, off)')
   })
 }
 

@@ -1,4 +1,5 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import { API_KEY_FORM } from '../protocol/secret-forms.ts'
 import { Secret } from '../protocol/secret.ts'
 
 /** The two halves of `tm_<id>_<secret>`. */
@@ -9,11 +10,9 @@ export interface ApiKeyToken {
   secret: string
 }
 
-const TOKEN = /^tm_([0-9a-f]{32})_([A-Za-z0-9_-]{43})$/
-
 /** `null` for anything that is not of the form, whatever its length. */
 export function parseToken(text: string): ApiKeyToken | null {
-  const [, hex, secret] = TOKEN.exec(text) ?? []
+  const [, hex, secret] = API_KEY_FORM.exec(text) ?? []
   if (hex === undefined || secret === undefined) return null
   return { id: hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5'), secret }
 }

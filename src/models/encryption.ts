@@ -1,5 +1,6 @@
 import { createCipheriv, createDecipheriv, createSecretKey, randomBytes, type KeyObject } from 'node:crypto'
 import { TurnmillError } from '../protocol/errors.ts'
+import { parseEncryptionKeys } from '../protocol/secret-forms.ts'
 import { Secret } from '../protocol/secret.ts'
 
 /** Where a ciphertext belongs. It decrypts nowhere else, so that rows cannot be swapped. */
@@ -69,18 +70,14 @@ const unreadable = (cause: unknown): TurnmillError =>
     { cause },
   )
 
-function parseKeys(keys: Secret): Map<string, KeyObject> {
-  const entries = keys.reveal().split(',').map((entry) => entry.trim()).filter((entry) => entry !== '') // prettier-ignore
-  return new Map(entries.map(parseKey))
-}
-
-function parseKey(entry: string, index: number): [id: string, key: KeyObject] {
-  const [, id, encoded] = /^([a-zA-Z0-9_-]{1,32}):([A-Za-z0-9+/_=-]+)$/.exec(entry) ?? []
-  const key = Buffer.from(encoded ?? '', 'base64')
-  if (id === undefined || key.length !== 32)
-    throw new Error(`TURNMILL_ENCRYPTION_KEYS: entry ${index + 1} is not <id>:<32 bytes in base64>`)
-  return [id, createSecretKey(key)]
-}
+const parseKeys = (keys: Secret): Map<string, KeyObject> =>
+  new Map(
+    parseEncryptionKeys(keys.reveal()).map((key, index) => {
+      if (key === null)
+        throw new Error(`TURNMILL_ENCRYPTION_KEYS: entry ${index + 1} is not <id>:<32 bytes in base64>`)
+      return [key.id, createSecretKey(key.bytes)]
+    }),
+  )
 
 function keyOf(ring: Map<string, KeyObject>, id: string): KeyObject {
   const key = ring.get(id)

@@ -46,8 +46,8 @@ const interpolate = (text: string, environment: Record<string, string> = {}): st
 
 const SECRETS = {
   TURNMILL_API_KEY_PEPPER: Buffer.alloc(32).toString('base64'),
-  TURNMILL_ENCRYPTION_KEYS: 'k1:a2V5',
-  TURNMILL_BOOTSTRAP_API_KEY: 'tm_0_0',
+  TURNMILL_ENCRYPTION_KEYS: `k1:${Buffer.alloc(32).toString('base64')}`,
+  TURNMILL_BOOTSTRAP_API_KEY: `tm_${'0'.repeat(32)}_${'0'.repeat(43)}`,
 }
 
 const environmentOf = ({ environment = {} }: Service): Record<string, string> =>

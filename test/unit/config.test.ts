@@ -1,4 +1,6 @@
 import { inspect } from 'node:util'
+import { newToken } from '../../src/keys/index.ts'
+import { createEncryption } from '../../src/models/index.ts'
 import {
   demand,
   demandAll,
@@ -7,6 +9,8 @@ import {
   SETTINGS,
   unknownSettings,
 } from '../../src/config/index.ts'
+
+const BYTES = Buffer.alloc(32, 5).toString('base64')
 
 describe('the configuration', () => {
   test('has a default for everything that does not have to be set', () => {
@@ -29,11 +33,36 @@ describe('the configuration', () => {
       TURNMILL_LEASE_MS: '-1',
       TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED: 'maybe',
       LOG_LEVEL: 'loud',
+      TURNMILL_BOOTSTRAP_API_KEY: 'foo',
+      TURNMILL_ENCRYPTION_KEYS: 'abc',
     }
     expect(() => loadConfig(bad)).toThrow(
       /PORT is "eighty", expected a whole number from 0 to 65535(.|\n)*LOG_LEVEL(.|\n)*GATEWAY_ROUTING(.|\n)*TURNMILL_LEASE_MS/,
     )
     for (const name of Object.keys(bad)) expect(() => loadConfig(bad)).toThrow(name)
+  })
+
+  test.each([
+    ['TURNMILL_BOOTSTRAP_API_KEY', 'tm_never-shown', '`tm_<32 hex digits>_<43 characters of base64url>`'],
+    [
+      'TURNMILL_ENCRYPTION_KEYS',
+      'k1:never-shown',
+      '`<id>:<32 bytes in base64>`, several separated by commas',
+    ],
+    ['TURNMILL_ENCRYPTION_KEYS', `k1:${BYTES},k2`, '`<id>:<32 bytes in base64>`'],
+    ['TURNMILL_ENCRYPTION_KEYS', ',', '`<id>:<32 bytes in base64>`'],
+  ])('checks the form of %s and does not repeat it: %s', (name, value, expected) => {
+    const load = (): unknown => loadConfig({ [name]: value })
+    expect(load).toThrow(`${name} expected ${expected}`)
+    expect(load).not.toThrow('never-shown')
+  })
+
+  test('takes secrets of the right form', () => {
+    const config = loadConfig({
+      TURNMILL_BOOTSTRAP_API_KEY: newToken().reveal(),
+      TURNMILL_ENCRYPTION_KEYS: `k2:${BYTES}, k1:${BYTES}`,
+    })
+    expect(() => createEncryption(demand(config, 'encryptionKeys', ''))).not.toThrow()
   })
 
   test.each([
