@@ -3,7 +3,7 @@ import { createAuxiliaryWorker } from './auxiliary-worker.ts'
 import { demand, type Config } from './config/index.ts'
 import { migrate } from './db/migrate.ts'
 import { startLocalGround, startProviders, type SimulatedProvider } from './development/index.ts'
-import type { Shutdown } from './lifecycle.ts'
+import { listenOn, type Shutdown } from './lifecycle.ts'
 import type { Secret } from './protocol/secret.ts'
 import { demandFitting, openServices, seeToBootstrapKey, type Services } from './services.ts'
 import type { Logger } from './telemetry/logger.ts'
@@ -52,7 +52,7 @@ async function startRoles(services: Services, shutdown: Shutdown): Promise<strin
   const app = await createApp(services)
   shutdown.add(() => app.close())
   const { host, port } = services.config
-  const address = await app.listen({ host, port })
+  const address = await listenOn('PORT', () => app.listen({ host, port }))
   services.reconciler.start()
   return address
 }

@@ -1,5 +1,5 @@
 import { demand, loadConfig } from './config/index.ts'
-import { openDatabase } from './db/index.ts'
+import { openDatabase, toStartError } from './db/index.ts'
 import { migrate } from './db/migrate.ts'
 import { createEncryption, rotateSecrets } from './models/index.ts'
 
@@ -143,6 +143,8 @@ async function rotateKeys(print: CliEffects['print']): Promise<void> {
     const rows = await rotateSecrets(db, encryption, (count) => print(`${count} credentials`))
     const left = rows === 0 ? 'nothing to do: all credentials' : `done: all ${rows} of them`
     print(`${left} are under key ${encryption.currentKeyId}`)
+  } catch (error) {
+    throw toStartError(error)
   } finally {
     await db.close()
   }

@@ -1,5 +1,5 @@
 import type { Config } from './config/index.ts'
-import { openDatabase, type Database } from './db/index.ts'
+import { openDatabase, toStartError, type Database } from './db/index.ts'
 import {
   openAuxiliaryQueue,
   openPostgresBackend,
@@ -47,7 +47,7 @@ export async function openConnections(
     opened.push(() => db.close())
     const backend =
       config.redisUrl === null
-        ? await openPostgresBackend({ url, onError, openSocket: db.openSocket })
+        ? await openPostgresBackend({ url, onError, openSocket: db.openSocket }).catch(failStart)
         : await openRedisBackend(config.redisUrl, config.queuePrefix, onError)
     opened.push(() => backend.close())
     const queue = openTurnQueue(backend)
@@ -62,6 +62,10 @@ export async function openConnections(
     await close()
     throw error
   }
+}
+
+const failStart = (error: unknown): never => {
+  throw toStartError(error)
 }
 
 const openPartLog = (

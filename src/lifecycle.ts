@@ -1,4 +1,5 @@
 import { unknownSettings } from './config/index.ts'
+import { errorCode } from './db/index.ts'
 import type { Logger } from './telemetry/logger.ts'
 
 /** Something that was started: ends with it, in the reverse order of starting. */
@@ -67,9 +68,23 @@ export async function runProcess(
 /** A failed start in words for a person; the whole error goes to the log at `debug`. */
 export function reportFailedStart(error: unknown): never {
   const message = error instanceof Error ? error.message : String(error)
-  const advice = /\bEADDRINUSE\b/.test(message)
-    ? '; stop what listens there, or choose another with PORT'
-    : ''
-  process.stderr.write(`turnmill could not start: ${message}${advice}\n`)
+  process.stderr.write(`turnmill could not start: ${message}\n`)
   process.exit(1)
+}
+
+/**
+ * Listens on the port of a setting.
+ *
+ * @throws {Error} naming the setting, where something else listens there.
+ */
+export async function listenOn<T>(setting: string, listen: () => Promise<T>): Promise<T> {
+  try {
+    return await listen()
+  } catch (error) {
+    if (errorCode(error) !== 'EADDRINUSE') throw error
+    const { message } = error as Error
+    throw new Error(`${message}; stop what listens there, or choose another with ${setting}`, {
+      cause: error,
+    })
+  }
 }

@@ -1,7 +1,7 @@
 import { createApp } from './app.ts'
 import { loadConfig } from './config/index.ts'
 import { migrate } from './db/migrate.ts'
-import { reportFailedStart, runProcess } from './lifecycle.ts'
+import { listenOn, reportFailedStart, runProcess } from './lifecycle.ts'
 import { demandFitting, openServices, seeToBootstrapKey } from './services.ts'
 import { createLogger } from './telemetry/logger.ts'
 
@@ -17,7 +17,7 @@ async function main(): Promise<void> {
     if (config.bootstrapApiKey !== null) await seeToBootstrapKey(services, config.bootstrapApiKey)
     const app = await createApp(services)
     shutdown.add(() => app.close())
-    await app.listen({ host: config.host, port: config.port })
+    await listenOn('PORT', () => app.listen({ host: config.host, port: config.port }))
     services.reconciler.start()
     logger.info({ addresses: app.addresses() }, 'listening')
   })

@@ -1,6 +1,6 @@
 import { dropAmbientCredentials, loadConfig } from './config/index.ts'
 import { migrate } from './db/migrate.ts'
-import { runProcess } from './lifecycle.ts'
+import { listenOn, runProcess } from './lifecycle.ts'
 import { loadAdapters } from './providers/index.ts'
 import { demandFitting, openServices, type Services } from './services.ts'
 import { createLogger } from './telemetry/logger.ts'
@@ -22,7 +22,7 @@ export async function runWorkerProcess(
     if (config.metricsPort !== null) {
       const metrics = createMetricsServer(services.metrics, config.host, config.metricsPort)
       shutdown.add(() => metrics.stop())
-      await metrics.start()
+      await listenOn('TURNMILL_METRICS_PORT', () => metrics.start())
     }
     const worker = joinWorkers(workerMakers.map((make) => make(services)))
     shutdown.add(() => worker.stop())

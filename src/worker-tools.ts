@@ -1,3 +1,4 @@
+import { access, constants, stat } from 'node:fs/promises'
 import { createComputerTools, createPlaywrightDriver, type ComputerTools } from './computer/index.ts'
 import type { Config } from './config/index.ts'
 import { createProviderFetch, destinationsOf } from './models/index.ts'
@@ -24,7 +25,7 @@ export interface WorkerTools {
  * Opens all tools of a worker: built-in ones, those of its module and its host, MCP servers, and computers.
  *
  * @param own those of the host.
- * @throws {Error} where a module cannot be loaded, or two tools have one name.
+ * @throws {Error} where a module cannot be loaded, two tools have one name, or there is no Chromium where there should be.
  */
 export async function openWorkerTools(services: Services, own: readonly Tool[] = []): Promise<WorkerTools> {
   const { config, db, encryption, logger, providerFetch } = services
@@ -39,7 +40,7 @@ export async function openWorkerTools(services: Services, own: readonly Tool[] =
     timeoutMs: config.toolTimeoutMs,
     logger,
   })
-  const computers = openComputers(config)
+  const computers = await openComputers(config)
   return {
     source,
     computers,
@@ -49,9 +50,11 @@ export async function openWorkerTools(services: Services, own: readonly Tool[] =
   }
 }
 
-function openComputers(config: Config): ComputerTools | null {
+/** @throws {Error} where there is no such Chromium: the first display would be the first to know. */
+async function openComputers(config: Config): Promise<ComputerTools | null> {
   const { chromiumPath, chromiumSandbox, computerWidth, computerHeight, computerSessions } = config
   if (chromiumPath === null) return null
+  await demandExecutable(chromiumPath)
   const driver = createPlaywrightDriver({
     executablePath: chromiumPath,
     sandbox: chromiumSandbox,
@@ -59,4 +62,16 @@ function openComputers(config: Config): ComputerTools | null {
     rules: destinationsOf({ allowPrivate: config.allowPrivateWebFetch }),
   })
   return createComputerTools(driver, { maximum: computerSessions, idleMs: config.computerIdleMs })
+}
+
+/** @throws {Error} */
+async function demandExecutable(chromiumPath: string): Promise<void> {
+  const problem = await access(chromiumPath, constants.X_OK).then(
+    async () => ((await stat(chromiumPath)).isFile() ? null : 'it is none'),
+    (error: unknown) => (error as Error).message,
+  )
+  if (problem !== null)
+    throw new Error(
+      `TURNMILL_CHROMIUM_PATH is ${JSON.stringify(chromiumPath)}, expected a file that can be executed: ${problem}`,
+    )
 }

@@ -1,4 +1,4 @@
-import { TurnmillError } from '../protocol/errors.ts'
+import { isTurnmillError, TurnmillError } from '../protocol/errors.ts'
 
 const UNREACHABLE = new Set([
   'ECONNREFUSED',
@@ -64,6 +64,22 @@ export function toDatabaseError(error: unknown): unknown {
     cause: error,
     retryAfterMs: 1000,
   })
+}
+
+/** Postgres is there and does not let this role in, or not to this database. Source: as above. */
+const NOT_LET_IN = new Set(['28000', '28P01', '3D000'])
+
+/** A start that met no Postgres which lets it in, in words for whoever starts it; anything else as it is. */
+export function toStartError(error: unknown): unknown {
+  const met = isTurnmillError(error) && error.code === 'database_unavailable' ? error.cause : error
+  if (!isUnreachable(met) && !NOT_LET_IN.has(errorCode(met) ?? '')) return error
+  return new Error(`Postgres cannot be reached: ${reasonOf(met)}; check DATABASE_URL`, { cause: met })
+}
+
+/** A name with several addresses fails with an error for each, and no text of its own. */
+function reasonOf(error: unknown): string {
+  const { errors } = error as Partial<AggregateError>
+  return errors === undefined ? errorText(error) : errors.map(errorText).join(', ')
 }
 
 /** A transaction that met others again and again, as one that may come back: it has written nothing. */

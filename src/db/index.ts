@@ -6,6 +6,7 @@ export {
   isUniqueViolation,
   isUnreachable,
   toDatabaseError,
+  toStartError,
 } from './errors.ts'
 export { statement, type Statement } from './statement.ts'
 export { batch, joinTransaction, withTransaction, type Transaction } from './transaction.ts'

@@ -6,6 +6,7 @@
  * - **M3** A ledger that contradicts the files on disk is refused before anything is changed.
  */
 import pg from 'pg'
+import { toStartError } from './errors.ts'
 import { findMigrationsDir, readMigrationFiles } from './migration-files.ts'
 import { applyMigration, MigrationError, openLedger, selectPending } from './migration-ledger.ts'
 
@@ -35,6 +36,7 @@ export interface MigrateResult {
  * Brings a database up to the migrations on disk. Running it again changes nothing.
  *
  * @param connection URL or settings of a role that owns the schema; not a transaction-pooling proxy (the lock is the session's).
+ * @throws {Error} naming `DATABASE_URL`, where Postgres cannot be reached or does not let the role in.
  * @throws {MigrationError} for an edited, missing or failed migration, a script that fails, or a lock not given in time.
  */
 export async function migrate(
@@ -48,7 +50,9 @@ export async function migrate(
   const files = await readMigrationFiles(migrationsDir)
   const client = new pg.Client(connection)
   client.on('error', () => undefined) // A lost connection also rejects the query that runs on it.
-  await client.connect()
+  await client.connect().catch((error: unknown) => {
+    throw toStartError(error)
+  })
   try {
     await takeLock(client, lockTimeoutMs)
     const pending = selectPending(files, await openLedger(client))

@@ -3,7 +3,8 @@ import type { Config } from '../config/index.ts'
 import { startEmbeddedPostgres } from '../db/embedded.ts'
 import type { Database } from '../db/index.ts'
 import type { Encryption } from '../models/index.ts'
-import { withLocalSecrets } from './secrets.ts'
+import { demandDirectory, withLocalSecrets } from './secrets.ts'
+import { readSealed } from './sealed.ts'
 import { needsSimulated, seedProvider, seedsOf, simulatedSeed } from './seed.ts'
 import { startSimulatedProvider, type SimulatedProvider } from './simulated-provider.ts'
 
@@ -15,10 +16,25 @@ export interface LocalGround {
 
 /** Fills in what the configuration leaves open: a Postgres, and the secrets. */
 export async function startLocalGround(given: Config): Promise<LocalGround> {
-  const config = withLocalSecrets(given)
-  if (config.databaseUrl !== null) return { config, stop: async () => undefined }
-  const postgres = await startEmbeddedPostgres({ dataDir: path.resolve(config.dataDir, 'postgres') })
-  return { config: { ...config, databaseUrl: postgres.url }, stop: () => postgres.stop() }
+  const { url, stop } = await startPostgres(given)
+  try {
+    const config = await withLocalSecrets({ ...given, databaseUrl: url }, () => readSealed(given, url))
+    return { config, stop }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+interface LocalPostgres {
+  url: string
+  stop(): Promise<void>
+}
+
+async function startPostgres({ databaseUrl, dataDir }: Config): Promise<LocalPostgres> {
+  if (databaseUrl !== null) return { url: databaseUrl, stop: async () => undefined }
+  demandDirectory(dataDir)
+  return startEmbeddedPostgres({ dataDir: path.resolve(dataDir, 'postgres') })
 }
 
 /** What seeding a provider takes. */

@@ -1,6 +1,14 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { createClient, type TestClient } from '../support/client.ts'
@@ -14,11 +22,28 @@ interface AllInOne {
   stop(signal: NodeJS.Signals): Promise<number | null>
 }
 
-async function start(dataDir: string): Promise<AllInOne> {
-  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', 'workers/main.ts'], {
-    env: { PATH: process.env['PATH'] ?? '', TURNMILL_DATA_DIR: dataDir, PORT: '0', LOG_LEVEL: 'warn' },
-    stdio: ['ignore', 'pipe', 'inherit'],
+const spawnStart = (dataDir: string, environment: Record<string, string> = {}) =>
+  spawn(process.execPath, ['--disable-warning=ExperimentalWarning', 'workers/main.ts'], {
+    env: {
+      ...{ PATH: process.env['PATH'] ?? '', TURNMILL_DATA_DIR: dataDir, PORT: '0', LOG_LEVEL: 'warn' },
+      ...environment,
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
   })
+
+/** What a start says that is to fail. */
+async function failToStart(dataDir: string, environment?: Record<string, string>): Promise<string> {
+  const child = spawnStart(dataDir, environment)
+  let said = ''
+  child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()))
+  const [code] = (await once(child, 'close')) as [number | null]
+  expect(code).toBe(1)
+  return said
+}
+
+async function start(dataDir: string): Promise<AllInOne> {
+  const child = spawnStart(dataDir)
+  child.stderr.pipe(process.stderr)
   let printed = ''
   child.stdout.on('data', (chunk: Buffer) => (printed += chunk.toString()))
   const exited = once(child, 'exit').then(([code]) => code as number | null)
@@ -95,3 +120,36 @@ test('finishes a turn that was running when it was killed', async () => {
   expect(await second.client.messages(chat.id)).toHaveLength(2)
   expect(await second.stop('SIGINT')).toBe(0)
 }, 90_000)
+
+describe('secrets that cannot be had', () => {
+  const file = (): string => path.join(dataDir, 'secrets.json')
+
+  test('from a file that was cut off are told of, by its name', async () => {
+    writeFileSync(file(), '{"bootstrapApiKey": "tm_never-shown')
+    const said = await failToStart(dataDir)
+    expect(said).toContain(`${file()} does not hold the three secrets that npm start wrote there`)
+    expect(said).not.toContain('never-shown')
+    expect(processesOn(dataDir)).toEqual([])
+  }, 60_000)
+
+  test('from a directory that is a file are told of, by the setting', async () => {
+    writeFileSync(file(), '')
+    const said = await failToStart(file())
+    expect(said).toContain(`${file()} cannot be used, expected TURNMILL_DATA_DIR to name a directory`)
+    const beside = await failToStart(file(), { DATABASE_URL: 'postgres://x@127.0.0.1:1/x' })
+    expect(beside).toContain('expected TURNMILL_DATA_DIR to name a directory')
+  }, 60_000)
+
+  test('and are in use are not made anew', async () => {
+    const first = await start(dataDir)
+    expect(await first.stop('SIGTERM')).toBe(0)
+    const kept = path.join(dataDir, 'kept.json')
+    renameSync(file(), kept)
+    expect(await failToStart(dataDir)).toContain(`${file()} is missing, and the database holds API keys`)
+    expect(existsSync(file())).toBe(false)
+    renameSync(kept, file())
+    const second = await start(dataDir)
+    expect(second.token).toBe(first.token)
+    expect(await second.stop('SIGTERM')).toBe(0)
+  }, 90_000)
+})
