@@ -31,8 +31,9 @@ export const configurationPage = (): string =>
     'Everything is set through the environment and read once, when a process starts; every bad value is named in one error. ' +
       'An empty value counts as not set. Source: `SETTINGS` in `src/config/settings.ts`.',
     table(['name', 'what it does', 'default', 'takes'], settings.map(toRow)),
-    'The API and its workers need the same `DATABASE_URL`, `REDIS_URL`, `TURNMILL_QUEUE_PREFIX`, `TURNMILL_API_KEY_PEPPER` and ' +
-      '`TURNMILL_ENCRYPTION_KEYS`. `openssl rand -base64 32` makes 32 random bytes in base64.',
+    'The API and its workers need the same `DATABASE_URL`, `REDIS_URL`, `TURNMILL_QUEUE_PREFIX`, `TURNMILL_API_KEY_PEPPER`, ' +
+      '`TURNMILL_ENCRYPTION_KEYS`, `TURNMILL_CHAT_AI_GATEWAY_ROUTING_ENABLED` and `TURNMILL_ALLOW_PRIVATE_PROVIDERS` (a provider ' +
+      'that the API takes, workers could refuse to call). `openssl rand -base64 32` makes 32 random bytes in base64.',
   )
 
 const toLines = ({ name, sentence, default: value, unit }: Setting<unknown>): string => {
