@@ -205,8 +205,8 @@ export const createApiKeyBody = z.strictObject({
   expiresAt: z.iso
     .datetime({ offset: true })
     .refine(
-      (value) => Date.parse(value) > Date.now() && Date.parse(value) < Date.UTC(9999, 0),
-      'expected a time that is still to come, before the year 9999',
+      (value) => Date.parse(value) > 0 && Date.parse(value) < Date.UTC(9999, 0),
+      'expected a date before the year 9999',
     )
     .nullish(),
 })
