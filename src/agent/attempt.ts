@@ -1,6 +1,7 @@
 import type { Claim, ContextMessage, Spent, StepResult } from '../chats/index.ts'
 import { clampEffort, type BuiltRoute } from '../models/index.ts'
 import type { ErrorCode, TurnmillError } from '../protocol/errors.ts'
+import { newId } from '../protocol/ids.ts'
 import { isToolCall, type ModelMessage } from '../protocol/messages.ts'
 import type { StreamPart } from '../protocol/parts.ts'
 import type { CallPlace } from '../protocol/routes.ts'
@@ -170,7 +171,7 @@ async function* withOwnCallIds(
   // What a summary took the place of is not seen here any more.
   const isHidden = step > 1 && messages.some(({ isSummary }) => isSummary)
   const ownId = (given: string): string => {
-    let id = isHidden ? `${given}-${step}` : given
+    let id = isHidden ? `${given}-${randomEnding()}` : given
     while (used.has(id)) id = `${id}-${step}`
     used.add(id)
     return id
@@ -178,6 +179,9 @@ async function* withOwnCallIds(
   for await (const part of stream)
     yield part.type === 'tool-input-start' ? { ...part, toolCallId: ownId(part.toolCallId) } : part
 }
+
+/** Whatever a provider gives, it was not given before. */
+const randomEnding = (): string => newId().slice(-12)
 
 interface Ended {
   attempt: Attempt

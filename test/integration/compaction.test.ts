@@ -210,6 +210,29 @@ describe('compaction', () => {
     expect(new Set(calls).size).toBe(12)
   })
 
+  test('leaves each call an id of its own, whatever its provider gives', async () => {
+    const ids = ['a-3', 'b', 'a', 'a', 'a-3']
+    const { chat } = await create(client, 'before')
+    let compacted = false
+    script((request) => {
+      if (asksForSummary(request)) return summaryOf(request)
+      const id = ids[outputs.length]
+      if (id === undefined) return { type: 'answer' }
+      if (id === 'a' && !compacted) {
+        compacted = true
+        return tooLong(request)
+      }
+      return { type: 'answer', toolCalls: [{ id, name: 'dig', args: ['{}'] }] }
+    })
+    const turn = await say(client, chat.id, 'dig')
+    expect(turn).toMatchObject({ state: 'completed', error: null })
+    expect(outputs).toHaveLength(5)
+    const { prisma } = turnmill.services.db
+    const calls = await prisma.toolCall.findMany({ where: { turnId: turn.id }, orderBy: { step: 'asc' } })
+    expect(new Set(calls.map(({ callId }) => callId)).size).toBe(5)
+    expect(calls.slice(0, 2).map(({ callId }) => callId)).toEqual(['a-3', 'b'])
+  })
+
   test('keeps the message of a turn that is retried after some of its steps', async () => {
     const { chat } = await create(client, 'before')
     script(({ number }) =>
