@@ -608,9 +608,8 @@ describe('a server that lies', () => {
       expect(outcome).toMatchObject({ isError: false })
     })
 
+    const ping = (id: number): string => `data: ${JSON.stringify({ jsonrpc: '2.0', id, method: 'ping' })}\n\n`
     test('which may ask us something a bounded number of times (M5)', async () => {
-      const ping = (id: number): string =>
-        `data: ${JSON.stringify({ jsonrpc: '2.0', id, method: 'ping' })}\n\n`
       const outcome = await call(({ rpc, response }) => {
         sendEvents(response, Array.from({ length: 1000 }, (_, index) => ping(index + 1000)).join(''))
         return void response.end(
@@ -619,6 +618,20 @@ describe('a server that lies', () => {
       })
       expect(outcome).toMatchObject({ isError: false })
       expect(liar.methods().filter((method) => method === 'POST').length).toBeLessThanOrEqual(100)
+    })
+
+    test('which have asked us for too much do not keep the next call from being made (M5)', async () => {
+      liar.on('tools/call', ({ rpc, response }) => {
+        sendEvents(response, Array.from({ length: 200 }, (_, index) => ping(index + 1000)).join(''))
+        return void response.end(
+          `data: ${JSON.stringify({ jsonrpc: '2.0', id: rpc.id, result: { content: [] } })}\n\n`,
+        )
+      })
+      const [tool] = await toolsAt(liar.url)
+      expect(await run(tool)).toMatchObject({ isError: false })
+      expect(await run(tool)).toMatchObject({ isError: false })
+      expect(liar.methods().filter((method) => method === 'POST').length).toBeLessThanOrEqual(100)
+      expect(liar.methods().filter((method) => method === 'initialize')).toHaveLength(2)
     })
 
     test('which may not repeat what it was sent: not to models, and not to the log', async () => {
@@ -789,6 +802,15 @@ describe('a server that lies', () => {
       const output = expect.stringMatching(`^it is unknown whether the MCP server mill did it: .*${text}`)
       expect(await run(tool)).toMatchObject({ isError: true, output })
       expect(liar.calls.length - before).toBe(1)
+    })
+
+    test('of a session that is refused, and then no new one begins, are told as not made', async () => {
+      const [tool] = await toolsAt(liar.url)
+      await run(tool)
+      liar.on('tools/call', ({ response }) => void response.writeHead(404).end())
+      liar.on('initialize', ({ response }) => void response.writeHead(503).end('starting'))
+      const output = expect.stringMatching(/^the MCP server mill did not do it: .*starting/)
+      expect(await run(tool)).toMatchObject({ isError: true, output })
     })
 
     test('of a session that was opened with other headers are not given to these', async () => {

@@ -195,14 +195,19 @@ function toTool(tool: ListedTool, { server, owner, sessions, fetch }: CallPlace)
       typeof input === 'object' && input !== null && !Array.isArray(input) ? null : 'expected an object',
     timeoutMs: server.timeoutMs,
     execute: async (input, { signal }) => {
-      let isCalled = false
-      const call = (connection: McpConnection): Promise<CallResult> => {
-        isCalled = true
-        return connection.callTool(tool.name, input, signal)
+      let mayBeDone = false
+      const call = async (connection: McpConnection): Promise<CallResult> => {
+        try {
+          return await connection.callTool(tool.name, input, signal)
+        } catch (error) {
+          // Judged here: a new session that does not begin says nothing of a call that the old one has refused.
+          mayBeDone = mayHaveDone(error, server)
+          throw error
+        }
       }
       const result = await sessions.use(key, signal, call, connect).catch((error: unknown) => {
         signal.throwIfAborted()
-        throw toFailure(error, isCalled, server)
+        throw toFailure(error, mayBeDone, server)
       })
       try {
         return toToolOutcome(result, createRedactor(server.headers))
@@ -217,10 +222,9 @@ function toTool(tool: ListedTool, { server, owner, sessions, fetch }: CallPlace)
 }
 
 /** C2 what may have happened is never told as if it had not. */
-function toFailure(error: unknown, isCalled: boolean, server: McpServer): Error {
-  const outcome =
-    isCalled && mayHaveDone(error, server)
-      ? `it is unknown whether the MCP server ${server.name} did it`
-      : `the MCP server ${server.name} did not do it`
+function toFailure(error: unknown, mayBeDone: boolean, server: McpServer): Error {
+  const outcome = mayBeDone
+    ? `it is unknown whether the MCP server ${server.name} did it`
+    : `the MCP server ${server.name} did not do it`
   return new Error(`${outcome}: ${reasonOf(error, server)}`, { cause: error })
 }

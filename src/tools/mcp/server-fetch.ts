@@ -46,8 +46,8 @@ export function createServerFetch({ fetch, timeoutMs, maxBytes }: ServerFetchOpt
     const resumes = new Headers(init.headers).has('last-event-id')
     if (init.method === 'GET' && !resumes) return new Response(null, { status: 405 })
     const rpc = readRpc(init.body)
-    if (resumes || (rpc.method === null && rpc.id !== null)) favours += 1
-    if (favours > MAX_FAVOURS) throw new Error('the server asks for too much')
+    const isFavour = resumes || (rpc.method === null && rpc.id !== null)
+    if (isFavour && ++favours > MAX_FAVOURS) throw new Error('the server asks for too much')
     if (rpc.cancels !== null) calls.get(rpc.cancels)?.abort(cancelled())
 
     const own = new AbortController()
