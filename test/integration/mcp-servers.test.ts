@@ -144,11 +144,15 @@ describe('MCP servers', () => {
       ],
     }))
     const { id } = (await create()).body
+    await admin('PATCH', `/${id}`, { deny: ['drop'] })
     expect(await admin('POST', `/${id}/test`)).toMatchObject({
       status: 200,
       body: {
         tools: [{ name: 'mcp__mill__ask', title: 'ask', readOnly: true, idempotent: true }],
-        problems: ['its tool "bad": its schema is of type "string", expected "object"'],
+        problems: [
+          'deny names "drop", and none of its usable tools is called that',
+          'its tool "bad": its schema is of type "string", expected "object"',
+        ],
       },
     })
     await admin('PATCH', `/${id}`, { url: 'http://127.0.0.1:1/mcp' })

@@ -130,7 +130,8 @@ export interface McpServerTest {
 /** Never rejects: what goes wrong is what is asked for. */
 export async function testMcpServer(server: McpServer, fetch: GuardedFetch): Promise<McpServerTest> {
   try {
-    const { tools, problems } = await listMcpTools(server, fetch)
+    const { tools, problems: leftOut } = await listMcpTools(server, fetch)
+    const problems = [...namesOfNone(server, tools), ...leftOut]
     const usable = tools.filter(({ name }) => isAllowed(server, name))
     return {
       tools: usable.map(({ name, definition, readOnly, idempotent }) => ({
@@ -155,6 +156,15 @@ async function listMcpTools(server: McpServer, fetch: GuardedFetch): Promise<Lis
   } finally {
     void connection.close()
   }
+}
+
+/** A name that is misspelt neither allows nor denies anything. */
+function* namesOfNone(server: McpServer, tools: readonly ListedTool[]): Generator<string> {
+  const listed = new Set(tools.map(({ name }) => name))
+  for (const list of ['deny', 'allow'] as const)
+    for (const name of server[list])
+      if (!listed.has(name))
+        yield `${list} names ${JSON.stringify(name)}, and none of its usable tools is called that`
 }
 
 const isAllowed = ({ allow, deny }: McpServer, name: string): boolean =>
