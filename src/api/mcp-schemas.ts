@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { Secret } from '../protocol/secret.ts'
+import { toCanonicalName } from '../tools/index.ts'
 import { baseUrl, id, line } from './schemas.ts'
 
 /** What the routes of MCP servers take, and what they answer. */
@@ -8,19 +9,17 @@ import { baseUrl, id, line } from './schemas.ts'
 const RESERVED =
   /^(accept|connection|content-.*|host|keep-alive|last-event-id|mcp-.*|proxy-.*|te|trailer|transfer-encoding|upgrade|expect)$/
 
-/** Some servers make no difference between `_` and `-`. */
-const toCanonical = (name: string): string => name.toLowerCase().replaceAll('_', '-')
-
 const headerName = z
   .string()
   .max(100)
   .regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'expected the name of a header')
   .refine(
-    (name) => !RESERVED.test(toCanonical(name)),
+    (name) => !RESERVED.test(toCanonicalName(name)),
     'expected a header that the protocol does not send itself',
   )
 
-const isOnce = (names: readonly string[]): boolean => new Set(names.map(toCanonical)).size === names.length
+const isOnce = (names: readonly string[]): boolean =>
+  new Set(names.map(toCanonicalName)).size === names.length
 
 const headerValue = z
   .string()

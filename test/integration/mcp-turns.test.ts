@@ -136,4 +136,15 @@ describe('a turn with MCP servers', () => {
     ])
     expect(liar.calls.at(-1)?.request.headers['x-own']).toBeUndefined()
   })
+
+  test('sends a user’s own header in place of the server’s, also where it is written with _', async () => {
+    const put = await user.client.request('PUT', '/v1/me/mcp-servers/liar/headers', {
+      headers: { X_Team: 'the-header-of-one-user' },
+    })
+    expect(put.status).toBe(200)
+    await callTools([['mcp__liar__ask', {}]])
+    const headers = liar.calls.at(-1)?.request.headers
+    expect(headers).toMatchObject({ x_team: 'the-header-of-one-user' })
+    expect(headers).not.toHaveProperty('x-team')
+  })
 })

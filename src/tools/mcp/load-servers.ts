@@ -1,7 +1,13 @@
 import { query, statement, type Database } from '../../db/index.ts'
 import { TurnmillError } from '../../protocol/errors.ts'
 import type { Logger } from '../../telemetry/logger.ts'
-import { decryptHeaders, type HeaderEncryption, type HeaderPlace, type HeaderValues } from './servers.ts'
+import {
+  decryptHeaders,
+  toCanonicalName,
+  type HeaderEncryption,
+  type HeaderPlace,
+  type HeaderValues,
+} from './servers.ts'
 
 /** A server as it is called on behalf of one user. */
 export interface McpServer {
@@ -46,7 +52,7 @@ export interface McpServerLoaderOptions {
   freshMs?: number
 }
 
-/** A user's own header stands in for the server's of the same name. @throws {Error} where one does not decrypt. */
+/** A user's own header stands in for the server's of the same canonical name. @throws {Error} where one does not decrypt. */
 function mergeHeaders(
   encryption: HeaderEncryption,
   server: Pick<ServerRow, 'id' | 'headers'>,
@@ -54,12 +60,12 @@ function mergeHeaders(
 ): HeaderValues {
   const decrypt = (place: HeaderPlace, encrypted: string | null): HeaderValues =>
     decryptHeaders(encryption, place, encrypted)
-  return {
-    ...decrypt({ table: 'mcp_servers', column: 'headers', rowId: server.id }, server.headers),
-    ...(users === undefined
-      ? {}
-      : decrypt({ table: 'mcp_user_headers', column: 'encrypted', rowId: users.id }, users.encrypted)),
-  }
+  const common = decrypt({ table: 'mcp_servers', column: 'headers', rowId: server.id }, server.headers)
+  if (users === undefined) return common
+  const own = decrypt({ table: 'mcp_user_headers', column: 'encrypted', rowId: users.id }, users.encrypted)
+  const replaced = new Set(Object.keys(own).map(toCanonicalName))
+  const kept = Object.entries(common).filter(([name]) => !replaced.has(toCanonicalName(name)))
+  return { ...Object.fromEntries(kept), ...own }
 }
 
 /** One server as it is called on behalf of a user, enabled or not. @throws {TurnmillError} `not_found`. */

@@ -6,6 +6,9 @@ import { maskSecret, Secret } from '../../protocol/secret.ts'
 /** Names in lower case, and their values. */
 export type HeaderValues = Readonly<Record<string, Secret>>
 
+/** The name of a header as those servers compare it that make no difference between `_` and `-`. */
+export const toCanonicalName = (name: string): string => name.toLowerCase().replaceAll('_', '-')
+
 /** Where headers are stored, encrypted for their place. */
 export type HeaderPlace = { rowId: string } & (
   { table: 'mcp_servers'; column: 'headers' } | { table: 'mcp_user_headers'; column: 'encrypted' }
