@@ -608,6 +608,60 @@ describe('a server that lies', () => {
       expect(outcome).toMatchObject({ isError: false })
     })
 
+    const begin: Lie = ({ response }) => {
+      sendEvents(response, 'id: 1\nretry: 1\ndata: \n\n')
+      return void response.end()
+    }
+    const endAtOnce: Lie = ({ response }) => {
+      sendEvents(response, ': nothing\n\n')
+      return void response.end()
+    }
+    test.each<[string, Lie, Lie, number]>([
+      ['is refused', begin, ({ response }) => void response.writeHead(405).end(), 1],
+      ['is of a session that is forgotten', begin, ({ response }) => void response.writeHead(404).end(), 1],
+      ['is no stream', begin, ({ response }) => sendJson(response, {}), 1],
+      ['fails again and again', begin, ({ response }) => void response.writeHead(503).end(), 2],
+      ['breaks off again and again', begin, ({ response }) => void response.destroy(), 2],
+      ['never holds anything', begin, endAtOnce, 100],
+      [
+        'would be of an answer that nobody can read',
+        ({ rpc, response }) => {
+          const answer = JSON.stringify({ jsonrpc: '2.0', id: rpc.id, result: 7 })
+          sendEvents(response, `id: 1\nretry: 1\ndata: ${answer}\n\n`)
+          return void response.end()
+        },
+        endAtOnce,
+        0,
+      ],
+      [
+        'has no event to go on from',
+        ({ response }) => {
+          sendEvents(response, 'id: 1\n\n')
+          return void response.end()
+        },
+        endAtOnce,
+        0,
+      ],
+    ])('which fail the call where their rest %s (M3)', async (_, first, rest, times) => {
+      liar.on('GET', rest)
+      expect(await call(first)).toMatchObject({
+        isError: true,
+        output: expect.stringMatching(/^it is unknown whether the MCP server mill did it: ./),
+      })
+      expect(liar.calls).toHaveLength(1)
+      expect(liar.methods().filter((method) => method === 'GET')).toHaveLength(times)
+    })
+
+    test('which are not resumed before the server would have us back', async () => {
+      const lie: Lie = ({ response }) => {
+        sendEvents(response, 'id: 1\nretry: 99999999999\ndata: \n\n')
+        return void response.end()
+      }
+      const output = 'the tool did not answer within 300 ms'
+      expect(await call(lie, { timeoutMs: 300 })).toMatchObject({ isError: true, output })
+      expect(liar.methods()).not.toContain('GET')
+    })
+
     const ping = (id: number): string => `data: ${JSON.stringify({ jsonrpc: '2.0', id, method: 'ping' })}\n\n`
     test('which may ask us something a bounded number of times (M5)', async () => {
       const outcome = await call(({ rpc, response }) => {

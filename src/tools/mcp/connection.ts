@@ -51,11 +51,12 @@ const CLIENT = { name: 'turnmill', version: '0.1.0' }
 const CLOSE_MS = 2000
 /** What the client may take longer than the caller, who says why. */
 const GRACE_MS = 1000
+/** None: an answer is resumed where it is read, since the SDK tells no request of a resumption that comes to nothing. */
 const RECONNECTION = {
-  initialReconnectionDelay: 500,
-  maxReconnectionDelay: 2000,
-  reconnectionDelayGrowFactor: 2,
-  maxRetries: 2,
+  initialReconnectionDelay: 0,
+  maxReconnectionDelay: 0,
+  reconnectionDelayGrowFactor: 1,
+  maxRetries: 0,
 }
 
 /** Most deployments have no server, and no use for the SDK. */

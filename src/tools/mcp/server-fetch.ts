@@ -1,6 +1,8 @@
-import { setImmediate } from 'node:timers/promises'
+import { setImmediate, setTimeout as wait } from 'node:timers/promises'
 import type { GuardedFetch } from '../builtin/web-fetch.ts'
+import { messageOf } from '../settle-outcome.ts'
 import { createAnswerMeter } from './answer-meter.ts'
+import { createAnswerProgress, type AnswerProgress } from './answer-progress.ts'
 
 /**
  * What the MCP client is given in place of `fetch`, since a server may lie, dawdle and flood:
@@ -8,7 +10,8 @@ import { createAnswerMeter } from './answer-meter.ts'
  * M1 no redirect is followed: the headers are for one address;
  * M2 an answer is read up to a size and a number of values, lines and messages, and for a time: what goes beyond is not
  *    taken apart, so that no answer keeps the process from everything else;
- * M3 a request whose answer ends without a result, or holds none, fails then, and not when its time is up;
+ * M3 a request whose answer ends without a result, or holds none, fails then, and not when its time is up; one that ends
+ *    after an event with an id is resumed from there, and fails once that is refused or its tries are used up;
  * M4 a request that was cancelled lets go of its connection;
  * M5 a server that asks us, or has us come back for the rest of an answer, is heard a bounded number of times;
  * M6 the stream on which a server may speak unasked is not opened: nothing in it is for us.
@@ -23,6 +26,11 @@ export interface ServerFetchOptions {
 
 /** How often a server may have us answer it, or resume, on one connection. */
 const MAX_FAVOURS = 100
+/** How often the rest of an answer is asked for that does not come. */
+const MAX_TRIES = 2
+/** How long at first we wait before we ask for it, where the server does not say, and how long at most, in ms. */
+const RETRY_MS = 500
+const MAX_RETRY_MS = 600_000
 /** How many values of JSON an answer may hold. Text counts for one, and models are told less than these could say. */
 const MAX_VALUES = 50_000
 /** How many lines an event stream may have, with some three of them to a message: a long call may tell of its progress. */
@@ -42,12 +50,13 @@ interface Rpc {
 export function createServerFetch({ fetch, timeoutMs, maxBytes }: ServerFetchOptions): FetchLike {
   const calls = new Map<string | number, AbortController>()
   let favours = 0
+  const doFavour = (): void => {
+    if (++favours > MAX_FAVOURS) throw new Error('the server asks for too much')
+  }
   return async (url, init = {}) => {
-    const resumes = new Headers(init.headers).has('last-event-id')
-    if (init.method === 'GET' && !resumes) return new Response(null, { status: 405 })
+    if (init.method === 'GET') return new Response(null, { status: 405 })
     const rpc = readRpc(init.body)
-    const isFavour = resumes || (rpc.method === null && rpc.id !== null)
-    if (isFavour && ++favours > MAX_FAVOURS) throw new Error('the server asks for too much')
+    if (rpc.method === null && rpc.id !== null) doFavour()
     if (rpc.cancels !== null) calls.get(rpc.cancels)?.abort(cancelled())
 
     const own = new AbortController()
@@ -63,12 +72,27 @@ export function createServerFetch({ fetch, timeoutMs, maxBytes }: ServerFetchOpt
     }
     try {
       const response = await fetch(String(url), { ...init, signal: own.signal })
-      return await guard(response, { id: callId, maxBytes, own, done })
+      const askForRest: Guarded['askForRest'] = async (lastEventId) => {
+        doFavour()
+        const headers = headersOfRest(init.headers, response.headers, lastEventId)
+        return fetch(String(url), { ...init, method: 'GET', body: null, headers, signal: own.signal })
+      }
+      return await guard(response, { id: callId, maxBytes, own, done, askForRest })
     } catch (error) {
       done()
       throw error
     }
   }
+}
+
+function headersOfRest(sent: RequestInit['headers'], answered: Headers, lastEventId: string): Headers {
+  const headers = new Headers(sent)
+  headers.delete('content-type')
+  headers.set('accept', 'text/event-stream')
+  headers.set('last-event-id', lastEventId)
+  const session = answered.get('mcp-session-id')
+  if (session !== null) headers.set('mcp-session-id', session)
+  return headers
 }
 
 const cancelled = (): Error => new DOMException('the call was cancelled', 'AbortError')
@@ -93,6 +117,8 @@ interface Guarded {
   own: AbortController
   /** Called once, when nothing more comes. */
   done(): void
+  /** What the server answers to who asks for what comes after an event. @throws {Error} where it does not, or too often. */
+  askForRest(lastEventId: string): Promise<Response>
 }
 
 async function guard(response: Response, guarded: Guarded): Promise<Response> {
@@ -112,11 +138,14 @@ async function guard(response: Response, guarded: Guarded): Promise<Response> {
     if (awaited !== null) throw new Error(`the server answers ${status} and nothing else, expected a result`)
     return new Response(null, { status, statusText, headers })
   }
-  const isStream = /^\s*text\/event-stream\b/i.test(headers.get('content-type') ?? '')
-  const body = readWithin(response.body, { ...guarded, isStream })
+  const isStream = isEventStream(headers)
+  const body = readWithin(response.body, { ...guarded, id: awaited, isStream })
   const read = awaited === null || isStream ? body : await readAnswer(body, awaited)
   return new Response(read, { status, statusText, headers })
 }
+
+const isEventStream = (headers: Headers): boolean =>
+  /^\s*text\/event-stream\b/i.test(headers.get('content-type') ?? '')
 
 /** An answer that is all there is, as text. @throws {Error} where it is not one to this request. */
 async function readAnswer(body: ReadableStream<Uint8Array>, id: string | number): Promise<string> {
@@ -149,29 +178,38 @@ const answers = (message: unknown, id: string | number): boolean =>
 /** The body up to its limits; where an event stream ends too early, with an ending that says so. */
 function readWithin(
   body: ReadableStream<Uint8Array>,
-  { id, maxBytes, own, done, isStream }: Guarded & { isStream: boolean },
+  { id, maxBytes, own, done, askForRest, isStream }: Guarded & { isStream: boolean },
 ): ReadableStream<Uint8Array> {
-  const reader = body.getReader()
-  const resumable = createIdFinder()
+  let reader = body.getReader()
+  const progress =
+    isStream && id !== null ? createAnswerProgress((message) => answers(parse(message), id)) : null
   const meter = createAnswerMeter({
     maxBytes,
     maxValues: MAX_VALUES,
     maxLines: isStream ? MAX_LINES : Infinity,
   })
-  const next = async (): Promise<Uint8Array | null> => {
+  /** What follows; where the stream has ended too early, the rest of it after a border. */
+  const read = async (): Promise<Uint8Array | null> => {
     const { done: ended, value } = await reader.read()
-    if (ended) return null
+    if (!ended) return value
+    const rest = progress === null ? null : await resume(progress, askForRest, own.signal)
+    if (rest === null) return null
+    reader = rest.getReader()
+    return BORDER
+  }
+  const next = async (): Promise<Uint8Array | null> => {
+    const value = await read()
+    if (value === null) return null
     meter.add(value)
+    progress?.read(value)
     // What came all at once is still read a piece at a time, and others have their turn between two.
     await setImmediate()
     return value
   }
-  /** What is read after the end, so that who waits for this very answer waits no longer. */
+  /** What is read after the end, so that who waits for this very answer waits no longer; who has it takes no notice. */
   const ending = (problem: unknown): Uint8Array | null => {
-    if (id === null || (problem === null && resumable.found())) return null
-    // A call that was cancelled is answered, so that the client does not resume it.
-    if (own.signal.aborted) return lastEvent({ id, result: {} })
-    const message = problem === null ? 'the answer ended without a result' : (problem as Error).message
+    if (progress === null) return null
+    const message = problem === null ? 'the answer ended without a result' : messageOf(problem)
     return lastEvent({ id, error: { code: -32_000, message } })
   }
   return new ReadableStream({
@@ -180,7 +218,6 @@ function readWithin(
       try {
         const chunk = await next()
         if (chunk !== null) {
-          if (isStream) resumable.read(chunk)
           controller.enqueue(chunk)
           return
         }
@@ -188,7 +225,7 @@ function readWithin(
         problem = error
       }
       done()
-      const last = isStream ? ending(problem) : null
+      const last = ending(problem)
       own.abort(cancelled())
       if (last !== null) controller.enqueue(last)
       else if (problem !== null) {
@@ -204,21 +241,38 @@ function readWithin(
   })
 }
 
+/**
+ * The rest of an answer from its last event on; `null` where there is no such event, or no need of a rest.
+ *
+ * @throws {Error} where the server does not give it.
+ */
+async function resume(
+  progress: AnswerProgress,
+  askForRest: Guarded['askForRest'],
+  signal: AbortSignal,
+): Promise<ReadableStream<Uint8Array> | null> {
+  const lastEventId = progress.lastEventId()
+  if (progress.isAnswered() || lastEventId === null) return null
+  let problem = ''
+  for (let tries = 0; tries < MAX_TRIES; tries++) {
+    const pause = Math.min(progress.retryMs() ?? RETRY_MS * 2 ** tries, MAX_RETRY_MS)
+    await wait(pause, undefined, { signal })
+    try {
+      const { status, headers, body } = await askForRest(lastEventId)
+      if (status === 200 && body !== null && isEventStream(headers)) return body
+      await body?.cancel()
+      problem = `the server answers ${status}`
+      if (status < 500) break
+    } catch (error) {
+      problem = messageOf(error)
+    }
+  }
+  throw new Error(`the answer ended without a result, and its rest cannot be had: ${problem}`)
+}
+
+/** What ends an event that stands unfinished. */
+const BORDER = Buffer.from('\n\n')
+
 /** An event of its own, whatever stands unfinished before it. */
 const lastEvent = (message: object): Uint8Array =>
   Buffer.from(`\n\nevent: message\ndata: ${JSON.stringify({ jsonrpc: '2.0', ...message })}\n\n`)
-
-/** Whether any event of a stream had an id, from which it can be resumed. */
-function createIdFinder(): { read(chunk: Uint8Array): void; found(): boolean } {
-  let tail = '\n'
-  let found = false
-  return {
-    read: (chunk) => {
-      if (found) return
-      const text = tail + Buffer.from(chunk).toString('latin1')
-      found = /[\r\n]id: ?[^\r\n ]/.test(text)
-      tail = text.slice(-6)
-    },
-    found: () => found,
-  }
-}
