@@ -1,6 +1,6 @@
 import { TurnmillError } from '../protocol/errors.ts'
 import type { Secret } from '../protocol/secret.ts'
-import { scanForSecrets } from './secret-forms.ts'
+import { scanForSecrets } from './scan-for-secrets.ts'
 
 /** More than any answer of a model, far less than a process can hold. Counted after decompression. */
 export const MAX_ANSWER_BYTES = 32 * 1024 * 1024
