@@ -16,7 +16,7 @@ export interface Scanned {
  * Takes secrets out of a text: as they are, and in every form that a writer of JSON may give them, with `\/`, `\u002B` or
  * `\"` for any of their characters.
  *
- * @param secrets of two bytes at least.
+ * @param secrets of four bytes at least.
  * @param isEnd whether nothing comes behind the text.
  */
 export function scanForSecrets(
@@ -49,17 +49,21 @@ type Finder = (from: number) => number
 const nextOf = (finders: readonly Finder[], from: number): number =>
   finders.reduce((next, find) => Math.min(next, find(from)), Infinity)
 
-/** A form begins with its first two characters, with one and an escape, or with an escape; or with one at the end. */
+/** As many characters are rarely found where no secret is. */
+const BEGINNING = 4
+
+/** A form begins with its first characters, or with fewer of them and an escape, or with fewer at the end of the text. */
 function createFinder(text: Buffer, secret: Buffer): Finder {
-  const [first = 0] = secret
-  const findPlain = createSearch(text, secret.subarray(0, 2))
+  const beginning = secret.subarray(0, BEGINNING)
+  const findPlain = createSearch(text, beginning)
   const findEscape = createSearch(text, BACKSLASH)
-  const last = text.at(-1) === first ? text.length - 1 : text.length
-  return (from) => {
-    const escape = findEscape(from)
-    const before = escape > from && text[escape - 1] === first ? escape - 1 : escape
-    return Math.min(findPlain(from), before, last < from ? text.length : last)
+  const begunBefore = (at: number, from: number): number => {
+    for (let length = Math.min(BEGINNING - 1, at - from); length > 0; length--)
+      if (text.subarray(at - length, at).equals(beginning.subarray(0, length))) return at - length
+    return at
   }
+  return (from) =>
+    Math.min(findPlain(from), begunBefore(findEscape(from), from), begunBefore(text.length, from))
 }
 
 /** Looks for the same thing again only behind where it was found. */

@@ -55,9 +55,12 @@ async function refuseRedirect(response: Response): Promise<void> {
 function endOnAbort(response: Response, signal: AbortSignal | null): Response {
   if (signal === null || response.body === null) return response
   const { status, statusText, headers } = response
-  const events = response.ok ? eventsWithData() : UNFILTERED
+  const events = response.ok && !isJson(headers) ? eventsWithData() : UNFILTERED
   return new Response(bodyUntilAborted(response.body, signal, events), { status, statusText, headers })
 }
+
+/** Some servers call their events by a type that is none, but none by that of a whole answer. */
+const isJson = (headers: Headers): boolean => /\bjson\b/i.test(headers.get('content-type') ?? '')
 
 const UNFILTERED: EventFilter = { pass: (chunk) => chunk, rest: () => new Uint8Array(0) }
 
